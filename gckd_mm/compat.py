@@ -1,0 +1,153 @@
+"""The one place for third-party quirks: each with its reason and what ends it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+from types import ModuleType
+
+import torch
+
+_INSTALL = "pip install 'gckd-mm[mm]'"
+_MINIMUM_TORCH = (2, 6)
+
+#: import name -> (maintained fork, oldest fork version, oldest upstream version)
+_OPENMMLAB = {
+    'mmengine': ('onedl-mmengine', (0, 10, 12), (0, 10, 7)),
+    'mmcv': ('onedl-mmcv', (2, 3, 6), (2, 1, 0)),
+    'mmpretrain': ('onedl-mmpretrain', (1, 3, 6), (1, 2, 0)),
+}
+
+_TORCHVISION_SCHEMAS = (
+    'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+    'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+)
+_torchvision_library: torch.library.Library | None = None
+
+
+def apply() -> None:
+    """Check the stack and mend what keeps it from importing. Runs once, at import.
+
+    Raises:
+        ImportError: If a package of the stack is missing, too old, or half
+            overwritten by another distribution with the same import name.
+    """
+    check_versions()
+    make_torchvision_importable()
+    declare_config_package()
+
+
+def check_versions() -> None:
+    """Check torch, mmengine, mmcv and mmpretrain, and say what to install.
+
+    Raises:
+        ImportError: See :func:`apply`.
+    """
+    if _parse(torch.__version__) < _MINIMUM_TORCH:
+        raise ImportError(
+            f'gckd_mm needs torch >= {_join(_MINIMUM_TORCH)}, found '
+            f'{torch.__version__}: upgrade torch (https://pytorch.org).'
+        )
+    for module_name, (fork, oldest_fork, oldest_upstream) in _OPENMMLAB.items():
+        _check_openmmlab(module_name, fork, oldest_fork, oldest_upstream)
+
+
+def _check_openmmlab(
+    module_name: str,
+    fork: str,
+    oldest_fork: tuple[int, ...],
+    oldest_upstream: tuple[int, ...],
+) -> None:
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise ImportError(
+            f'gckd_mm needs {module_name}, which is not installed: {_INSTALL}'
+        ) from error
+    found = module.__version__
+    promised = _distribution_version(fork)
+    if promised is not None and _parse(promised) != _parse(found):
+        raise ImportError(
+            f'{fork} {promised} is installed, but `import {module_name}` gives '
+            f'{found}: another distribution (such as mmcv-lite, which brings '
+            f'upstream mmengine) has overwritten its files. Mend it with: '
+            f'pip uninstall -y {module_name} mmcv-lite {fork} && {_INSTALL}'
+        )
+    oldest = oldest_upstream if promised is None else oldest_fork
+    if _parse(found) < oldest:
+        raise ImportError(
+            f'gckd_mm needs {module_name} >= {_join(oldest)}, found {found}: {_INSTALL}'
+        )
+
+
+def make_torchvision_importable() -> None:
+    """Let torchvision import beside a torch that its compiled part does not fit.
+
+    PyPI's torchvision beside a CPU build of torch fails to load its operators and
+    then to import (``operator torchvision::nms does not exist``), and takes
+    mmpretrain and mmengine's environment report with it. We call none of these
+    operators: declaring their schemas is enough. The real import is tried first,
+    because declaring clashes with a healthy torchvision. Ends when torchvision
+    publishes CPU wheels beside torch's on PyPI.
+    """
+    global _torchvision_library
+    try:
+        importlib.import_module('torchvision')
+    except ModuleNotFoundError:
+        return
+    except (RuntimeError, OSError):
+        _forget('torchvision')
+        library = torch.library.Library('torchvision', 'FRAGMENT')
+        for schema in _TORCHVISION_SCHEMAS:
+            library.define(schema)
+        _torchvision_library = library
+        importlib.import_module('torchvision')
+
+
+def declare_config_package() -> None:
+    """Let mmengine resolve ``_base_ = 'gckd_mm::...'`` and scope ``gckd_mm``.
+
+    mmengine keeps a closed list of the packages whose configs it reads. Ends when
+    it reads any package that ships a ``.mim`` folder.
+    """
+    from mmengine.config import utils as config_utils
+
+    config_utils.MODULE2PACKAGE.setdefault('gckd_mm', 'gckd_mm')
+
+
+def _forget(package: str) -> None:
+    modules: dict[str, ModuleType] = sys.modules
+    for name in list(modules):
+        if name == package or name.startswith(f'{package}.'):
+            del modules[name]
+
+
+def _distribution_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _parse(version: str) -> tuple[int, ...]:
+    """Parse the leading numbers of a version: ``2.13.0+cpu`` -> (2, 13, 0)."""
+    numbers = []
+    for part in version.split('+')[0].split('.'):
+        digits = ''
+        for character in part:
+            if not character.isdigit():
+                break
+            digits += character
+        if not digits:
+            break
+        numbers.append(int(digits))
+        if digits != part:
+            break
+    return tuple(numbers)
+
+
+def _join(version: tuple[int, ...]) -> str:
+    return '.'.join(str(number) for number in version)

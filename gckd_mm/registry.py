@@ -1,0 +1,39 @@
+"""Registries of scope ``gckd_mm``: children of mmengine's roots.
+
+A component is found as ``type='DualEncoder'`` in our own configs (``default_scope =
+'gckd_mm'``) and as ``type='gckd_mm.DualEncoder'`` from any other, once
+``custom_imports = dict(imports=['gckd_mm'])`` has run. The parents are mmengine's
+registries and not mmpretrain's, because a grandchild is not found from the root.
+
+The registries that hold nothing of ours are there because mmengine warns, whenever it
+builds an optimiser or a scheduler, about a scope without them.
+"""
+
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+_SCOPE = 'gckd_mm'
+
+
+def _child(parent: Registry, location: str = 'gckd_mm') -> Registry:
+    return Registry(parent.name, parent=parent, scope=_SCOPE, locations=[location])
+
+
+DATASETS = _child(root.DATASETS, 'gckd_mm.datasets')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'gckd_mm.datasets.samplers')
+TRANSFORMS = _child(root.TRANSFORMS, 'gckd_mm.datasets.transforms')
+MODELS = _child(root.MODELS, 'gckd_mm.models')
+HOOKS = _child(root.HOOKS, 'gckd_mm.engine.hooks')
+LOOPS = _child(root.LOOPS, 'gckd_mm.engine.loops')
+METRICS = _child(root.METRICS, 'gckd_mm.evaluation.metrics')
+
+EVALUATOR = _child(root.EVALUATOR)
+LOG_PROCESSORS = _child(root.LOG_PROCESSORS)
+MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS)
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS)
+OPTIMIZERS = _child(root.OPTIMIZERS)
+PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS)
+RUNNERS = _child(root.RUNNERS)
+VISBACKENDS = _child(root.VISBACKENDS)
+VISUALIZERS = _child(root.VISUALIZERS)

@@ -1,0 +1,227 @@
+"""The wheel, the sdist and the editable install, built and used as a user would."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = (
+    'CHANGELOG.md',
+    'LICENSE',
+    'MANIFEST.in',
+    'README.md',
+    'configs',
+    'gckd_mm',
+    'model-index.yml',
+    'pyproject.toml',
+    'setup.py',
+    'tools',
+)
+NOT_SOURCE = shutil.ignore_patterns('__pycache__', '.mim', '*.egg-info')
+DEMO_CONFIG = 'source_only_miniature.py'
+
+
+def run(*command: str | Path, cwd: Path, site: Path | None = None) -> str:
+    """Run a command in `cwd`, with `site` as the only folder on PYTHONPATH."""
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    if site is not None:
+        env['PYTHONPATH'] = str(site)
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f'{command}\n{done.stdout}'
+    return done.stdout
+
+
+def pip_wheel(source: Path, folder: Path) -> Path:
+    run(
+        *(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-index'),
+        *('--no-deps', '--no-build-isolation', '--wheel-dir', folder, source),
+        cwd=folder.parent,
+    )
+    (wheel,) = folder.glob('*.whl')
+    return wheel
+
+
+def build(hook: str, tree: Path, folder: Path) -> Path:
+    """Call a PEP 517 hook of the build backend in `tree`."""
+    code = f'import setuptools.build_meta as b; b.{hook}({str(folder)!r})'
+    folder.mkdir()
+    run(sys.executable, '-c', code, cwd=tree)
+    (built,) = folder.iterdir()
+    return built
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {entry.filename: entry.CRC for entry in archive.infolist()}
+
+
+def source_files(name: str) -> Iterator[str]:
+    for path in (ROOT / name).rglob('*'):
+        parts = path.relative_to(ROOT).parts
+        hidden = any(part.startswith(('.', '__pycache__')) for part in parts)
+        if path.is_file() and not hidden:
+            yield '/'.join(parts)
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources: building leaves files beside setup.py."""
+    tree = tmp_path_factory.mktemp('tree')
+    for name in SHIPPED:
+        path = ROOT / name
+        if path.is_dir():
+            shutil.copytree(path, tree / name, ignore=NOT_SOURCE)
+        elif path.exists():
+            shutil.copyfile(path, tree / name)
+    return tree
+
+
+@pytest.fixture(scope='module')
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pip_wheel(tree, tmp_path_factory.mktemp('wheel') / 'dist')
+
+
+@pytest.fixture(scope='module')
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages that holds the installed wheel and nothing else."""
+    site = tmp_path_factory.mktemp('installed') / 'site'
+    run(
+        *(sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index'),
+        *('--no-deps', '--target', site, wheel),
+        cwd=site.parent,
+    )
+    return site
+
+
+def test_wheel_holds_every_source_config_and_tool(wheel: Path) -> None:
+    held = set(contents(wheel))
+    modules = {name for name in source_files('gckd_mm') if name.endswith('.py')}
+    assert modules <= held
+    assert 'gckd_mm/py.typed' in held
+    mim = {*source_files('configs'), *source_files('tools'), 'model-index.yml'}
+    assert 'tools/train.py' in mim
+    assert {f'gckd_mm/.mim/{name}' for name in mim} == {
+        name for name in held if name.startswith('gckd_mm/.mim/')
+    }
+
+
+def test_wheel_holds_no_top_level_but_the_package(wheel: Path) -> None:
+    top_level = {name.split('/')[0] for name in contents(wheel)}
+    assert {name for name in top_level if not name.endswith('.dist-info')} == {
+        'gckd_mm'
+    }
+
+
+def test_sdist_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:
+    sdist = build('build_sdist', tree, tmp_path / 'sdist')
+    rebuilt = pip_wheel(sdist, tmp_path / 'dist')
+    assert contents(rebuilt) == contents(wheel)
+
+
+def test_files_deleted_since_an_earlier_build_are_not_shipped(
+    tree: Path, tmp_path: Path
+) -> None:
+    work = shutil.copytree(tree, tmp_path / 'tree')
+    stale = work / 'build' / 'lib' / 'gckd_mm' / '.mim' / 'configs' / 'stale.py'
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.touch()
+    assert not any('stale.py' in name for name in contents(pip_wheel(work, tmp_path)))
+
+
+def test_package_and_base_configs_come_from_the_wheel(
+    site: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / 'user_config.py'
+    config.write_text("_base_ = 'gckd_mm::_base_/default_runtime.py'\nmine = 1\n")
+    code = """if True:
+        import json
+        from importlib import metadata
+
+        import gckd_mm
+        from mmengine import Config
+        from mmengine.utils import get_installed_path
+
+        config = Config.fromfile('user_config.py')
+        print(json.dumps(dict(
+            imported=gckd_mm.__file__,
+            package=get_installed_path('gckd_mm'),
+            versions=[gckd_mm.__version__, metadata.version('gckd-mm')],
+            keys=list(config),
+        )))
+    """
+    output = run(sys.executable, '-c', code, cwd=tmp_path, site=site)
+    seen = json.loads(output.splitlines()[-1])
+    assert Path(seen['imported']).parent == site / 'gckd_mm'
+    assert Path(seen['package']) == site / 'gckd_mm'
+    assert seen['versions'][0] == seen['versions'][1]
+    assert 'mine' in seen['keys']
+    assert len(seen['keys']) > 1
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('mim') is None, reason='onedl-mim is not installed'
+)
+def test_mim_train_runs_a_shipped_config_from_any_folder(
+    site: Path, tmp_path: Path
+) -> None:
+    miniature = ROOT / 'tests' / 'miniature.py'
+    data = tmp_path / 'data' / 'miniature'
+    run(sys.executable, miniature, data, cwd=tmp_path, site=site)
+    output = run(
+        *(sys.executable, '-m', 'mim', 'train', 'gckd_mm', DEMO_CONFIG),
+        *('--work-dir', tmp_path / 'work'),
+        *('--cfg-options', 'train_cfg.max_iters=2'),
+        cwd=tmp_path,
+        site=site,
+    )
+    assert 'Training finished successfully' in output
+    scripts = re.findall(r'Training command is \S+ (\S+)', output)
+    assert len(scripts) == 1
+    assert Path(scripts[0]).is_relative_to(site)
+    assert (tmp_path / 'work' / 'last_checkpoint').exists()
+
+
+def test_editable_install_links_into_the_source_tree(
+    tree: Path, tmp_path: Path
+) -> None:
+    work = shutil.copytree(tree, tmp_path / 'tree')
+    for attempt in ('first', 'again'):
+        editable = build('build_editable', work, tmp_path / attempt)
+        assert not any('.mim' in name for name in contents(editable))
+        for name in ('configs', 'tools', 'model-index.yml'):
+            link = work / 'gckd_mm' / '.mim' / name
+            assert link.resolve() == (work / name).resolve()
+
+
+def test_tested_versions_cover_every_requirement(site: Path) -> None:
+    text = (ROOT / 'requirements' / 'tested.txt').read_text()
+    lines = [line for line in text.splitlines() if not line.startswith('#')]
+    for line in lines:
+        assert re.fullmatch(r'[a-z0-9-]+==[0-9.]+(; python_version .+)?', line), line
+    pinned = {line.split('==')[0] for line in lines}
+    (dist_info,) = site.glob('gckd_mm-*.dist-info')
+    required = metadata.Distribution.at(dist_info).requires
+    assert required
+    names = {re.split(r'[^A-Za-z0-9_.-]', line)[0].lower() for line in required}
+    assert names <= pinned
