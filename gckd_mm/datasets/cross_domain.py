@@ -1,0 +1,128 @@
+"""Source pairs beside an unlabelled, unpaired target domain."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from mmengine.dataset import Compose
+from torch.utils.data import Dataset
+
+from gckd_mm.datasets.draw import Draw, seeded_augmentation
+from gckd_mm.datasets.person_text import PersonTextDataset
+from gckd_mm.errors import InputError
+from gckd_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CrossDomainDataset(Dataset):
+    """One item = one labelled source pair + one target image + one target caption.
+
+    The target's ids and its pairing are dropped while the dataset is built. What stays
+    is a list of images and a list of captions, each in the order of the SHA-256 of its
+    path or text: an order that the annotation file's order, ids and pairing do not
+    touch, and in which neighbours say nothing of each other. An item of the target
+    carries neither path nor id, only its position in that order.
+
+    Items are asked for by a :class:`Draw` of :class:`CrossDomainSampler`, and are
+    ``dict(inputs=…, data_samples=…, target=dict(inputs=…, image_index=…,
+    caption_index=…))``: the first two as the source's pipeline packs them.
+
+    Args:
+        source: Config of the labelled dataset, with ``view='pairs'``.
+        target: Config of the target's dataset. Its pipeline gets a dict with
+            ``img_path``, ``caption`` and ``sample_idx``, the first two drawn
+            independently of each other.
+        target_captions: Whether the target has captions. False is the variant with
+            target images alone; the caption stream is then absent from all items.
+            Defaults to True.
+
+    Raises:
+        InputError: If the source does not show pairs.
+    """
+
+    def __init__(
+        self,
+        source: dict | PersonTextDataset,
+        target: dict | PersonTextDataset,
+        target_captions: bool = True,
+    ) -> None:
+        self.source = _build(source)
+        if self.source.view != 'pairs':
+            raise InputError(
+                f"CrossDomainDataset: source needs view='pairs', got "
+                f'{self.source.view!r}'
+            )
+        unlabelled = _build(target, lazy_init=True)
+        records = unlabelled.load_records()
+        # Keyed by the path inside the image folder: the same order on every machine,
+        # and an image that is listed twice is not drawn twice as often.
+        paths = {record.image: unlabelled.image_path(record) for record in records}
+        self._target_images = [paths[image] for image in _canonical_order(paths)]
+        self._target_captions = _canonical_order(
+            caption for record in records for caption in record.captions
+        )
+        if not target_captions:
+            self._target_captions = []
+        self._target_pipeline: Compose = unlabelled.pipeline
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """The source's meta information; the target has none to give."""
+        return self.source.metainfo
+
+    @property
+    def num_target_images(self) -> int:
+        """Number of distinct target images."""
+        return len(self._target_images)
+
+    @property
+    def num_target_captions(self) -> int:
+        """Number of target captions; 0 if the target has images alone."""
+        return len(self._target_captions)
+
+    def full_init(self) -> None:
+        """Load the source's annotations if that was put off."""
+        self.source.full_init()
+
+    def captions(self) -> list[str]:
+        """Return the source's captions and the target's, in canonical order."""
+        return self.source.captions() + self._target_captions
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        """Return the item of one draw: see the class."""
+        if not isinstance(draw, Draw):
+            raise TypeError(
+                'CrossDomainDataset is indexed by the draws of CrossDomainSampler, got '
+                f'{draw!r}: set sampler=dict(type="CrossDomainSampler")'
+            )
+        source_index, image_index, caption_index = draw.index
+        with seeded_augmentation(draw.seed):
+            item = self.source.prepare_data(source_index)
+            results = {
+                'img_path': self._target_images[image_index],
+                'sample_idx': image_index,
+            }
+            if caption_index is not None:
+                results['caption'] = self._target_captions[caption_index]
+            target = {
+                'inputs': self._target_pipeline(results)['inputs'],
+                'image_index': image_index,
+            }
+            if caption_index is not None:
+                target['caption_index'] = caption_index
+        return {**item, 'target': target}
+
+
+def _build(dataset: dict | PersonTextDataset, **kwargs: Any) -> PersonTextDataset:
+    if isinstance(dataset, PersonTextDataset):
+        return dataset
+    return DATASETS.build({**dataset, **kwargs})
+
+
+def _canonical_order(texts: Iterable[str]) -> list[str]:
+    return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())

@@ -1,0 +1,183 @@
+"""The base of all person-text datasets: records in, one of three views out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from gckd_mm.datasets.draw import Draw, seeded_augmentation
+from gckd_mm.datasets.records import (
+    PersonRecord,
+    RecordSchema,
+    missing_images,
+    read_records,
+    select_split,
+)
+from gckd_mm.errors import InputError, MissingDataError
+from gckd_mm.registry import DATASETS
+
+VIEWS = ('pairs', 'images', 'captions')
+
+
+@DATASETS.register_module()
+class PersonTextDataset(BaseDataset):
+    """Images of people and sentences about them, read from one flat JSON file.
+
+    A dataset shows one of three views of a split:
+
+    - ``'pairs'``: every (image, caption) pair, for training;
+    - ``'images'``: every image once, the gallery;
+    - ``'captions'``: every caption once, the queries.
+
+    An item is what ``pipeline`` makes of a dict with ``img_path`` and/or ``caption``,
+    ``pid`` (person id) and ``sample_idx`` (position in the view).
+
+    Args:
+        data_root: Folder of the dataset. Defaults to ``'data/<name>'``.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        view: See above. Defaults to ``'pairs'``.
+        ann_file: Annotation file, relative to ``data_root``. Defaults to the first of
+            the dataset's usual names that exists.
+        image_folder: Folder of the images, relative to ``data_root``. Defaults to
+            ``'imgs'``.
+        pipeline: Transforms.
+        check_images: Whether to look for every image file before training starts.
+            Defaults to True.
+        schema: Field names of the annotation file. Defaults to the dataset's own.
+        **kwargs: Further arguments of :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        MissingDataError: If the annotation file, the image folder or images are not
+            there.
+        InputError: If the annotation file is malformed or the split is empty.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {'dataset': 'person_text'}
+    #: folder below ``data/``
+    folder: ClassVar[str] = 'person_text'
+    #: usual names of the annotation file, the official one first
+    ann_files: ClassVar[tuple[str, ...]] = ('annotations.json',)
+    default_schema: ClassVar[RecordSchema] = RecordSchema()
+    #: where the data can be had
+    access: ClassVar[str] = 'bring your own files'
+    #: split -> (ids, images, captions), as published
+    published_counts: ClassVar[dict[str, tuple[int, int, int]]] = {}
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        split: str = 'train',
+        view: str = 'pairs',
+        ann_file: str | None = None,
+        image_folder: str = 'imgs',
+        pipeline: Sequence[dict] = (),
+        check_images: bool = True,
+        schema: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if view not in VIEWS:
+            raise InputError(
+                f'{type(self).__name__}: view must be one of {VIEWS}, got {view!r}'
+            )
+        self.split = split
+        self.view = view
+        self.check_images = check_images
+        self.schema = RecordSchema(**schema) if schema else self.default_schema
+        self.pids = np.empty(0, dtype=np.int64)
+        data_root = data_root or os.path.join('data', self.folder)
+        super().__init__(
+            ann_file=ann_file or self._find_ann_file(data_root),
+            data_root=data_root,
+            data_prefix={'img_path': image_folder},
+            pipeline=list(pipeline),
+            **kwargs,
+        )
+
+    def load_records(self) -> list[PersonRecord]:
+        """Read the split's records; :meth:`image_path` tells where an image lies.
+
+        Raises:
+            MissingDataError: See the class.
+            InputError: See the class.
+        """
+        image_root = self.data_prefix['img_path']
+        if not os.path.isfile(self.ann_file):
+            raise self._missing(f'annotation file {self.ann_file}')
+        if not os.path.isdir(image_root):
+            raise self._missing(f'image folder {image_root}')
+        records = select_split(
+            read_records(self.ann_file, self.schema), self.split, self.ann_file
+        )
+        if self.check_images and self.view != 'captions':
+            missing = missing_images(image_root, (record.image for record in records))
+            if missing:
+                raise self._missing(
+                    f'{len(missing)} images of split {self.split!r} below '
+                    f'{image_root}, the first is {missing[0]}'
+                )
+        return records
+
+    def image_path(self, record: PersonRecord) -> str:
+        """Return the path under which a record's image can be opened."""
+        return os.path.join(self.data_prefix['img_path'], record.image)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Lay the records out as the view shows them."""
+        records = self.load_records()
+        if self.view == 'images':
+            items = [
+                {'img_path': self.image_path(record), 'pid': record.pid}
+                for record in records
+            ]
+        else:
+            items = [
+                {
+                    'img_path': self.image_path(record),
+                    'caption': caption,
+                    'pid': record.pid,
+                }
+                for record in records
+                for caption in record.captions
+            ]
+        if self.view == 'captions':
+            for item in items:
+                del item['img_path']
+        self.pids = np.array([item['pid'] for item in items], dtype=np.int64)
+        return items
+
+    def captions(self) -> list[str]:
+        """Return every caption of the split, in the order of the annotation file."""
+        return [
+            caption for record in self.load_records() for caption in record.captions
+        ]
+
+    def __getitem__(self, index: int | Draw) -> Any:
+        """Return one item; a :class:`Draw` also fixes its augmentation."""
+        if not self._fully_initialized:
+            self.full_init()
+        if isinstance(index, Draw):
+            with seeded_augmentation(index.seed):
+                return self.prepare_data(index.index)
+        return self.prepare_data(index)
+
+    def _find_ann_file(self, data_root: str) -> str:
+        for name in self.ann_files:
+            if os.path.isfile(os.path.join(data_root, name)):
+                return name
+        return self.ann_files[0]
+
+    def _missing(self, what: str) -> MissingDataError:
+        names = ' or '.join(self.ann_files)
+        return MissingDataError(
+            f'{type(self).__name__}: missing {what}.\n'
+            f'  where to get it: {self.access}\n'
+            f'  where it belongs: {self.data_root}/ with {names} and the images '
+            f'below {self.data_prefix["img_path"]}/ '
+            f'(another place: set data_root in the config)\n'
+            f'  what runs meanwhile, with no download: '
+            f'configs/demo/source_only_miniature.py (make demo)'
+        )

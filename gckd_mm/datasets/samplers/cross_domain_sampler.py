@@ -1,0 +1,51 @@
+"""Draws of a source pair, a target image and a target caption, independently."""
+
+from __future__ import annotations
+
+from gckd_mm.datasets.cross_domain import CrossDomainDataset
+from gckd_mm.datasets.samplers.draw_sampler import DrawSampler
+from gckd_mm.datasets.samplers.paired_sampler import source_stream
+from gckd_mm.datasets.samplers.streams import ShuffledStream
+from gckd_mm.registry import DATA_SAMPLERS
+
+_TARGET_IMAGES, _TARGET_CAPTIONS = 2, 3  # names of the streams
+
+
+@DATA_SAMPLERS.register_module()
+class CrossDomainSampler(DrawSampler):
+    """Endless triples (source pair, target image, target caption).
+
+    The three streams are seeded permutations that know nothing of each other, each
+    reshuffled when its own pass ends. The last entry is None where the target has no
+    captions.
+
+    Args:
+        dataset: The dataset.
+        seed: Seed, equal on all ranks. Defaults to None: drawn once and shared.
+        num_instances: See :class:`PairedSampler`; concerns the source alone.
+    """
+
+    def __init__(
+        self,
+        dataset: CrossDomainDataset,
+        seed: int | None = None,
+        num_instances: int | None = None,
+    ) -> None:
+        super().__init__(dataset, seed)
+        self._source = source_stream(dataset.source, self.seed, num_instances)
+        self._images = ShuffledStream(
+            dataset.num_target_images, self.seed, _TARGET_IMAGES
+        )
+        self._captions = (
+            ShuffledStream(dataset.num_target_captions, self.seed, _TARGET_CAPTIONS)
+            if dataset.num_target_captions
+            else None
+        )
+
+    def index_at(self, position: int) -> tuple[int, int, int | None]:
+        """Return the triple at ``position`` of the global stream."""
+        return (
+            self._source[position],
+            self._images[position],
+            None if self._captions is None else self._captions[position],
+        )

@@ -1,0 +1,6 @@
+"""Transforms of images and captions; mmcv's and mmpretrain's work beside them."""
+
+from gckd_mm.datasets.transforms.load_person_image import LoadPersonImage
+from gckd_mm.datasets.transforms.pack_person_text import PackPersonText
+
+__all__ = ['LoadPersonImage', 'PackPersonText']
