@@ -1,0 +1,180 @@
+"""The source-only retriever, and the base of those that adapt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from gckd_mm.models.heads.contrastive_head import ContrastiveHead
+from gckd_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class DualEncoder(BaseModel):
+    """Two encoders that meet in one space: cosine similarity ranks the gallery.
+
+    image → ``image_backbone`` → ``image_neck`` → L2 norm → (N, D), and the same for
+    captions. Each head turns the two batches of embeddings into one loss.
+
+    Args:
+        image_backbone: Config; gives a tuple of feature maps, as mmpretrain's do.
+        image_neck: Config; turns that tuple into shape (N, D).
+        text_backbone: Config; gives token features, shape (N, L, C).
+        text_neck: Config; turns those into shape (N, D).
+        heads: Name -> config of a head. Head ``name`` gives the loss ``loss_<name>``;
+            None switches one off. Defaults to no heads: a model for testing alone.
+        data_preprocessor: Config, with the tokenizer in it.
+        init_cfg: See :class:`mmengine.model.BaseModule`.
+    """
+
+    def __init__(
+        self,
+        image_backbone: dict,
+        image_neck: dict,
+        text_backbone: dict,
+        text_neck: dict,
+        heads: dict[str, dict | None] | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.image_backbone = MODELS.build(image_backbone)
+        self.image_neck = MODELS.build(image_neck)
+        self.text_backbone = MODELS.build(text_backbone)
+        self.text_neck = MODELS.build(text_neck)
+        self.heads = nn.ModuleDict(
+            {name: MODELS.build(head) for name, head in (heads or {}).items() if head}
+        )
+        self._check_vocabulary()
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            images: Normalised, shape (N, 3, H, W).
+
+        Returns:
+            L2-normalised embeddings, shape (N, D).
+        """
+        return F.normalize(self.image_neck(self.image_backbone(images)), dim=1)
+
+    def encode_captions(self, captions: dict[str, Tensor]) -> Tensor:
+        """Embed captions.
+
+        Args:
+            captions: ``input_ids`` and ``attention_mask``, each of shape (N, L).
+
+        Returns:
+            L2-normalised embeddings, shape (N, D).
+        """
+        tokens = self.text_backbone(**captions)
+        return F.normalize(self.text_neck(tokens, captions['attention_mask']), dim=1)
+
+    def extract_feat(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """Embed whichever modality the inputs hold.
+
+        Args:
+            inputs: ``images`` and/or ``captions``, as the data preprocessor gives them.
+
+        Returns:
+            The same keys, with L2-normalised embeddings of shape (N, D).
+        """
+        feats = {}
+        if 'images' in inputs:
+            feats['images'] = self.encode_images(inputs['images'])
+        if 'captions' in inputs:
+            feats['captions'] = self.encode_captions(inputs['captions'])
+        return feats
+
+    def loss(
+        self, inputs: dict[str, Any], data_samples: Sequence[BaseDataElement]
+    ) -> dict[str, Tensor]:
+        """Return the loss of every head on a batch of labelled pairs.
+
+        Args:
+            inputs: ``images`` and ``captions`` of N pairs.
+            data_samples: N samples with ``pid``.
+
+        Returns:
+            ``loss_<name>`` -> scalar.
+        """
+        feats = self.extract_feat(inputs)
+        pids = torch.tensor(
+            [sample.pid for sample in data_samples], device=feats['images'].device
+        )
+        return {
+            f'loss_{name}': cast(ContrastiveHead, head).loss(
+                feats['images'], feats['captions'], pids
+            )
+            for name, head in self.heads.items()
+        }
+
+    def predict(
+        self, inputs: dict[str, Any], data_samples: Sequence[BaseDataElement]
+    ) -> list[BaseDataElement]:
+        """Embed a batch of one modality.
+
+        Args:
+            inputs: Either ``images`` or ``captions``, N of them.
+            data_samples: N samples.
+
+        Returns:
+            The samples, each with ``feat`` of shape (D,) and ``modality``, one of
+            ``'images'`` and ``'captions'``.
+
+        Raises:
+            ValueError: If the inputs hold both modalities or none.
+        """
+        if len(inputs) != 1:
+            raise ValueError(
+                f'predict embeds one modality at a time, got {sorted(inputs)}: test '
+                f"with view='images' and view='captions'"
+            )
+        ((modality, feats),) = self.extract_feat(inputs).items()
+        for sample, feat in zip(data_samples, feats, strict=True):
+            sample.set_field(feat, 'feat')
+            sample.set_field(modality, 'modality')
+        return list(data_samples)
+
+    def forward(
+        self,
+        inputs: dict[str, Any],
+        data_samples: Sequence[BaseDataElement] | None = None,
+        target: dict[str, Any] | None = None,
+        mode: str = 'tensor',
+    ) -> dict[str, Tensor] | list[BaseDataElement]:
+        """Run one of the three modes of an mmengine model.
+
+        Args:
+            inputs: See :meth:`extract_feat`.
+            data_samples: See :meth:`loss`.
+            target: The unlabelled half of a cross-domain batch. A source-only model
+                leaves it alone.
+            mode: ``'tensor'`` (:meth:`extract_feat`), ``'loss'`` or ``'predict'``.
+
+        Raises:
+            ValueError: If the mode is unknown.
+        """
+        if mode == 'tensor':
+            return self.extract_feat(inputs)
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or [])
+        if mode == 'predict':
+            return self.predict(inputs, data_samples or [])
+        raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
+
+    def _check_vocabulary(self) -> None:
+        tokenizer = getattr(self.data_preprocessor, 'tokenizer', None)
+        tokens = getattr(tokenizer, 'vocab_size', 0)
+        rows = getattr(self.text_backbone, 'vocab_size', tokens)
+        if tokens > rows:
+            raise ValueError(
+                f'the tokenizer may have {tokens} tokens, but the text backbone embeds '
+                f"{rows}: set text_backbone.vocab_size to at least the tokenizer's"
+            )

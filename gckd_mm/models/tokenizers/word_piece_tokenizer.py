@@ -1,0 +1,156 @@
+"""A word-piece tokenizer that travels inside the checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import WordPieceTrainer
+from torch import Tensor, nn
+
+from gckd_mm.errors import InputError
+from gckd_mm.registry import MODELS
+
+PAD, UNKNOWN, START, END = SPECIAL_TOKENS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
+
+
+@MODELS.register_module()
+class WordPieceTokenizer(nn.Module):
+    """Captions to padded token ids, with a vocabulary that is part of the state dict.
+
+    The vocabulary belongs to the weights that were trained with it. It is therefore
+    saved and loaded with them (as the bytes of a Hugging Face ``tokenizer.json``), and
+    a checkpoint alone can be tested. Before training, :class:`FitTokenizerHook` fits
+    one on the training captions unless a checkpoint or ``file`` has brought it.
+
+    Args:
+        vocab_size: Upper bound of the vocabulary, special tokens included; the text
+            backbone's embedding must have at least as many rows. Defaults to 1500.
+        max_length: Longer captions are cut to this many tokens, start and end
+            included. Defaults to 77.
+        file: A ``tokenizer.json`` to begin with. Defaults to None.
+
+    Raises:
+        InputError: If ``file`` is no tokenizer, or larger than ``vocab_size``.
+    """
+
+    def __init__(
+        self, vocab_size: int = 1500, max_length: int = 77, file: str | None = None
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+        self._tokenizer: Tokenizer | None = None
+        if file is not None:
+            if not os.path.isfile(file):
+                raise InputError(f'tokenizer file {file} does not exist')
+            self._load(Path(file).read_text(encoding='utf-8'), file)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a vocabulary."""
+        return self._tokenizer is not None
+
+    def fit(self, captions: Iterable[str]) -> None:
+        """Build the vocabulary from captions; the same captions give the same one."""
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = WordPieceTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=list(SPECIAL_TOKENS),
+            show_progress=False,
+        )
+        with _one_thread():
+            tokenizer.train_from_iterator(captions, trainer)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f'{START} $A {END}',
+            special_tokens=[
+                (token, tokenizer.token_to_id(token)) for token in (START, END)
+            ],
+        )
+        self._load(tokenizer.to_str(), 'the fitted tokenizer')
+
+    def forward(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Tokenise a batch, padded to its longest caption.
+
+        Args:
+            captions: N strings; an empty one becomes start and end alone.
+
+        Returns:
+            ``input_ids``, shape (N, L), int64, and ``attention_mask``, shape (N, L),
+            bool, False on padding.
+
+        Raises:
+            InputError: If there is no vocabulary yet.
+        """
+        if self._tokenizer is None:
+            raise InputError(
+                'the tokenizer has no vocabulary: load a checkpoint, set its `file`, '
+                'or add dict(type="FitTokenizerHook") to custom_hooks'
+            )
+        # One by one: `encode_batch` starts threads, which the loader's later forks
+        # would break.
+        rows = [self._tokenizer.encode(caption).ids for caption in captions]
+        longest = max(len(row) for row in rows)
+        padding = self._tokenizer.token_to_id(PAD)
+        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(longest)[None, :] < lengths[:, None]
+        return {'input_ids': ids, 'attention_mask': mask}
+
+    def to_json(self) -> str:
+        """Return the text of a Hugging Face ``tokenizer.json``; empty if unfitted."""
+        return '' if self._tokenizer is None else self._tokenizer.to_str()
+
+    def get_extra_state(self) -> Tensor:
+        """Return the vocabulary for the state dict: UTF-8 bytes, shape (B,), uint8."""
+        return torch.tensor(list(self.to_json().encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the vocabulary out of a state dict."""
+        text = bytes(state.tolist()).decode()
+        if text:
+            self._load(text, 'the tokenizer in the checkpoint')
+
+    def extra_repr(self) -> str:
+        """Describe the module."""
+        size = self._tokenizer.get_vocab_size() if self._tokenizer else 0
+        return (
+            f'vocab_size={self.vocab_size}, max_length={self.max_length}, fitted={size}'
+        )
+
+    def _load(self, text: str, where: str) -> None:
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        # `tokenizers` raises plain Exceptions.
+        except Exception as error:
+            raise InputError(f'{where}: not a tokenizer.json ({error})') from error
+        if tokenizer.get_vocab_size() > self.vocab_size:
+            raise InputError(
+                f'{where}: has {tokenizer.get_vocab_size()} tokens, more than '
+                f'vocab_size={self.vocab_size}'
+            )
+        if tokenizer.token_to_id(PAD) is None:
+            raise InputError(f'{where}: has no padding token {PAD}')
+        tokenizer.enable_truncation(self.max_length)
+        self._tokenizer = tokenizer
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep `tokenizers` from starting threads: same counts, and safe to fork after."""
+    name = 'TOKENIZERS_PARALLELISM'
+    before = os.environ.get(name)
+    os.environ[name] = 'false'
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
