@@ -1,0 +1,210 @@
+"""Read checkpoints without running anything in them, and refuse what does not fit."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+from gckd_mm.errors import CheckpointError
+
+_STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], map_location: Any = 'cpu'
+) -> dict[str, Any]:
+    """Read a checkpoint of mmengine's form: tensors, plain values, log histories.
+
+    Unlike mmengine's own loader it never falls back to unpickling arbitrary objects.
+
+    Args:
+        path: The file.
+        map_location: As in :func:`torch.load`.
+
+    Returns:
+        The checkpoint's dict.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, no checkpoint, or holds a
+            class that is not on the list; the class is named and not executed.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise CheckpointError(f'checkpoint {path} does not exist')
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()):
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL ([\w.]+)', str(error))
+        if found is None:
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f'{path}: refused, because it holds {found.group(1)}, which could run code '
+            f'when loaded. Nothing was executed. Convert it where you trust it: '
+            f"torch.save(dict(state_dict=model.state_dict()), 'weights.pth')"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f'{path}: must hold a dict, got {type(checkpoint).__name__}'
+        )
+    # `Runner.resume` would execute this key, of mmcv 1.x, as Python code.
+    if isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def use_strict_loading() -> None:
+    """Make mmengine read local checkpoints through :func:`read_checkpoint`.
+
+    For programs of ours only: importing ``gckd_mm`` must not change how other people's
+    configs load theirs.
+    """
+    CheckpointLoader.register_scheme(prefixes='', loader=_load_from_local, force=True)
+
+
+def check_state_dict(
+    model: nn.Module,
+    state_dict: Mapping[str, Any],
+    where: str,
+    partial: bool = False,
+) -> None:
+    """Refuse a state dict of another architecture.
+
+    Args:
+        model: The model that is to take it.
+        state_dict: Parameter name -> tensor.
+        where: Named in the error, such as the file.
+        partial: Whether keys may be missing or left over, as when training starts from
+            another model's weights. Shapes must fit all the same, and some key must.
+            Defaults to False.
+
+    Raises:
+        CheckpointError: Lists missing, unexpected and misshapen keys.
+    """
+    own = model.state_dict()
+    given = {re.sub(r'^module\.', '', key): value for key, value in state_dict.items()}
+    misshapen = [
+        f'{key} ({_shape(given[key])} in the file, {_shape(own[key])} in the model)'
+        for key in own.keys() & given.keys()
+        if not key.endswith('_extra_state') and _shape(given[key]) != _shape(own[key])
+    ]
+    missing = own.keys() - given.keys()
+    unexpected = given.keys() - own.keys()
+    if partial and not misshapen and own.keys() & given.keys():
+        return
+    if misshapen or missing or unexpected:
+        raise CheckpointError(
+            f"{where}: of another architecture than the config's model.\n"
+            f'  missing: {_list(missing)}\n'
+            f'  unexpected: {_list(unexpected)}\n'
+            f'  of another shape: {_list(misshapen)}\n'
+            f'  use the config that it was trained with'
+        )
+
+
+def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) -> None:
+    """Load a whole state dict into a model, the tokenizer's vocabulary included.
+
+    Raises:
+        CheckpointError: See :func:`check_state_dict`.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    check_state_dict(model, state_dict, where)
+    model.load_state_dict(state_dict)
+
+
+def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
+    """Return the config that a checkpoint was trained with, without executing it.
+
+    mmengine stores it as Python source; only literals and ``dict(…)`` are read.
+
+    Raises:
+        CheckpointError: If there is none, or if it holds anything but literals.
+    """
+    source = checkpoint.get('meta', {}).get('cfg')
+    if not source:
+        raise CheckpointError(f'{where}: holds no config, name one on the command line')
+    values = {}
+    try:
+        for statement in ast.parse(source).body:
+            if not isinstance(statement, ast.Assign):
+                raise ValueError(f'line {statement.lineno} is not an assignment')
+            (name,) = statement.targets
+            values[ast.unparse(name)] = _literal(statement.value)
+    except (SyntaxError, ValueError) as error:
+        raise CheckpointError(
+            f'{where}: its config cannot be read ({error})'
+        ) from error
+    return Config(values)
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
+        if node.args:
+            raise ValueError(f'line {node.lineno}: dict() with positional arguments')
+        return {str(item.arg): _literal(item.value) for item in node.keywords}
+    if isinstance(node, ast.Dict):
+        keys = [ast.literal_eval(key) for key in node.keys if key is not None]
+        return dict(zip(keys, map(_literal, node.values), strict=True))
+    if isinstance(node, ast.List):
+        return [_literal(element) for element in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_literal(element) for element in node.elts)
+    return ast.literal_eval(node)
+
+
+def _load_from_local(filename: str, map_location: Any) -> dict[str, Any]:
+    return read_checkpoint(filename, map_location)
+
+
+def _allowed_globals() -> list[Any]:
+    core = np._core if hasattr(np, '_core') else np.core
+    allowed: list[Any] = [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        core.multiarray._reconstruct,
+        core.multiarray.scalar,
+        *{type(np.dtype(name)) for name in ('f4', 'f8', 'i4', 'i8', 'u4', 'b1')},
+    ]
+    # A log history pickles its methods as getattr(HistoryBuffer, 'mean').
+    allowed.append((_statistic, 'builtins.getattr'))
+    return allowed
+
+
+def _statistic(owner: Any, name: str) -> Callable:
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} refused')
+    return getattr(owner, name)
+
+
+def _damaged(path: str, error: Exception) -> CheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CheckpointError(
+        f'{path}: truncated, or not a checkpoint of torch ({reason})'
+    )
+
+
+def _shape(value: Any) -> str:
+    return (
+        str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+    )
+
+
+def _list(names: Iterable[str], limit: int = 5) -> str:
+    names = sorted(names)
+    shown = ', '.join(names[:limit]) or 'none'
+    return shown if len(names) <= limit else f'{shown}, … ({len(names)} in all)'

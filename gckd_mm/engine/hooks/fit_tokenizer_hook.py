@@ -1,0 +1,37 @@
+"""A vocabulary for models that train from scratch."""
+
+from __future__ import annotations
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from gckd_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class FitTokenizerHook(Hook):
+    """Fit the tokenizer on the training captions, unless it has a vocabulary already.
+
+    A checkpoint that is loaded or resumed brings the vocabulary that its weights were
+    trained with; then this hook does nothing.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Fit on the main process and give the result to all."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        tokenizer = model.data_preprocessor.tokenizer
+        if tokenizer.fitted:
+            return
+        if is_main_process():
+            captions = runner.train_dataloader.dataset.captions()
+            tokenizer.fit(captions)
+            runner.logger.info(
+                f'Fitted the tokenizer on {len(captions)} captions: {tokenizer}'
+            )
+        state = [tokenizer.get_extra_state()]
+        broadcast_object_list(state)
+        tokenizer.set_extra_state(state[0])

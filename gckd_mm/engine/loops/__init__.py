@@ -1,0 +1,5 @@
+"""Loops over named gallery and query loaders."""
+
+from gckd_mm.engine.loops.retrieval_loop import RetrievalTestLoop, RetrievalValLoop
+
+__all__ = ['RetrievalTestLoop', 'RetrievalValLoop']

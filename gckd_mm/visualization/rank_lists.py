@@ -1,0 +1,98 @@
+"""Rank lists: a caption and the crops it finds, right and wrong ones framed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+
+from gckd_mm.datasets.transforms.load_person_image import read_image
+
+RIGHT, WRONG, INK, PAPER = '#2a9d57', '#d1495b', '#222222', '#ffffff'
+_CROP = (96, 192)  # width, height
+_CAPTION_WIDTH, _MARGIN, _FRAME, _LINE = 240, 12, 4, 18
+
+
+class RankList(NamedTuple):
+    """One query and the head of its ranking."""
+
+    caption: str
+    images: Sequence[str]  # paths, best first
+    scores: Sequence[float]  # cosine similarities
+    correct: Sequence[bool]  # same person id
+
+
+def top_matches(
+    query_feats: np.ndarray, gallery_feats: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best gallery indices of each query, and their scores.
+
+    Args:
+        query_feats: Shape (Q, D).
+        gallery_feats: Shape (G, D).
+        k: At most G are returned.
+
+    Returns:
+        Indices and scores, each of shape (Q, min(k, G)), best first; among equal scores
+        the lower index comes first.
+    """
+    scores = query_feats @ gallery_feats.T
+    order = np.argsort(-scores, axis=1, kind='stable')[:, :k]
+    return order, np.take_along_axis(scores, order, axis=1)
+
+
+def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Image:
+    """Draw rank lists one below the other: right crops green, wrong ones red.
+
+    Args:
+        rank_lists: At least one.
+        title: Written above. Defaults to none.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+    """
+    if not rank_lists:
+        raise ValueError('there are no rank lists to draw')
+    font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 13)
+    columns = max(len(rank_list.images) for rank_list in rank_lists)
+    row_height = _CROP[1] + _LINE + 2 * _MARGIN
+    top = 2 * _MARGIN + _LINE if title else _MARGIN
+    width = _CAPTION_WIDTH + columns * (_CROP[0] + _MARGIN) + 2 * _MARGIN
+    picture = Image.new('RGB', (width, top + row_height * len(rank_lists)), PAPER)
+    draw = ImageDraw.Draw(picture)
+    draw.text((_MARGIN, _MARGIN), title, fill=INK, font=font)
+    for row, rank_list in enumerate(rank_lists):
+        y = top + row * row_height
+        caption = '\n'.join(wrap(rank_list.caption, 32, max_lines=10))
+        draw.multiline_text((_MARGIN, y), caption, fill=INK, font=font, spacing=4)
+        for column in range(len(rank_list.images)):
+            x = _CAPTION_WIDTH + column * (_CROP[0] + _MARGIN)
+            _draw_match(picture, draw, font, rank_list, column, (x, y))
+    return picture
+
+
+def _draw_match(
+    picture: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont,
+    rank_list: RankList,
+    column: int,
+    corner: tuple[int, int],
+) -> None:
+    x, y = corner
+    colour = RIGHT if rank_list.correct[column] else WRONG
+    crop = Image.fromarray(read_image(str(Path(rank_list.images[column]))))
+    box = (x - _FRAME, y - _FRAME, x + _CROP[0] + _FRAME, y + _CROP[1] + _FRAME)
+    draw.rectangle(box, fill=colour)
+    picture.paste(crop.resize(_CROP, Image.Resampling.BICUBIC), (x, y))
+    mark = '✓' if rank_list.correct[column] else '✗'
+    label = f'{mark} {rank_list.scores[column]:.2f}'
+    draw.text((x, y + _CROP[1] + _FRAME + 2), label, fill=colour, font=font)
