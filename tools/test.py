@@ -1,0 +1,191 @@
+"""Test a checkpoint: python tools/test.py [CONFIG] CHECKPOINT [options]."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+import gckd_mm
+from gckd_mm.checkpoint import config_of, load_weights, read_checkpoint
+from gckd_mm.engine.launch import (
+    add_run_options,
+    apply_run_options,
+    config_name,
+    read_config,
+    user_errors,
+)
+from gckd_mm.engine.loops import RetrievalTestLoop
+from gckd_mm.errors import InputError
+from gckd_mm.evaluation.metrics import Embeddings, PersonRetrievalMetric
+from gckd_mm.fileio import write_atomically
+from gckd_mm.visualization import RankList, draw_rank_lists, top_matches
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Test a checkpoint.')
+    parser.add_argument(
+        'config', nargs='?', help='config file; the one in the checkpoint if left out'
+    )
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='JSON', help='write the scores')
+    parser.add_argument(
+        '--dump', metavar='NPZ', help='write the embeddings and person ids'
+    )
+    parser.add_argument(
+        '--rank-lists', metavar='PNG', help='draw what some captions find'
+    )
+    parser.add_argument(
+        '--num-rank-lists',
+        type=int,
+        default=6,
+        help='captions of each test set to draw',
+    )
+    add_run_options(parser)
+    return parser.parse_args(arguments)
+
+
+def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Config:
+    """Read the config, from its file or from the checkpoint.
+
+    Raises:
+        InputError: If there is none, or if it names no test set.
+    """
+    if arguments.config is None:
+        cfg = config_of(checkpoint, arguments.checkpoint)
+        cfg.work_dir = None  # the training's; a test must not write there unasked
+        name = Path(arguments.checkpoint).resolve().parent.name
+    else:
+        cfg = read_config(arguments.config)
+        name = config_name(arguments.config)
+    apply_run_options(cfg, arguments, f'{name}/test')
+    if cfg.get('test_dataloader') is None:
+        raise InputError(f'{arguments.config}: has no test_dataloader')
+    # Training's parts need data that a test does not.
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg[key] = None
+    for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from'):
+        cfg[key] = None
+    cfg.resume = False
+    cfg.custom_hooks = []
+    return cfg
+
+
+def results_of(
+    arguments: argparse.Namespace,
+    checkpoint: dict[str, Any],
+    scores: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+    """Put the scores beside what produced them, the selection included."""
+    meta = checkpoint.get('meta', {})
+    return {
+        'config': arguments.config,
+        'checkpoint': arguments.checkpoint,
+        'selection': meta.get('selection', 'unknown'),
+        'iteration': meta.get('iter'),
+        'seed': meta.get('seed'),
+        'gckd_mm': gckd_mm.__version__,
+        'torch': torch.__version__,
+        'metrics': scores,
+    }
+
+
+def print_table(scores: dict[str, dict[str, float]], title: str) -> None:
+    """Print a row for each test set."""
+    table = Table(title=title)
+    table.add_column('test set', no_wrap=True)
+    for name in next(iter(scores.values())):
+        table.add_column(name.removeprefix('num_'), justify='right')
+    for test_set, row in scores.items():
+        cells = [f'{v:.2f}' if isinstance(v, float) else str(v) for v in row.values()]
+        table.add_row(test_set, *cells)
+    Console().print(table)
+
+
+def split_by_test_set(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Turn ``{'mall/R1': 1.0}`` into ``{'mall': {'R1': 1.0}}``."""
+    scores: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        test_set, metric = name.rsplit('/', 1)
+        scores.setdefault(test_set, {})[metric] = value
+    return scores
+
+
+def dump_embeddings(path: str, embeddings: dict[str, dict[str, Embeddings]]) -> None:
+    """Write ``<test set>/<images or captions>/<feats, pids or indices>`` arrays."""
+    arrays = {
+        f'{test_set}/{modality}/{field}': array
+        for test_set, modalities in embeddings.items()
+        for modality, part in modalities.items()
+        for field, array in part._asdict().items()
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def draw(
+    path: str, loop: RetrievalTestLoop, metric: PersonRetrievalMetric, n: int
+) -> None:
+    """Draw the rank lists of n captions of each test set, spread evenly over it."""
+    rank_lists = []
+    for test_set, loaders in loop.dataloader.items():
+        gallery: Any = loaders['gallery'].dataset
+        query: Any = loaders['query'].dataset
+        images = metric.embeddings[test_set]['images']
+        captions = metric.embeddings[test_set]['captions']
+        rows = np.unique(np.linspace(0, len(captions.pids) - 1, n).astype(int))
+        order, scores = top_matches(captions.feats[rows], images.feats, k=8)
+        for row, found, similarity in zip(rows, order, scores, strict=True):
+            caption = query.get_data_info(int(captions.indices[row]))['caption']
+            rank_lists.append(
+                RankList(
+                    caption=f'{test_set}: {caption}',
+                    images=[
+                        gallery.get_data_info(int(images.indices[index]))['img_path']
+                        for index in found
+                    ],
+                    scores=similarity.tolist(),
+                    correct=(images.pids[found] == captions.pids[row]).tolist(),
+                )
+            )
+    buffer = io.BytesIO()
+    draw_rank_lists(rank_lists).save(buffer, format='PNG')
+    write_atomically(path, buffer.getvalue())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Test."""
+    with user_errors():
+        options = parse_arguments(arguments)
+        checkpoint = read_checkpoint(options.checkpoint)
+        runner = Runner.from_cfg(make_config(options, checkpoint))
+        load_weights(runner.model, checkpoint, options.checkpoint)
+        scores = split_by_test_set(runner.test())
+    if not is_main_process():
+        return
+    results = results_of(options, checkpoint, scores)
+    print_table(scores, f'{options.checkpoint} (selection: {results["selection"]})')
+    (metric,) = runner.test_loop.evaluator.metrics
+    if options.out:
+        write_atomically(options.out, json.dumps(results, indent=2) + '\n')
+    if options.dump:
+        dump_embeddings(options.dump, metric.embeddings)
+    if options.rank_lists:
+        draw(options.rank_lists, runner.test_loop, metric, options.num_rank_lists)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,80 @@
+"""Train a model: python tools/train.py CONFIG [options]."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from gckd_mm.checkpoint import use_strict_loading
+from gckd_mm.engine.launch import (
+    add_run_options,
+    apply_run_options,
+    config_name,
+    read_config,
+    user_errors,
+)
+from gckd_mm.errors import InputError
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Train a retriever.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue exactly: from CHECKPOINT, or from the last in the work dir',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument('--seed', type=int, help='overrides randomness.seed')
+    parser.add_argument(
+        '--tensorboard', action='store_true', help='also write TensorBoard logs'
+    )
+    add_run_options(parser)
+    return parser.parse_args(arguments)
+
+
+def make_config(arguments: argparse.Namespace) -> Config:
+    """Read the config and merge the command line into it.
+
+    Raises:
+        InputError: If the config does not exist, or ``--amp`` has no GPU to run on.
+    """
+    cfg = apply_run_options(
+        read_config(arguments.config), arguments, config_name(arguments.config)
+    )
+    if arguments.seed is not None:
+        cfg.merge_from_dict({'randomness.seed': arguments.seed})
+    if arguments.amp:
+        if not torch.cuda.is_available():
+            raise InputError('--amp needs a GPU; remove it to train in float32')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if arguments.tensorboard:
+        cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
+    if arguments.resume:
+        cfg.resume = True
+        cfg.load_from = None if arguments.resume == 'auto' else arguments.resume
+    return cfg
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train."""
+    with user_errors():
+        use_strict_loading()
+        runner = Runner.from_cfg(make_config(parse_arguments(arguments)))
+        # Asking for the loops builds them with their datasets: whatever is missing is
+        # known now, and not after hours of training.
+        for _ in (runner.train_loop, runner.val_loop, runner.test_loop):
+            pass
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
