@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from gckd_mm.errors import InputError
 from gckd_mm.registry import MODELS
 
 PAD, UNKNOWN, START, END = SPECIAL_TOKENS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
+
+_MAX_ALPHABET = 100  # letters; rarer ones, such as CJK in an English set, are unknown
 
 
 @MODELS.register_module()
@@ -57,21 +60,11 @@ class WordPieceTokenizer(nn.Module):
 
     def fit(self, captions: Iterable[str]) -> None:
         """Build the vocabulary from captions; the same captions give the same one."""
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = WordPieceTrainer(
-            vocab_size=self.vocab_size,
-            special_tokens=list(SPECIAL_TOKENS),
-            show_progress=False,
-        )
-        with _one_thread():
-            tokenizer.train_from_iterator(captions, trainer)
+        vocabulary = _train_vocabulary(captions, self.vocab_size)
+        tokenizer = _blank_tokenizer(vocabulary)
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f'{START} $A {END}',
-            special_tokens=[
-                (token, tokenizer.token_to_id(token)) for token in (START, END)
-            ],
+            special_tokens=[(token, vocabulary[token]) for token in (START, END)],
         )
         self._load(tokenizer.to_str(), 'the fitted tokenizer')
 
@@ -139,6 +132,46 @@ class WordPieceTokenizer(nn.Module):
             raise InputError(f'{where}: has no padding token {PAD}')
         tokenizer.enable_truncation(self.max_length)
         self._tokenizer = tokenizer
+
+
+def _blank_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
+    model = models.WordPiece(vocabulary, unk_token=UNKNOWN)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _train_vocabulary(captions: Iterable[str], size: int) -> dict[str, int]:
+    """Train word pieces, the same in every process.
+
+    `tokenizers` numbers the pieces of one letter in the order of a hash map that is
+    seeded anew in every process, and breaks ties between merges by these numbers. Given
+    as special tokens, the pieces have fixed numbers; the vocabulary is then taken out
+    of that tokenizer, so that they are ordinary pieces again.
+    """
+    tokenizer = _blank_tokenizer({})
+    normalised = [tokenizer.normalizer.normalize_str(caption) for caption in captions]
+    letters = Counter(letter for caption in normalised for letter in caption)
+    ranking = sorted(letters, key=lambda letter: (-letters[letter], letter))
+    alphabet = sorted(
+        letter for letter in ranking[:_MAX_ALPHABET] if not letter.isspace()
+    )
+    rare = {ord(letter): ' ' for letter in set(letters) - set(alphabet)}
+    trainer = WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=[
+            *SPECIAL_TOKENS,
+            *alphabet,
+            *(f'##{letter}' for letter in alphabet),
+        ],
+        show_progress=False,
+    )
+    with _one_thread():
+        tokenizer.train_from_iterator(
+            (caption.translate(rare) for caption in normalised), trainer
+        )
+    return tokenizer.get_vocab()
 
 
 @contextmanager
