@@ -94,8 +94,7 @@ def check_state_dict(
     Raises:
         CheckpointError: Lists missing, unexpected and misshapen keys.
     """
-    own = model.state_dict()
-    given = {re.sub(r'^module\.', '', key): value for key, value in state_dict.items()}
+    own, given = model.state_dict(), _without_wrapper(state_dict)
     misshapen = [
         f'{key} ({_shape(given[key])} in the file, {_shape(own[key])} in the model)'
         for key in own.keys() & given.keys()
@@ -123,7 +122,7 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     check_state_dict(model, state_dict, where)
-    model.load_state_dict(state_dict)
+    model.load_state_dict(_without_wrapper(state_dict))
 
 
 def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
@@ -153,9 +152,14 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
-        if node.args:
-            raise ValueError(f'line {node.lineno}: dict() with positional arguments')
-        return {str(item.arg): _literal(item.value) for item in node.keywords}
+        value: dict[Any, Any] = {}
+        for part in node.args:  # a dict whose keys are no names: dict({'1': 2})
+            value.update(_literal(part))
+        for item in node.keywords:
+            if item.arg is None:
+                raise ValueError(f'line {node.lineno}: ** in dict()')
+            value[item.arg] = _literal(item.value)
+        return value
     if isinstance(node, ast.Dict):
         keys = [ast.literal_eval(key) for key in node.keys if key is not None]
         return dict(zip(keys, map(_literal, node.values), strict=True))
@@ -164,6 +168,11 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple):
         return tuple(_literal(element) for element in node.elts)
     return ast.literal_eval(node)
+
+
+def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Strip the prefix that DistributedDataParallel gives to every key."""
+    return {key.removeprefix('module.'): value for key, value in state_dict.items()}
 
 
 def _load_from_local(filename: str, map_location: Any) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import sys
 from importlib import metadata
 from types import ModuleType
@@ -11,6 +13,7 @@ import torch
 
 _INSTALL = "pip install 'gckd-mm[mm]'"
 _MINIMUM_TORCH = (2, 6)
+_REMEMBERED_CONFIGS = 16
 
 #: import name -> (maintained fork, oldest fork version, oldest upstream version)
 _OPENMMLAB = {
@@ -35,7 +38,9 @@ def apply() -> None:
     """
     check_versions()
     make_torchvision_importable()
+    import_mmpretrain_quietly()
     declare_config_package()
+    format_configs_once()
 
 
 def check_versions() -> None:
@@ -107,6 +112,16 @@ def make_torchvision_importable() -> None:
         importlib.import_module('torchvision')
 
 
+def import_mmpretrain_quietly() -> None:
+    """Import mmpretrain's datasets, whose first import prints to the user.
+
+    ``Could not import OneDL`` is about an optional data format of the fork's publisher.
+    Ends when onedl-mmpretrain logs it at the level it means (debug).
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module('mmpretrain.datasets')
+
+
 def declare_config_package() -> None:
     """Let mmengine resolve ``_base_ = 'gckd_mm::...'`` and scope ``gckd_mm``.
 
@@ -116,6 +131,31 @@ def declare_config_package() -> None:
     from mmengine.config import utils as config_utils
 
     config_utils.MODULE2PACKAGE.setdefault('gckd_mm', 'gckd_mm')
+
+
+def format_configs_once() -> None:
+    """Remember what a config looks like as text.
+
+    mmengine formats the whole config with yapf for every checkpoint, which takes longer
+    than writing a small one. Ends when ``Config.pretty_text`` remembers it.
+    """
+    from mmengine.config import Config
+
+    pretty_text = Config.pretty_text
+    if getattr(pretty_text.fget, 'remembers', False):
+        return
+    texts: dict[str, str] = {}
+
+    def remembered(config: Config) -> str:
+        key = repr((config._format_python_code, config.to_dict()))
+        if key not in texts:
+            if len(texts) >= _REMEMBERED_CONFIGS:
+                texts.clear()
+            texts[key] = pretty_text.fget(config)
+        return texts[key]
+
+    remembered.remembers = True  # type: ignore[attr-defined]
+    Config.pretty_text = property(remembered, doc=pretty_text.__doc__)
 
 
 def _forget(package: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 import gckd_mm  # noqa: F401 - mends the stack before a test imports a part of it
 from tests.miniature import write_all
+from tests.training import in_process, small_config, train
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,3 +38,15 @@ def store(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def _train(data: Path, work_dir: Path) -> None:
+    train(small_config(data, work_dir, train_cfg__max_iters=4))
+
+
+@pytest.fixture(scope='session')
+def trained(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a small training run."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    assert in_process(_train, miniature, work_dir) == 0
+    return work_dir

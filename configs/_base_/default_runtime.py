@@ -13,7 +13,7 @@ custom_hooks = [dict(type='IterationSeedHook'), dict(type='FitTokenizerHook')]
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # the tools take gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),
 )
 randomness = dict(seed=0, deterministic=True)
 log_processor = dict(by_epoch=False)

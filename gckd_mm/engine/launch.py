@@ -60,9 +60,31 @@ def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> 
     cfg.work_dir = arguments.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     if arguments.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
-    if not torch.cuda.is_available():
-        cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+        if not torch.cuda.is_available():
+            distribute_over_cpus(cfg)
     return cfg
+
+
+def distribute_over_cpus(cfg: Config) -> None:
+    """Join the other ranks over gloo; mmengine's own start wants a GPU for each.
+
+    Args:
+        cfg: Changed in place, so that the model's wrapper asks for no GPU, either.
+
+    Raises:
+        InputError: If the launcher does not start its processes as torchrun does.
+    """
+    if cfg.launcher != 'pytorch':
+        raise InputError(
+            f'no GPU was found, and without one only --launcher pytorch works, got '
+            f'{cfg.launcher!r}'
+        )
+    torch.distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'device_ids': None,
+        'broadcast_buffers': False,
+    }
 
 
 def config_name(path: str | os.PathLike[str]) -> str:

@@ -251,9 +251,10 @@ def test_any_float_dtype(dtype):
     assert metrics == rank_metrics(query, gallery, query_pids, gallery_pids)
 
 
-def test_float64_is_not_rounded():
-    query = np.array([[1.0]])
-    gallery = np.array([[1.0], [1.0 + 1e-12]])
+@pytest.mark.parametrize('convert', [np.asarray, torch.from_numpy])
+def test_float64_is_not_rounded(convert):
+    query = np.ones((1, 1), dtype=np.float32)
+    gallery = convert(np.array([[1.0], [1.0 + 1e-12]]))
     assert ranks_by_query(query, gallery, [7], [8, 7]) == [[1]]
 
 

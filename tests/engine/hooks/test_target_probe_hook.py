@@ -1,0 +1,44 @@
+"""The probe sees the target's labels; the training does not see the probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from gckd_mm.checkpoint import read_checkpoint
+from tests.training import in_process, small_config, train
+
+
+def _run(data: Path, work_dir: Path, probe: bool) -> None:
+    cfg = small_config(data, work_dir, train_cfg__max_iters=4)
+    if probe:
+        cfg.custom_hooks.append(
+            dict(
+                type='TargetProbeHook',
+                test_sets=dict(rstpreid=cfg.test_dataloader.rstpreid),
+                interval=2,
+            )
+        )
+    train(cfg)
+
+
+def test_a_run_with_the_probe_ends_with_identical_weights(
+    miniature: Path, tmp_path: Path
+) -> None:
+    plain, probed = tmp_path / 'plain', tmp_path / 'probed'
+    assert in_process(_run, miniature, plain, False) == 0
+    assert in_process(_run, miniature, probed, True) == 0
+    expected, found = (
+        read_checkpoint(folder / 'iter_4.pth') for folder in (plain, probed)
+    )
+    for name, value in expected['state_dict'].items():
+        assert torch.equal(found['state_dict'][name], value), name
+    # It did look, and what it saw reached the log and not the checkpoint.
+    (scalars,) = probed.glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in scalars.read_text().splitlines()]
+    steps = [row['step'] for row in rows if 'probe/rstpreid/R1' in row]
+    assert steps == [2, 4]
+    for part in ('log_scalars', 'runtime_info'):
+        assert not [name for name in found['message_hub'][part] if 'probe/' in name]

@@ -1,0 +1,159 @@
+"""Checkpoints are read without running anything, and refused if they do not fit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from torch import nn
+
+from gckd_mm.checkpoint import (
+    check_state_dict,
+    config_of,
+    load_weights,
+    read_checkpoint,
+)
+from gckd_mm.errors import CheckpointError
+from tests.training import last_checkpoint
+
+
+class _Payload:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self.command,)
+
+
+class _AttributePayload:
+    def __reduce__(self) -> tuple[Any, tuple[Any, str]]:
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_reads_a_checkpoint_of_mmengine(trained: Path) -> None:
+    checkpoint = read_checkpoint(last_checkpoint(trained))
+    assert checkpoint['meta']['iter'] == 4
+    assert checkpoint['meta']['selection'] == 'last'
+    assert all(
+        isinstance(value, torch.Tensor) for value in checkpoint['state_dict'].values()
+    )
+    history = checkpoint['message_hub']['log_scalars']['train/loss']
+    assert history.current() > 0
+
+
+def test_refuses_pickled_objects_and_executes_nothing(tmp_path: Path) -> None:
+    marker, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+    torch.save({'state_dict': {}, 'payload': _Payload(f'touch {marker}')}, path)
+    with pytest.raises(CheckpointError, match=rf'{path}: refused.*\.system') as error:
+        read_checkpoint(path)
+    assert 'Nothing was executed' in str(error.value)
+    assert not marker.exists()
+
+
+def test_getattr_reaches_nothing_but_the_statistics_of_log_histories(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / 'evil.pth'
+    torch.save({'payload': _AttributePayload()}, path)
+    with pytest.raises(CheckpointError, match='getattr'):
+        read_checkpoint(path)
+
+
+def test_does_not_hand_mmengine_a_config_that_it_would_execute(tmp_path: Path) -> None:
+    path = tmp_path / 'old.pth'
+    torch.save({'meta': {'config': 'import os', 'epoch': 1}}, path)
+    assert read_checkpoint(path)['meta'] == {'epoch': 1}
+
+
+@pytest.mark.parametrize('share', [0.0, 0.3, 0.99])
+def test_truncated_checkpoint(trained: Path, tmp_path: Path, share: float) -> None:
+    data = last_checkpoint(trained).read_bytes()
+    path = tmp_path / 'cut.pth'
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(CheckpointError, match=f'{path}: truncated'):
+        read_checkpoint(path)
+
+
+def test_missing_checkpoint_and_other_files(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r'nowhere\.pth does not exist'):
+        read_checkpoint(tmp_path / 'nowhere.pth')
+    text = tmp_path / 'text.pth'
+    text.write_text('not a checkpoint')
+    with pytest.raises(CheckpointError, match='not a checkpoint'):
+        read_checkpoint(text)
+    torch.save([1, 2], text)
+    with pytest.raises(CheckpointError, match='must hold a dict, got list'):
+        read_checkpoint(text)
+
+
+def test_importing_the_package_leaves_mmengines_loader_alone() -> None:
+    # `use_strict_loading` runs in processes of their own in these tests.
+    assert CheckpointLoader._schemes[''] is load_from_local
+
+
+def _model(width: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Linear(2, width), nn.Linear(width, 1))
+
+
+def test_another_architecture_is_refused_with_a_list() -> None:
+    state_dict = _model(4).state_dict()
+    del state_dict['1.bias']
+    state_dict['extra'] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as error:
+        check_state_dict(_model(3), state_dict, 'file.pth')
+    message = str(error.value)
+    assert 'missing: 1.bias' in message
+    assert 'unexpected: extra' in message
+    assert '0.weight ((4, 2) in the file, (3, 2) in the model)' in message
+
+
+def test_partial_weights_may_lack_keys_but_not_differ_in_shape() -> None:
+    partial = {'0.weight': torch.zeros(3, 2)}
+    check_state_dict(_model(), partial, 'file.pth', partial=True)
+    with pytest.raises(CheckpointError):
+        check_state_dict(_model(), partial, 'file.pth')
+    with pytest.raises(CheckpointError):
+        check_state_dict(_model(4), partial, 'file.pth', partial=True)
+    with pytest.raises(CheckpointError):
+        check_state_dict(_model(), {'other': torch.zeros(1)}, 'file.pth', partial=True)
+
+
+def test_load_weights_strips_the_prefix_of_distributed_training() -> None:
+    source, target = _model(), _model()
+    prefixed = {f'module.{key}': value for key, value in source.state_dict().items()}
+    load_weights(target, {'state_dict': prefixed}, 'file.pth')
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, source.state_dict()[key])
+
+
+def test_config_of_reads_what_mmengine_wrote() -> None:
+    cfg = Config(
+        dict(a=1, b=dict(c=(1, 2), d=[None, True, -0.5], e='text'), f={'1': {'x': 'y'}})
+    )
+    found = config_of({'meta': {'cfg': cfg.pretty_text}}, 'file.pth')
+    assert found.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize(
+    'source', ['import os', 'a = open("x")', 'a = dict(b=__import__("os"))', 'a = (']
+)
+def test_config_of_executes_nothing(source: str) -> None:
+    with pytest.raises(CheckpointError, match='its config cannot be read'):
+        config_of({'meta': {'cfg': source}}, 'file.pth')
+    with pytest.raises(CheckpointError, match='holds no config'):
+        config_of({}, 'file.pth')
+
+
+def test_numpy_scalars_of_message_hubs_load(tmp_path: Path) -> None:
+    path = tmp_path / 'numpy.pth'
+    torch.save({'value': np.float64(0.5), 'array': np.arange(3)}, path)
+    assert read_checkpoint(path)['value'] == 0.5
