@@ -104,14 +104,8 @@ class PersonTextDataset(BaseDataset):
             MissingDataError: See the class.
             InputError: See the class.
         """
+        records = select_split(self.load_all_records(), self.split, self.ann_file)
         image_root = self.data_prefix['img_path']
-        if not os.path.isfile(self.ann_file):
-            raise self._missing(f'annotation file {self.ann_file}')
-        if not os.path.isdir(image_root):
-            raise self._missing(f'image folder {image_root}')
-        records = select_split(
-            read_records(self.ann_file, self.schema), self.split, self.ann_file
-        )
         if self.check_images and self.view != 'captions':
             missing = missing_images(image_root, (record.image for record in records))
             if missing:
@@ -120,6 +114,20 @@ class PersonTextDataset(BaseDataset):
                     f'{image_root}, the first is {missing[0]}'
                 )
         return records
+
+    def load_all_records(self) -> list[PersonRecord]:
+        """Read the records of every split, without a look at the images.
+
+        Raises:
+            MissingDataError: If the annotation file or the image folder is not there.
+            InputError: If the annotation file is malformed.
+        """
+        image_root = self.data_prefix['img_path']
+        if not os.path.isfile(self.ann_file):
+            raise self._missing(f'annotation file {self.ann_file}')
+        if not os.path.isdir(image_root):
+            raise self._missing(f'image folder {image_root}')
+        return read_records(self.ann_file, self.schema)
 
     def image_path(self, record: PersonRecord) -> str:
         """Return the path under which a record's image can be opened."""
@@ -177,7 +185,7 @@ class PersonTextDataset(BaseDataset):
             f'  where to get it: {self.access}\n'
             f'  where it belongs: {self.data_root}/ with {names} and the images '
             f'below {self.data_prefix["img_path"]}/ '
-            f'(another place: set data_root in the config)\n'
+            f'(another place: set data_root)\n'
             f'  what runs meanwhile, with no download: '
             f'configs/demo/source_only_miniature.py (make demo)'
         )

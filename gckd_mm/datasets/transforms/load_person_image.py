@@ -1,4 +1,4 @@
-"""Load an image fast, and never half of it."""
+"""Load an image fast, and never the first half of one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class LoadPersonImage(BaseTransform):
     """Read ``img_path`` into ``img``: RGB, uint8, shape (H, W, 3), EXIF applied.
 
     OpenCV decodes; it fills the missing part of a truncated JPEG with grey and says
-    nothing, so a file without its format's end mark goes through Pillow, which
-    refuses it.
+    nothing, so a file without its format's end mark goes through Pillow, which refuses
+    it. Damage inside a file that keeps its end mark is seen only where it keeps OpenCV
+    from decoding at all.
 
     Raises:
-        InputError: If the file cannot be read or decoded whole.
+        InputError: If the file cannot be read, is cut short or cannot be decoded.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def read_image(path: str) -> np.ndarray:
     """Read an image file: RGB, uint8, shape (H, W, 3).
 
     Raises:
-        InputError: If the file cannot be read or decoded whole.
+        InputError: If the file cannot be read, is cut short or cannot be decoded.
     """
     try:
         with open(path, 'rb') as file:
