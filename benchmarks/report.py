@@ -7,10 +7,11 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from gckd_mm.fileio import write_atomically
 
 _PACKAGES = ('torch', 'numpy', 'mmengine', 'gckd_mm')
 
@@ -39,25 +40,13 @@ def write_report(path: str | os.PathLike[str], figures: dict[str, Any]) -> None:
         TypeError: The figures hold something that JSON does not.
         ValueError: The figures hold NaN or infinity, which JSON does not either.
     """
-    path = Path(path)
     report = {
         'figures': figures,
         'machine': _machine(),
         'versions': _versions(),
         'commit': _commit(),
     }
-    text = json.dumps(report, indent=2, allow_nan=False) + '\n'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with open(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        # mkstemp makes the file private; a report is meant to be read
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(path, json.dumps(report, indent=2, allow_nan=False) + '\n')
 
 
 def _machine() -> dict[str, Any]:

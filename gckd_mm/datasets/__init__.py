@@ -1,5 +1,6 @@
 """Person-text datasets, their views, and the cross-domain pairing of two of them."""
 
+from gckd_mm.datasets.collate import collate_person_text
 from gckd_mm.datasets.cross_domain import CrossDomainDataset
 from gckd_mm.datasets.cuhk_pedes import CUHKPEDES
 from gckd_mm.datasets.draw import Draw
@@ -14,4 +15,5 @@ __all__ = [
     'Draw',
     'PersonTextDataset',
     'RSTPReid',
+    'collate_person_text',
 ]

@@ -26,6 +26,7 @@ rstpreid_train = dict(**_rstpreid, **_train)
 _loader = dict(
     batch_size=128,
     num_workers=2,
+    collate_fn=dict(type='gckd_mm.collate_person_text'),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 _images = dict(view='images', pipeline=image_pipeline)

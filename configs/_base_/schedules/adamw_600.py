@@ -6,6 +6,7 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=2,
     persistent_workers=True,
+    collate_fn=dict(type='gckd_mm.collate_person_text'),
     sampler=dict(type='PairedSampler'),
 )
 optim_wrapper = dict(

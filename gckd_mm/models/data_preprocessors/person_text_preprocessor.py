@@ -9,6 +9,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from gckd_mm.datasets.collate import stack_images
 from gckd_mm.registry import MODELS
 
 
@@ -43,7 +44,7 @@ class PersonTextPreprocessor(BaseDataPreprocessor):
         """Prepare one collated batch: see the class.
 
         Raises:
-            ValueError: If the images of the batch differ in size.
+            InputError: If the images of the batch differ in size.
         """
         prepared = {**data, 'inputs': self._prepare(data['inputs'])}
         if 'target' in data:
@@ -60,11 +61,5 @@ class PersonTextPreprocessor(BaseDataPreprocessor):
         return prepared
 
     def _stack(self, images: Sequence[Tensor]) -> Tensor:
-        shapes = {tuple(image.shape) for image in images}
-        if len(shapes) > 1:
-            raise ValueError(
-                f'images of one batch differ in shape: {sorted(shapes)}; add '
-                f'dict(type="Resize", scale=(width, height)) to the pipeline'
-            )
-        batch = self.cast_data(torch.stack(list(images)))
+        batch = self.cast_data(stack_images(images))
         return (batch.float() - self.mean) / self.std
