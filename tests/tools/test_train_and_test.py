@@ -1,0 +1,181 @@
+"""The tools, called as from the shell, on good and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gckd_mm.checkpoint import read_checkpoint
+from gckd_mm.evaluation import rank_metrics
+from tests.training import in_process, last_checkpoint, small_config
+from tools import print_config
+from tools import test as test_tool
+from tools import train as train_tool
+
+
+def _config(path: Path, data: Path, work_dir: Path, **overrides: object) -> str:
+    small_config(data, work_dir, train_cfg__max_iters=2, **overrides).dump(path)
+    return str(path)
+
+
+def _train_expecting_error(out: Path, arguments: list[str]) -> None:
+    try:
+        train_tool.main(arguments)
+    except SystemExit as stop:
+        out.write_text(str(stop.code))
+
+
+def _error_of_training(tmp_path: Path, *arguments: str) -> str:
+    """Run the tool in a process of its own, and return how it ended."""
+    out = tmp_path / 'error.txt'
+    assert in_process(_train_expecting_error, out, list(arguments)) == 0
+    assert not list(tmp_path.glob('**/*.pth')), 'it trained before it saw the error'
+    return out.read_text()
+
+
+@pytest.fixture
+def config(tmp_path: Path, miniature: Path) -> str:
+    return _config(tmp_path / 'config.py', miniature, tmp_path / 'work')
+
+
+def test_training_writes_a_checkpoint_and_resumes(config: str, tmp_path: Path) -> None:
+    work_dir = tmp_path / 'elsewhere'
+    options = ['--work-dir', str(work_dir), '--seed', '5']
+    assert in_process(train_tool.main, [config, *options]) == 0
+    checkpoint = read_checkpoint(last_checkpoint(work_dir))
+    assert checkpoint['meta']['iter'] == 2
+    assert checkpoint['meta']['seed'] == 5
+    longer = ['--resume', '--cfg-options', 'train_cfg.max_iters=3']
+    assert in_process(train_tool.main, [config, *options, *longer]) == 0
+    assert read_checkpoint(last_checkpoint(work_dir))['meta']['iter'] == 3
+
+
+def test_tensorboard_is_an_option(config: str) -> None:
+    arguments = train_tool.parse_arguments([config, '--tensorboard'])
+    backends = train_tool.make_config(arguments).visualizer.vis_backends
+    assert [backend['type'] for backend in backends] == [
+        'LocalVisBackend',
+        'TensorboardVisBackend',
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_amp_without_a_gpu(config: str, tmp_path: Path) -> None:
+    assert '--amp needs a GPU' in _error_of_training(tmp_path, config, '--amp')
+
+
+def test_missing_config(tmp_path: Path) -> None:
+    message = _error_of_training(tmp_path, str(tmp_path / 'nowhere.py'))
+    assert message == f'error: config {tmp_path}/nowhere.py does not exist'
+
+
+@pytest.mark.parametrize('part', ['train', 'test'])
+def test_missing_data_of_training_or_test_stops_before_training(
+    config: str, tmp_path: Path, part: str
+) -> None:
+    key = {
+        'train': 'train_dataloader.dataset.data_root',
+        'test': 'test_dataloader.rstpreid.query.dataset.data_root',
+    }[part]
+    message = _error_of_training(tmp_path, config, '--cfg-options', f'{key}=nowhere')
+    name = {'train': 'CUHKPEDES', 'test': 'RSTPReid'}[part]
+    assert message.startswith(f'error: {name}: missing annotation file nowhere/')
+    for words in ('where to get it: ask its authors', 'belongs: nowhere/', 'make demo'):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('model.type', 'DualEncodr'),
+        ('model.image_backbone.type', 'NoSuchBackbone'),
+        ('train_dataloader.dataset.type', 'NoSuchDataset'),
+        ('test_cfg.type', 'NoSuchLoop'),
+    ],
+)
+def test_unknown_component(config: str, tmp_path: Path, key: str, value: str) -> None:
+    message = _error_of_training(tmp_path, config, '--cfg-options', f'{key}={value}')
+    assert message.startswith('error: ')
+    assert f'{value} is not in the' in message
+
+
+def test_unsafe_and_damaged_checkpoints_to_resume(config: str, tmp_path: Path) -> None:
+    bad = tmp_path / 'bad.ckpt'
+    bad.write_bytes(b'PK')
+    message = _error_of_training(tmp_path, config, '--resume', str(bad))
+    assert message.startswith(f'error: {bad}: truncated')
+
+
+def test_launcher_without_gpu_other_than_torchrun(config: str, tmp_path: Path) -> None:
+    message = _error_of_training(tmp_path, config, '--launcher', 'mpi')
+    assert 'only --launcher pytorch works' in message
+
+
+def _scores(trained: Path, tmp_path: Path, *arguments: str) -> dict:
+    out = tmp_path / 'results.json'
+    checkpoint = str(last_checkpoint(trained))
+    options = ['--out', str(out), '--work-dir', str(tmp_path / 'work')]
+    test_tool.main([*arguments, checkpoint, *options])
+    return json.loads(out.read_text())
+
+
+def test_a_checkpoint_alone_gives_what_it_gives_with_its_config(
+    trained: Path,
+    tmp_path: Path,
+    miniature: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = _config(tmp_path / 'config.py', miniature, tmp_path / 'work')
+    with_config = _scores(trained, tmp_path, config)
+    alone = _scores(trained, tmp_path)
+    assert alone['metrics'] == with_config['metrics']
+    assert alone['selection'] == 'last'
+    assert alone['iteration'] == 4
+    assert alone['seed'] == 0
+    assert set(alone['metrics']) == {'rstpreid', 'cuhk_pedes'}
+    assert f'{alone["metrics"]["rstpreid"]["mAP"]:.2f}' in capsys.readouterr().out
+
+
+def test_dump_and_rank_lists(trained: Path, tmp_path: Path) -> None:
+    dump, picture = tmp_path / 'embeddings.npz', tmp_path / 'rank_lists.png'
+    checkpoint = str(last_checkpoint(trained))
+    options = ['--work-dir', str(tmp_path / 'work'), '--num-rank-lists', '2']
+    out = tmp_path / 'results.json'
+    test_tool.main(
+        [checkpoint, *options, '--dump', str(dump), '--rank-lists', str(picture)]
+        + ['--out', str(out)]
+    )
+    arrays = np.load(dump)
+    expected = rank_metrics(
+        *(arrays[f'rstpreid/{m}/feats'] for m in ('captions', 'images')),
+        *(arrays[f'rstpreid/{m}/pids'] for m in ('captions', 'images')),
+    )
+    assert json.loads(out.read_text())['metrics']['rstpreid'] == expected
+    with Image.open(picture) as image:
+        assert image.height > image.width / 4  # four rows
+
+
+def test_checkpoint_of_another_architecture(
+    trained: Path, tmp_path: Path, miniature: Path
+) -> None:
+    config = _config(
+        tmp_path / 'config.py',
+        miniature,
+        tmp_path / 'work',
+        model__image_neck__out_channels=24,
+        model__text_neck__out_channels=24,
+    )
+    with pytest.raises(SystemExit, match='of another architecture'):
+        test_tool.main([config, str(last_checkpoint(trained))])
+
+
+def test_print_config(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_config.main([config, '--key', 'model.heads', '--cfg-options', 'a.b=1'])
+    assert "'SDMHead'" in capsys.readouterr().out
+    print_config.main([config])
+    assert 'train_dataloader = dict(' in capsys.readouterr().out
