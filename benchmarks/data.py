@@ -37,7 +37,7 @@ from report import add_json_option, write_report
 TARGET = 4.0  # samples loaded for each sample that training consumes
 CROP = (256, 100)  # height and width of a crop, in pixels
 CONFIG = Path(__file__).parents[1] / 'configs/baselines/source_only_tiny_cuhk2rstp.py'
-WORDS = 'a man woman in red blue coat with black white bag trousers shoes hair'.split()
+WORDS = ('man', 'woman', 'red', 'blue', 'coat', 'black', 'white', 'bag', 'trousers')
 
 
 def draw_dataset(root: Path, num_images: int, seed: int) -> None:

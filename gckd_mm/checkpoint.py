@@ -7,12 +7,13 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
@@ -41,7 +42,10 @@ def read_checkpoint(
     """
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
-        raise CheckpointError(f'checkpoint {path} does not exist')
+        raise CheckpointError(
+            f'checkpoint {path} does not exist: name a file that tools/train.py wrote, '
+            f'or remove load_from from the config to train from scratch'
+        )
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
@@ -67,12 +71,15 @@ def read_checkpoint(
 
 
 def use_strict_loading() -> None:
-    """Make mmengine read local checkpoints through :func:`read_checkpoint`.
+    """Make mmengine read checkpoints through :func:`read_checkpoint` and no other way.
 
-    For programs of ours only: importing ``gckd_mm`` must not change how other people's
-    configs load theirs.
+    Its loaders for addresses (``https://``, ``s3://``, …) would unpickle anything; they
+    are replaced by an error that asks for a download. For programs of ours only:
+    importing ``gckd_mm`` must not change how other people's configs load theirs.
     """
-    CheckpointLoader.register_scheme(prefixes='', loader=_load_from_local, force=True)
+    for prefix in list(CheckpointLoader._schemes):
+        loader = _refuse_address if prefix else _load_from_local
+        CheckpointLoader.register_scheme(prefixes=prefix, loader=loader, force=True)
 
 
 def check_state_dict(
@@ -94,7 +101,7 @@ def check_state_dict(
     Raises:
         CheckpointError: Lists missing, unexpected and misshapen keys.
     """
-    own, given = model.state_dict(), _without_wrapper(state_dict)
+    own, given = _unwrap(model).state_dict(), _without_wrapper(state_dict)
     misshapen = [
         f'{key} ({_shape(given[key])} in the file, {_shape(own[key])} in the model)'
         for key in own.keys() & given.keys()
@@ -122,7 +129,7 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     check_state_dict(model, state_dict, where)
-    model.load_state_dict(_without_wrapper(state_dict))
+    _unwrap(model).load_state_dict(_without_wrapper(state_dict))
 
 
 def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
@@ -170,6 +177,10 @@ def _literal(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
+def _unwrap(model: nn.Module) -> nn.Module:
+    return cast(nn.Module, model.module) if is_model_wrapper(model) else model
+
+
 def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Strip the prefix that DistributedDataParallel gives to every key."""
     return {key.removeprefix('module.'): value for key, value in state_dict.items()}
@@ -177,6 +188,12 @@ def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load_from_local(filename: str, map_location: Any) -> dict[str, Any]:
     return read_checkpoint(filename, map_location)
+
+
+def _refuse_address(filename: str, map_location: Any) -> dict[str, Any]:
+    raise CheckpointError(
+        f'{filename}: only files are read; download it, and name the file'
+    )
 
 
 def _allowed_globals() -> list[Any]:

@@ -8,8 +8,7 @@ import io
 import sys
 from importlib import metadata
 from types import ModuleType
-
-import torch
+from typing import Any
 
 _INSTALL = "pip install 'gckd-mm[mm]'"
 _MINIMUM_TORCH = (2, 6)
@@ -26,7 +25,8 @@ _TORCHVISION_SCHEMAS = (
     'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
     'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
 )
-_torchvision_library: torch.library.Library | None = None
+#: kept, because the schemas are gone when their library is
+_torchvision_library: Any = None
 
 
 def apply() -> None:
@@ -49,39 +49,35 @@ def check_versions() -> None:
     Raises:
         ImportError: See :func:`apply`.
     """
-    if _parse(torch.__version__) < _MINIMUM_TORCH:
-        raise ImportError(
-            f'gckd_mm needs torch >= {_join(_MINIMUM_TORCH)}, found '
-            f'{torch.__version__}: upgrade torch (https://pytorch.org).'
-        )
+    _check_oldest('torch', _import_version('torch'), _MINIMUM_TORCH)
     for module_name, (fork, oldest_fork, oldest_upstream) in _OPENMMLAB.items():
-        _check_openmmlab(module_name, fork, oldest_fork, oldest_upstream)
+        found = _import_version(module_name)
+        promised = _distribution_version(fork)
+        if promised is None:
+            _check_oldest(module_name, found, oldest_upstream)
+            continue
+        if _parse(promised) != _parse(found):
+            raise ImportError(
+                f'{fork} {promised} is installed, but `import {module_name}` gives '
+                f'{found}: another distribution (such as mmcv-lite, which brings '
+                f'upstream mmengine) has overwritten its files. Mend it with: '
+                f'pip uninstall -y {module_name} mmcv-lite {fork} && {_INSTALL}'
+            )
+        _check_oldest(module_name, found, oldest_fork)
 
 
-def _check_openmmlab(
-    module_name: str,
-    fork: str,
-    oldest_fork: tuple[int, ...],
-    oldest_upstream: tuple[int, ...],
-) -> None:
+def _import_version(module_name: str) -> str:
     try:
-        module = importlib.import_module(module_name)
+        return str(importlib.import_module(module_name).__version__)
     except ModuleNotFoundError as error:
         if error.name != module_name:
             raise
         raise ImportError(
             f'gckd_mm needs {module_name}, which is not installed: {_INSTALL}'
         ) from error
-    found = module.__version__
-    promised = _distribution_version(fork)
-    if promised is not None and _parse(promised) != _parse(found):
-        raise ImportError(
-            f'{fork} {promised} is installed, but `import {module_name}` gives '
-            f'{found}: another distribution (such as mmcv-lite, which brings '
-            f'upstream mmengine) has overwritten its files. Mend it with: '
-            f'pip uninstall -y {module_name} mmcv-lite {fork} && {_INSTALL}'
-        )
-    oldest = oldest_upstream if promised is None else oldest_fork
+
+
+def _check_oldest(module_name: str, found: str, oldest: tuple[int, ...]) -> None:
     if _parse(found) < oldest:
         raise ImportError(
             f'gckd_mm needs {module_name} >= {_join(oldest)}, found {found}: {_INSTALL}'
@@ -104,6 +100,8 @@ def make_torchvision_importable() -> None:
     except ModuleNotFoundError:
         return
     except (RuntimeError, OSError):
+        import torch
+
         _forget('torchvision')
         library = torch.library.Library('torchvision', 'FRAGMENT')
         for schema in _TORCHVISION_SCHEMAS:

@@ -19,9 +19,10 @@ from gckd_mm.checkpoint import (
     config_of,
     load_weights,
     read_checkpoint,
+    use_strict_loading,
 )
 from gckd_mm.errors import CheckpointError
-from tests.training import last_checkpoint
+from tests.training import in_process, last_checkpoint
 
 
 class _Payload:
@@ -98,6 +99,17 @@ def test_missing_checkpoint_and_other_files(tmp_path: Path) -> None:
 def test_importing_the_package_leaves_mmengines_loader_alone() -> None:
     # `use_strict_loading` runs in processes of their own in these tests.
     assert CheckpointLoader._schemes[''] is load_from_local
+
+
+def _load_from_an_address(address: str) -> None:
+    use_strict_loading()
+    with pytest.raises(CheckpointError, match='only files are read'):
+        CheckpointLoader.load_checkpoint(address)
+
+
+@pytest.mark.parametrize('scheme', ['https', 's3', 'openmmlab', 'torchvision'])
+def test_strict_loading_fetches_nothing(scheme: str) -> None:
+    assert in_process(_load_from_an_address, f'{scheme}://some/where.pth') == 0
 
 
 def _model(width: int = 3) -> nn.Module:

@@ -32,9 +32,19 @@ def _pretend(
     monkeypatch.setattr(compat.metadata, 'version', version)
 
 
-FORKS = {'mmengine': '0.10.12', 'mmcv': '2.3.6', 'mmpretrain': '1.3.6'}
-PROMISED = {f'onedl-{name}': version for name, version in FORKS.items()}
-UPSTREAM = {'mmengine': '0.10.7', 'mmcv': '2.2.0', 'mmpretrain': '1.2.0'}
+FORKS = {
+    'torch': '2.6.0',
+    'mmengine': '0.10.12',
+    'mmcv': '2.3.6',
+    'mmpretrain': '1.3.6',
+}
+PROMISED = {f'onedl-{name}': version for name, version in list(FORKS.items())[1:]}
+UPSTREAM = {
+    'torch': '2.13.0+cpu',
+    'mmengine': '0.10.7',
+    'mmcv': '2.2.0',
+    'mmpretrain': '1.2.0',
+}
 
 
 def test_forks_and_upstream_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +73,7 @@ def test_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend(monkeypatch, {**UPSTREAM, 'mmcv': '2.0.1'}, {})
     with pytest.raises(ImportError, match=r'needs mmcv >= 2\.1\.0, found 2\.0\.1'):
         compat.check_versions()
-    _pretend(monkeypatch, FORKS, PROMISED)
-    monkeypatch.setattr(compat.torch, '__version__', '2.5.1+cpu')
+    _pretend(monkeypatch, {**FORKS, 'torch': '2.5.1+cpu'}, PROMISED)
     with pytest.raises(ImportError, match=r'needs torch >= 2\.6, found 2\.5\.1'):
         compat.check_versions()
 

@@ -15,7 +15,14 @@ from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.datasets import CUHKPEDES
 from gckd_mm.datasets.samplers import PairedSampler
 from gckd_mm.registry import MODELS
-from tests.training import in_process, on_ranks, small_config, train
+from tests.training import (
+    in_process,
+    last_checkpoint,
+    on_ranks,
+    small_config,
+    train,
+)
+from tools import test as test_tool
 
 NO_DROPOUT = {'model__text_backbone__dropout': 0.0}
 
@@ -96,3 +103,20 @@ def test_training_and_metrics_equal_those_of_one_process(
     )
     for name, value in expected_weights.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
+
+
+def _test_tool(arguments: list[str]) -> None:
+    test_tool.main(arguments)
+
+
+def test_the_tool_gives_on_two_ranks_what_it_gives_on_one(
+    trained: Path, tmp_path: Path
+) -> None:
+    arguments = [str(last_checkpoint(trained)), '--work-dir', str(tmp_path / 'work')]
+    one, two = tmp_path / 'one.json', tmp_path / 'two.json'
+    assert in_process(_test_tool, [*arguments, '--out', str(one)]) == 0
+    distributed = ['--out', str(two), '--launcher', 'pytorch']
+    on_ranks(_test_tool, 2, [*arguments, *distributed])
+    expected, found = (json.loads(path.read_text())['metrics'] for path in (one, two))
+    for test_set, scores in expected.items():
+        assert found[test_set] == pytest.approx(scores, abs=0.05)

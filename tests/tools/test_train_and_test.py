@@ -146,10 +146,8 @@ def test_dump_and_rank_lists(trained: Path, tmp_path: Path) -> None:
     checkpoint = str(last_checkpoint(trained))
     options = ['--work-dir', str(tmp_path / 'work'), '--num-rank-lists', '2']
     out = tmp_path / 'results.json'
-    test_tool.main(
-        [checkpoint, *options, '--dump', str(dump), '--rank-lists', str(picture)]
-        + ['--out', str(out)]
-    )
+    options += ['--dump', str(dump), '--rank-lists', str(picture), '--out', str(out)]
+    test_tool.main([checkpoint, *options])
     arrays = np.load(dump)
     expected = rank_metrics(
         *(arrays[f'rstpreid/{m}/feats'] for m in ('captions', 'images')),

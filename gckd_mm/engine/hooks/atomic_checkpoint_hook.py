@@ -8,7 +8,6 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
@@ -82,9 +81,8 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict`.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_state_dict(
-            model,
+            runner.model,
             checkpoint.get('state_dict', checkpoint),
             where='the checkpoint to load',
             partial=not runner._resume,

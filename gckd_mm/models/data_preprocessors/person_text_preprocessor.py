@@ -37,8 +37,8 @@ class PersonTextPreprocessor(BaseDataPreprocessor):
     ) -> None:
         super().__init__(non_blocking)
         self.tokenizer = MODELS.build(tokenizer)
-        self.register_buffer('mean', torch.tensor(mean).view(-1, 1, 1), False)
-        self.register_buffer('std', torch.tensor(std).view(-1, 1, 1), False)
+        self.register_buffer('mean', _per_channel(mean), persistent=False)
+        self.register_buffer('std', _per_channel(std), persistent=False)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Prepare one collated batch: see the class.
@@ -63,3 +63,7 @@ class PersonTextPreprocessor(BaseDataPreprocessor):
     def _stack(self, images: Sequence[Tensor]) -> Tensor:
         batch = self.cast_data(stack_images(images))
         return (batch.float() - self.mean) / self.std
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import WordPieceTrainer
@@ -102,11 +103,12 @@ class WordPieceTokenizer(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return the vocabulary for the state dict: UTF-8 bytes, shape (B,), uint8."""
-        return torch.tensor(list(self.to_json().encode()), dtype=torch.uint8)
+        data = np.frombuffer(self.to_json().encode(), dtype=np.uint8)
+        return torch.from_numpy(data.copy())
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the vocabulary out of a state dict."""
-        text = bytes(state.tolist()).decode()
+        text = state.cpu().numpy().tobytes().decode()
         if text:
             self._load(text, 'the tokenizer in the checkpoint')
 
