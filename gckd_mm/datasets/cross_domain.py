@@ -95,7 +95,7 @@ class CrossDomainDataset(Dataset):
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         """Return the item of one draw: see the class."""
-        if not isinstance(draw, Draw):
+        if not isinstance(draw, Draw) or not isinstance(draw.index, tuple):
             raise TypeError(
                 'CrossDomainDataset is indexed by the draws of CrossDomainSampler, got '
                 f'{draw!r}: set sampler=dict(type="CrossDomainSampler")'

@@ -87,7 +87,6 @@ class PersonTextDataset(BaseDataset):
         self.view = view
         self.check_images = check_images
         self.schema = RecordSchema(**schema) if schema else self.default_schema
-        self.pids = np.empty(0, dtype=np.int64)
         data_root = data_root or os.path.join('data', self.folder)
         super().__init__(
             ann_file=ann_file or self._find_ann_file(data_root),
@@ -154,8 +153,14 @@ class PersonTextDataset(BaseDataset):
         if self.view == 'captions':
             for item in items:
                 del item['img_path']
-        self.pids = np.array([item['pid'] for item in items], dtype=np.int64)
         return items
+
+    @property
+    def pids(self) -> np.ndarray:
+        """Person id of every item, shape (N,), int64; read anew each time."""
+        self.full_init()
+        pids = [self.get_data_info(index)['pid'] for index in range(len(self))]
+        return np.array(pids, dtype=np.int64)
 
     def captions(self) -> list[str]:
         """Return every caption of the split, in the order of the annotation file."""

@@ -118,9 +118,9 @@ def _parse_record(raw: Any, schema: RecordSchema, where: str) -> PersonRecord:
                 f'annotation file of another dataset?'
             )
     pid = raw[schema.pid]
-    if not isinstance(pid, int) or isinstance(pid, bool):
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid.bit_length() > 63:
         raise InputError(
-            f'{where}: {schema.pid!r} must be an integer, got {_show(pid)}'
+            f'{where}: {schema.pid!r} must be an integer of 64 bits, got {_show(pid)}'
         )
     return PersonRecord(
         pid=pid,
@@ -131,7 +131,7 @@ def _parse_record(raw: Any, schema: RecordSchema, where: str) -> PersonRecord:
 
 
 def _parse_image(image: Any, where: str) -> str:
-    if not isinstance(image, str) or not image.strip():
+    if not isinstance(image, str) or not image.strip() or not _is_unicode(image):
         raise InputError(f'{where} must be a path, got {_show(image)}')
     path = PurePosixPath(image)
     if path.is_absolute() or '..' in path.parts:
@@ -155,6 +155,11 @@ def _parse_captions(captions: Any, where: str) -> tuple[str, ...]:
             raise InputError(
                 f'{where}, caption {number} is empty: write one or remove it'
             )
+        if not _is_unicode(caption):
+            raise InputError(
+                f'{where}, caption {number} holds half a character (a lone surrogate): '
+                f'{_show(caption)}'
+            )
     return tuple(captions)
 
 
@@ -164,6 +169,14 @@ def _parse_split(split: Any, where: str) -> str:
             f'{where} must be one of {SPLITS} (in any case), got {_show(split)}'
         )
     return split.lower()
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _show(value: Any, limit: int = 60) -> str:

@@ -82,5 +82,7 @@ class IdentityStream:
         turn, instance = divmod(position, self._num_instances)
         group = self._groups[self._people[turn]]
         rounds, offset = divmod(instance, len(group))
-        rng = np.random.default_rng([self._seed, self._name, turn, rounds])
+        # The last number keeps these apart from the people's: to a seed sequence,
+        # trailing zeros are nothing.
+        rng = np.random.default_rng([self._seed, self._name, turn, rounds, 1])
         return int(group[rng.permutation(len(group))[offset]])

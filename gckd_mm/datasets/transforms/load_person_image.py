@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gckd_mm.errors import InputError
 from gckd_mm.registry import TRANSFORMS
@@ -73,6 +73,8 @@ def _decode_strictly(data: bytes, path: str) -> None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
+    except UnidentifiedImageError as error:
+        raise InputError(f'{path}: not an image') from error
     # Pillow's decoders raise SyntaxError and struct.error, too, on broken files.
     except Exception as error:
         raise InputError(

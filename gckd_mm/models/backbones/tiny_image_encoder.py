@@ -20,7 +20,7 @@ class TinyImageEncoder(BaseModule):
     Args:
         channels: Width of each stage; each halves the resolution. Defaults to
             (32, 64, 128).
-        blocks: Residual blocks of each stage. Defaults to (1, 2, 2).
+        blocks: Residual blocks of each stage. Defaults to (1, 1, 1).
         groups: Groups of the normalisation. Defaults to 8.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
@@ -31,7 +31,7 @@ class TinyImageEncoder(BaseModule):
     def __init__(
         self,
         channels: Sequence[int] = (32, 64, 128),
-        blocks: Sequence[int] = (1, 2, 2),
+        blocks: Sequence[int] = (1, 1, 1),
         groups: int = 8,
         init_cfg: dict | None = None,
     ) -> None:

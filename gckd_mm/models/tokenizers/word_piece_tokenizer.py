@@ -52,7 +52,7 @@ class WordPieceTokenizer(nn.Module):
         if file is not None:
             if not os.path.isfile(file):
                 raise InputError(f'tokenizer file {file} does not exist')
-            self._load(Path(file).read_text(encoding='utf-8'), file)
+            self._load(Path(file).read_bytes(), file)
 
     @property
     def fitted(self) -> bool:
@@ -67,7 +67,7 @@ class WordPieceTokenizer(nn.Module):
             single=f'{START} $A {END}',
             special_tokens=[(token, vocabulary[token]) for token in (START, END)],
         )
-        self._load(tokenizer.to_str(), 'the fitted tokenizer')
+        self._load(tokenizer.to_str().encode(), 'the fitted tokenizer')
 
     def forward(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Tokenise a batch, padded to its longest caption.
@@ -108,9 +108,9 @@ class WordPieceTokenizer(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the vocabulary out of a state dict."""
-        text = state.cpu().numpy().tobytes().decode()
-        if text:
-            self._load(text, 'the tokenizer in the checkpoint')
+        data = state.cpu().numpy().tobytes()
+        if data:
+            self._load(data, 'the tokenizer in the checkpoint')
 
     def extra_repr(self) -> str:
         """Describe the module."""
@@ -119,9 +119,9 @@ class WordPieceTokenizer(nn.Module):
             f'vocab_size={self.vocab_size}, max_length={self.max_length}, fitted={size}'
         )
 
-    def _load(self, text: str, where: str) -> None:
+    def _load(self, data: bytes, where: str) -> None:
         try:
-            tokenizer = Tokenizer.from_str(text)
+            tokenizer = Tokenizer.from_buffer(data)
         # `tokenizers` raises plain Exceptions.
         except Exception as error:
             raise InputError(f'{where}: not a tokenizer.json ({error})') from error
@@ -132,6 +132,7 @@ class WordPieceTokenizer(nn.Module):
             )
         if tokenizer.token_to_id(PAD) is None:
             raise InputError(f'{where}: has no padding token {PAD}')
+        tokenizer.no_padding()  # a batch is padded to its longest caption alone
         tokenizer.enable_truncation(self.max_length)
         self._tokenizer = tokenizer
 
