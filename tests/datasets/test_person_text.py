@@ -1,0 +1,352 @@
+"""The three official datasets, their three views, and their augmentation."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+from torch.utils.data import DataLoader
+
+from gckd_mm.datasets import (
+    CUHKPEDES,
+    ICFGPEDES,
+    Draw,
+    PersonTextDataset,
+    RSTPReid,
+)
+from gckd_mm.errors import InputError, MissingDataError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = Config.fromfile(ROOT / 'configs/_base_/datasets/person_text_64x32.py')
+#: class, folder, annotation file, the field of the image, ways of the split
+OFFICIAL = (
+    (CUHKPEDES, 'cuhk_pedes', 'reid_raw.json', 'file_path', ('train', 'val', 'test')),
+    (ICFGPEDES, 'icfg_pedes', 'ICFG-PEDES.json', 'file_path', ('train', 'test')),
+    (RSTPReid, 'rstpreid', 'data_captions.json', 'img_path', ('train', 'val', 'test')),
+)
+VIEWS = ('pairs', 'images', 'captions')
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> Iterator[None]:
+    with DefaultScope.overwrite_default_scope('gckd_mm'):
+        yield
+
+
+def naive_items(root: Path, ann_file: str, image: str, split: str, view: str) -> list:
+    """What a view shows, counted from the JSON: (pid, image path, caption)."""
+    items = []
+    for raw in json.loads((root / ann_file).read_text(encoding='utf-8')):
+        if raw['split'].lower() != split:
+            continue
+        path = str(root / 'imgs' / raw[image])
+        if view == 'images':
+            items.append((raw['id'], path, None))
+        for caption in raw['captions']:
+            if view == 'pairs':
+                items.append((raw['id'], path, caption))
+            if view == 'captions':
+                items.append((raw['id'], None, caption))
+    return items
+
+
+@pytest.mark.parametrize('view', VIEWS)
+@pytest.mark.parametrize('official', OFFICIAL, ids=lambda official: official[1])
+def test_a_view_against_a_naive_count(
+    miniature: Path, official: tuple, view: str
+) -> None:
+    kind, folder, ann_file, image, splits = official
+    for split in splits:
+        dataset = kind(str(miniature / folder), split=split, view=view)
+
+        expected = naive_items(miniature / folder, ann_file, image, split, view)
+        items = [dataset[index] for index in range(len(dataset))]
+        assert expected
+        assert [
+            (item['pid'], item.get('img_path'), item.get('caption')) for item in items
+        ] == expected
+        assert [item['sample_idx'] for item in items] == list(range(len(expected)))
+        assert dataset.pids.tolist() == [pid for pid, _, _ in expected]
+        assert dataset.pids.dtype == np.int64
+
+
+@pytest.mark.parametrize('official', OFFICIAL, ids=lambda official: official[1])
+def test_captions_are_those_of_the_split(miniature: Path, official: tuple) -> None:
+    kind, folder, ann_file, image, _ = official
+    dataset = kind(str(miniature / folder), split='train', view='images')
+
+    expected = naive_items(miniature / folder, ann_file, image, 'train', 'captions')
+    assert dataset.captions() == [caption for _, _, caption in expected]
+
+
+def test_icfg_has_no_val_split(miniature: Path) -> None:
+    with pytest.raises(InputError, match=r"ICFG-PEDES\.json: no record in split 'val'"):
+        ICFGPEDES(str(miniature / 'icfg_pedes'), split='val')
+
+
+def test_icfg_has_one_caption_an_image(miniature: Path) -> None:
+    lengths = {
+        view: len(ICFGPEDES(str(miniature / 'icfg_pedes'), split='test', view=view))
+        for view in VIEWS
+    }
+
+    assert len(set(lengths.values())) == 1
+
+
+@pytest.mark.parametrize('name', ['ICFG-PEDES.json', 'ICFG_PEDES.json'])
+def test_icfg_goes_by_either_file_name(
+    miniature: Path, tmp_path: Path, name: str
+) -> None:
+    source = miniature / 'icfg_pedes'
+    shutil.copy(source / 'ICFG-PEDES.json', tmp_path / name)
+    (tmp_path / 'imgs').symlink_to(source / 'imgs')
+
+    assert len(ICFGPEDES(str(tmp_path))) == len(ICFGPEDES(str(source)))
+
+
+def test_a_caption_of_another_number_of_captions_counts(
+    miniature: Path, tmp_path: Path
+) -> None:
+    # Nine images of CUHK-PEDES have more than two.
+    root = shutil.copytree(miniature / 'cuhk_pedes', tmp_path / 'cuhk')
+    records = json.loads((root / 'reid_raw.json').read_text())
+    records[0]['captions'] = ['one', 'two', 'three']
+    records[1]['captions'] = ['one']
+    (root / 'reid_raw.json').write_text(json.dumps(records))
+
+    captions = CUHKPEDES(str(root), view='captions')
+
+    assert [captions[index]['caption'] for index in range(4)] == [
+        *('one', 'two', 'three', 'one')
+    ]
+    assert captions.pids[:4].tolist() == [records[0]['id']] * 3 + [records[1]['id']]
+
+
+@pytest.mark.parametrize('official', OFFICIAL, ids=lambda official: official[1])
+@pytest.mark.parametrize('gone', ['everything', 'annotations', 'imgs', 'an image'])
+def test_missing_data_says_how_to_get_it(
+    miniature: Path, tmp_path: Path, official: tuple, gone: str
+) -> None:
+    kind, folder, ann_file, image, _ = official
+    root = tmp_path / folder
+    if gone != 'everything':
+        shutil.copytree(miniature / folder, root)
+    lost = root / ann_file
+    if gone == 'annotations':
+        lost.unlink()
+    if gone == 'imgs':
+        lost = root / 'imgs'
+        shutil.rmtree(lost)
+    if gone == 'an image':
+        records = json.loads(lost.read_text())
+        lost = root / 'imgs' / records[0][image]
+        lost.unlink()
+
+    with pytest.raises(MissingDataError) as error:
+        kind(str(root))
+
+    message = str(error.value)
+    assert str(lost) in message or lost.name in message
+    assert kind.__name__ in message
+    assert 'https://github.com/' in message
+    assert str(root) in message
+    assert ann_file in message
+    runs_meanwhile = 'configs/demo/source_only_miniature.py'
+    assert runs_meanwhile in message
+    assert (ROOT / runs_meanwhile).is_file()
+
+
+def test_the_default_folder_is_below_data(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/rstpreid').symlink_to(miniature / 'rstpreid')
+    monkeypatch.chdir(tmp_path)
+
+    assert len(RSTPReid()) == len(RSTPReid(str(miniature / 'rstpreid')))
+
+
+def test_an_image_of_another_split_may_be_missing(
+    miniature: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(miniature / 'rstpreid', tmp_path / 'rstpreid')
+    records = json.loads((root / 'data_captions.json').read_text())
+    lost = next(raw for raw in records if raw['split'] == 'test')
+    (root / 'imgs' / lost['img_path']).unlink()
+
+    assert len(RSTPReid(str(root), split='train'))
+    assert len(RSTPReid(str(root), split='test', view='captions'))
+    assert len(RSTPReid(str(root), split='test', view='images', check_images=False))
+    with pytest.raises(MissingDataError, match=f'1 images.*{lost["img_path"]}'):
+        RSTPReid(str(root), split='test', view='images')
+
+
+def test_an_unknown_view_or_split_is_refused(miniature: Path) -> None:
+    root = str(miniature / 'cuhk_pedes')
+
+    with pytest.raises(InputError, match=r"CUHKPEDES: view must be .*'pair'"):
+        CUHKPEDES(root, view='pair')
+    with pytest.raises(InputError, match=r"reid_raw\.json: unknown split 'dev'"):
+        CUHKPEDES(root, split='dev')
+
+
+def test_any_flat_file_of_ones_own(miniature: Path) -> None:
+    own = PersonTextDataset(
+        str(miniature / 'rstpreid'),
+        ann_file='data_captions.json',
+        schema=dict(image='img_path'),
+    )
+
+    assert own.captions() == RSTPReid(str(miniature / 'rstpreid')).captions()
+
+
+def test_pids_follow_a_subset(miniature: Path) -> None:
+    root = str(miniature / 'cuhk_pedes')
+    whole = CUHKPEDES(root)
+
+    for indices in (10, [5, 0, 100]):
+        part = CUHKPEDES(root, indices=indices)
+        chosen = range(indices) if isinstance(indices, int) else indices
+        assert len(part) == len(chosen)
+        assert part.pids.tolist() == [int(whole.pids[index]) for index in chosen]
+
+
+def test_pids_are_there_when_loading_was_put_off(miniature: Path) -> None:
+    root = str(miniature / 'cuhk_pedes')
+
+    lazy = CUHKPEDES(root, lazy_init=True)
+
+    assert lazy.pids.tolist() == CUHKPEDES(root).pids.tolist()
+
+
+@pytest.mark.parametrize('view', VIEWS)
+def test_a_packed_item_holds_its_view_and_no_path(miniature: Path, view: str) -> None:
+    pipeline = {
+        'pairs': CONFIG.train_pipeline,
+        'images': CONFIG.image_pipeline,
+        'captions': CONFIG.caption_pipeline,
+    }[view]
+    dataset = CUHKPEDES(str(miniature / 'cuhk_pedes'), view=view, pipeline=pipeline)
+
+    item = dataset[3]
+
+    expected = {'pairs': {'images', 'captions'}}.get(view, {view})
+    assert set(item) == {'inputs', 'data_samples'}
+    assert set(item['inputs']) == expected
+    assert set(item['data_samples'].all_keys()) == {'pid', 'sample_idx'}
+    assert item['data_samples'].pid == dataset.pids[3]
+    if 'images' in expected:
+        assert item['inputs']['images'].shape == (3, 64, 32)
+        assert item['inputs']['images'].dtype == torch.uint8
+
+
+@pytest.fixture
+def augmented(miniature: Path) -> RSTPReid:
+    return RSTPReid(str(miniature / 'rstpreid'), pipeline=CONFIG.train_pipeline)
+
+
+def rng_states() -> tuple[Any, Any, Any]:
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return (
+        random.getstate(),
+        (name, keys.tolist(), *rest),
+        torch.get_rng_state().tolist(),
+    )
+
+
+def disturb(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+    random.random(), np.random.rand(), torch.rand(())  # noqa: NPY002
+
+
+def test_a_draw_fixes_the_augmentation(augmented: RSTPReid) -> None:
+    images = []
+    for seed in (1, 2, 3):
+        disturb(seed)
+        images.append(augmented[Draw(5, seed=11)]['inputs']['images'])
+
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
+
+
+def test_a_draw_leaves_the_global_generators_alone(augmented: RSTPReid) -> None:
+    disturb(4)
+    before = rng_states()
+
+    augmented[Draw(5, seed=11)]
+
+    assert rng_states() == before
+
+
+def test_the_generators_are_given_back_after_an_error(augmented: RSTPReid) -> None:
+    before = rng_states()
+
+    with pytest.raises(IndexError):
+        augmented[Draw(len(augmented), seed=11)]
+
+    assert rng_states() == before
+
+
+def test_other_seeds_augment_otherwise(augmented: RSTPReid) -> None:
+    images = Counter(
+        augmented[Draw(5, seed)]['inputs']['images'].numpy().tobytes()
+        for seed in range(20)
+    )
+
+    assert len(images) > 10
+
+
+def test_all_three_generators_are_seeded(miniature: Path) -> None:
+    def draw_from_all(results: dict) -> list:
+        return [random.random(), np.random.rand(), torch.rand(()).item()]  # noqa: NPY002
+
+    dataset = RSTPReid(str(miniature / 'rstpreid'), pipeline=[draw_from_all])
+    disturb(5)
+    first = dataset[Draw(0, seed=2**40 + 1)]
+    disturb(6)
+
+    again, other = dataset[Draw(0, seed=2**40 + 1)], dataset[Draw(0, seed=2)]
+
+    assert again == first
+    assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_workers_change_nothing(augmented: RSTPReid) -> None:
+    draws = [Draw(index, seed=index + 9) for index in (3, 1, 4, 1, 5, 9, 2, 6)]
+
+    batches = {
+        workers: list(
+            DataLoader(
+                augmented,
+                batch_size=3,
+                sampler=draws,
+                num_workers=workers,
+                collate_fn=pseudo_collate,
+            )
+        )
+        for workers in (0, 2)
+    }
+
+    assert [len(batch['data_samples']) for batch in batches[0]] == [3, 3, 2]
+    for alone, parallel in zip(batches[0], batches[2], strict=True):
+        assert alone['inputs']['captions'] == parallel['inputs']['captions']
+        pairs = zip(
+            alone['inputs']['images'], parallel['inputs']['images'], strict=True
+        )
+        assert all(torch.equal(one, other) for one, other in pairs)
+        assert [sample.to_dict() for sample in alone['data_samples']] == [
+            sample.to_dict() for sample in parallel['data_samples']
+        ]

@@ -1,0 +1,36 @@
+"""The contrastive heads: temperature, weight, and which loss they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gckd_mm.models.functional import info_nce, sdm_loss
+from gckd_mm.models.heads import InfoNCEHead, SDMHead
+
+HEADS = ((InfoNCEHead, info_nce), (SDMHead, sdm_loss))
+
+
+@pytest.mark.parametrize(('head', 'function'), HEADS)
+def test_a_head_is_its_function_times_its_weight(head, function) -> None:
+    images, captions = F.normalize(torch.randn(2, 6, 8), dim=-1)
+    pids = torch.tensor([1, 1, 2, 3, 2, 1])
+
+    loss = head(temperature=0.1, loss_weight=0.25).loss(images, captions, pids)
+
+    torch.testing.assert_close(loss, 0.25 * function(images, captions, pids, 0.1))
+    # The two losses must not be each other's.
+    assert not torch.isclose(loss, 0.25 * function(images, captions, pids, 0.2))
+
+
+@pytest.mark.parametrize(('head', '_'), HEADS)
+@pytest.mark.parametrize('temperature', [0, -0.1])
+def test_a_temperature_that_is_not_positive_is_refused(head, _, temperature) -> None:
+    with pytest.raises(ValueError, match=f'must be positive, got {temperature}'):
+        head(temperature=temperature)
+
+
+@pytest.mark.parametrize(('head', '_'), HEADS)
+def test_a_head_has_no_weights(head, _) -> None:
+    assert not head().state_dict()
