@@ -15,7 +15,7 @@ BENCHMARKS := evaluation data
 
 # more arguments for tools/train.py, pytest and mkdocs build
 DEMO_OPTIONS ?=
-PYTEST_OPTIONS ?=
+PYTEST_OPTIONS ?= -n 2
 DOCS_OPTIONS ?= --strict
 
 .DEFAULT_GOAL := help

@@ -37,6 +37,8 @@ def store(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    # Two threads on small tensors wait for each other more than they work.
+    torch.set_num_threads(1)
     torch.manual_seed(0)
 
 

@@ -39,7 +39,7 @@ class CrossDomainDataset(Dataset):
             Defaults to True.
 
     Raises:
-        InputError: If the source does not show pairs.
+        InputError: If the source does not show pairs, or the target has ``indices``.
     """
 
     def __init__(
@@ -54,7 +54,12 @@ class CrossDomainDataset(Dataset):
                 f"CrossDomainDataset: source needs view='pairs', got "
                 f'{self.source.view!r}'
             )
-        unlabelled = _build(target, lazy_init=True)
+        unlabelled = _build(target, lazy_init=True, view='images')
+        if unlabelled._indices is not None:
+            raise InputError(
+                'CrossDomainDataset: indices would choose target samples by their '
+                'annotation; write an annotation file with fewer records instead'
+            )
         records = unlabelled.load_records()
         # Keyed by the path inside the image folder: the same order on every machine,
         # and an image that is listed twice is not drawn twice as often.

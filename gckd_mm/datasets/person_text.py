@@ -47,7 +47,8 @@ class PersonTextDataset(BaseDataset):
         pipeline: Transforms.
         check_images: Whether to look for every image file before training starts.
             Defaults to True.
-        schema: Field names of the annotation file. Defaults to the dataset's own.
+        schema: Field names of the annotation file that differ from the dataset's own:
+            ``dict(image='img_path')``. Defaults to None.
         **kwargs: Further arguments of :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
@@ -86,7 +87,13 @@ class PersonTextDataset(BaseDataset):
         self.split = split
         self.view = view
         self.check_images = check_images
-        self.schema = RecordSchema(**schema) if schema else self.default_schema
+        unknown = set(schema or ()) - set(RecordSchema._fields)
+        if unknown:
+            raise InputError(
+                f'{type(self).__name__}: schema names the fields '
+                f'{RecordSchema._fields}, got {sorted(unknown)}'
+            )
+        self.schema = self.default_schema._replace(**(schema or {}))
         data_root = data_root or os.path.join('data', self.folder)
         super().__init__(
             ann_file=ann_file or self._find_ann_file(data_root),

@@ -344,3 +344,22 @@ def test_its_length_is_a_pass_over_the_source(miniature: Path) -> None:
     dataset = build(miniature)
 
     assert len(dataset) == len(dataset.source) == len(CrossDomainSampler(dataset, 0))
+
+
+def test_indices_of_a_target_are_refused(miniature: Path) -> None:
+    source = dict(type='CUHKPEDES', data_root=str(miniature / 'cuhk_pedes'))
+    target = dict(type='RSTPReid', data_root=str(miniature / 'rstpreid'), indices=10)
+    with pytest.raises(InputError, match='indices would choose target samples'):
+        CrossDomainDataset(source, target)
+
+
+def test_a_missing_target_image_is_found_whatever_its_view(
+    miniature: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / 'rstpreid'
+    shutil.copytree(miniature / 'rstpreid', root)
+    sorted((root / 'imgs').iterdir())[0].unlink()
+    source = dict(type='CUHKPEDES', data_root=str(miniature / 'cuhk_pedes'))
+    target = dict(type='RSTPReid', data_root=str(root), view='captions')
+    with pytest.raises(MissingDataError, match='missing 1 images'):
+        CrossDomainDataset(source, target)

@@ -350,3 +350,8 @@ def test_workers_change_nothing(augmented: RSTPReid) -> None:
         assert [sample.to_dict() for sample in alone['data_samples']] == [
             sample.to_dict() for sample in parallel['data_samples']
         ]
+
+
+def test_an_unknown_field_of_the_schema_is_refused(miniature: Path) -> None:
+    with pytest.raises(InputError, match=r"got \['picture'\]"):
+        CUHKPEDES(str(miniature / 'cuhk_pedes'), schema=dict(picture='file_path'))

@@ -6,6 +6,7 @@ from gckd_mm.datasets.cross_domain import CrossDomainDataset
 from gckd_mm.datasets.samplers.draw_sampler import DrawSampler
 from gckd_mm.datasets.samplers.paired_sampler import source_stream
 from gckd_mm.datasets.samplers.streams import ShuffledStream
+from gckd_mm.errors import InputError
 from gckd_mm.registry import DATA_SAMPLERS
 
 _TARGET_IMAGES, _TARGET_CAPTIONS = 2, 3  # names of the streams
@@ -23,6 +24,9 @@ class CrossDomainSampler(DrawSampler):
         dataset: The dataset.
         seed: Seed, equal on all ranks. Defaults to None: drawn once and shared.
         num_instances: See :class:`PairedSampler`; concerns the source alone.
+
+    Raises:
+        InputError: If the dataset has no target.
     """
 
     def __init__(
@@ -32,6 +36,11 @@ class CrossDomainSampler(DrawSampler):
         num_instances: int | None = None,
     ) -> None:
         super().__init__(dataset, seed)
+        if not hasattr(dataset, 'num_target_images'):
+            raise InputError(
+                f'CrossDomainSampler needs a CrossDomainDataset, got '
+                f'{type(dataset).__name__}; for one domain use PairedSampler'
+            )
         self._source = source_stream(dataset.source, self.seed, num_instances)
         self._images = ShuffledStream(
             dataset.num_target_images, self.seed, _TARGET_IMAGES

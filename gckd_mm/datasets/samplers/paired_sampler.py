@@ -9,6 +9,7 @@ from gckd_mm.datasets.samplers.streams import (
     IndexStream,
     ShuffledStream,
 )
+from gckd_mm.errors import InputError
 from gckd_mm.registry import DATA_SAMPLERS
 
 _SOURCE = 1  # name of the stream; the target's are 2 and 3
@@ -17,7 +18,16 @@ _SOURCE = 1  # name of the stream; the target's are 2 and 3
 def source_stream(
     dataset: PersonTextDataset, seed: int, num_instances: int | None
 ) -> IndexStream:
-    """Build the stream of labelled pairs: P × K if ``num_instances`` (K) is set."""
+    """Build the stream of labelled pairs: P × K if ``num_instances`` (K) is set.
+
+    Raises:
+        InputError: If the dataset has no person ids to build runs of one person from.
+    """
+    if num_instances is not None and not hasattr(dataset, 'pids'):
+        raise InputError(
+            f'num_instances needs a dataset with person ids, got '
+            f'{type(dataset).__name__}; for two domains use CrossDomainSampler'
+        )
     if num_instances is None:
         return ShuffledStream(len(dataset), seed, _SOURCE)
     return IdentityStream(dataset.pids, num_instances, seed, _SOURCE)

@@ -21,10 +21,10 @@ _COMPLETE = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND\xaeB`\x82'))
 class LoadPersonImage(BaseTransform):
     """Read ``img_path`` into ``img``: RGB, uint8, shape (H, W, 3), EXIF applied.
 
-    OpenCV decodes; it fills the missing part of a truncated JPEG with grey and says
-    nothing, so a file without its format's end mark goes through Pillow, which refuses
-    it. Damage inside a file that keeps its end mark is seen only where it keeps OpenCV
-    from decoding at all.
+    OpenCV decodes; some of its versions fill the missing part of a truncated JPEG with
+    grey and say nothing, so a file without its format's end mark goes through Pillow,
+    which refuses it. Damage inside a file that keeps its end mark is seen only where it
+    keeps OpenCV from decoding at all.
 
     Raises:
         InputError: If the file cannot be read, is cut short or cannot be decoded.

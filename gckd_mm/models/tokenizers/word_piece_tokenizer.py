@@ -39,13 +39,18 @@ class WordPieceTokenizer(nn.Module):
         file: A ``tokenizer.json`` to begin with. Defaults to None.
 
     Raises:
-        InputError: If ``file`` is no tokenizer, or larger than ``vocab_size``.
+        InputError: If ``file`` is no tokenizer or larger than ``vocab_size``, or if
+            ``max_length`` is below 2.
     """
 
     def __init__(
         self, vocab_size: int = 1500, max_length: int = 77, file: str | None = None
     ) -> None:
         super().__init__()
+        if max_length < 2:
+            raise InputError(
+                f'max_length counts start and end: at least 2, got {max_length}'
+            )
         self.vocab_size = vocab_size
         self.max_length = max_length
         self._tokenizer: Tokenizer | None = None
@@ -73,7 +78,7 @@ class WordPieceTokenizer(nn.Module):
         """Tokenise a batch, padded to its longest caption.
 
         Args:
-            captions: N strings; an empty one becomes start and end alone.
+            captions: N >= 1 strings; an empty one becomes start and end alone.
 
         Returns:
             ``input_ids``, shape (N, L), int64, and ``attention_mask``, shape (N, L),
@@ -81,7 +86,10 @@ class WordPieceTokenizer(nn.Module):
 
         Raises:
             InputError: If there is no vocabulary yet.
+            ValueError: If there are no captions.
         """
+        if not captions:
+            raise ValueError('there are no captions to tokenise')
         if self._tokenizer is None:
             raise InputError(
                 'the tokenizer has no vocabulary: load a checkpoint, set its `file`, '

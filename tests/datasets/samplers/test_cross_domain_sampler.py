@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gckd_mm.datasets.samplers import CrossDomainSampler, PairedSampler, draw_sampler
+from gckd_mm.errors import InputError
 
 
 class Pairs:
@@ -121,3 +122,8 @@ def test_the_ranks_interleave_to_one_stream(
         ranks.append(itertools.islice(sampler, 40))
 
     assert [draw for draws in zip(*ranks, strict=True) for draw in draws] == alone
+
+
+def test_a_dataset_without_target_is_refused() -> None:
+    with pytest.raises(InputError, match='for one domain use PairedSampler'):
+        CrossDomainSampler([1, 2, 3], seed=0)

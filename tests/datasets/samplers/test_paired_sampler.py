@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gckd_mm.datasets.samplers import PairedSampler, draw_sampler
+from gckd_mm.errors import InputError
 
 
 class Pairs:
@@ -65,3 +66,8 @@ def test_plain_shuffling_does_not_ask_who_is_who() -> None:
     drawn = indices(PairedSampler(Pairs([0] * 10), seed=0), 20)
 
     assert drawn == indices(PairedSampler(DATASET, seed=0), 20)
+
+
+def test_runs_of_one_person_need_person_ids() -> None:
+    with pytest.raises(InputError, match='for two domains use CrossDomainSampler'):
+        PairedSampler([1, 2, 3], seed=0, num_instances=2)

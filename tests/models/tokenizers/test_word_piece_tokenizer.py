@@ -301,3 +301,14 @@ def test_damaged_bytes_in_a_checkpoint_are_refused() -> None:
 
     with pytest.raises(InputError, match='in the checkpoint: not a tokenizer'):
         WordPieceTokenizer().load_state_dict(state)
+
+
+@pytest.mark.parametrize('max_length', [-1, 0, 1])
+def test_a_length_without_room_for_start_and_end(max_length: int) -> None:
+    with pytest.raises(InputError, match=f'at least 2, got {max_length}'):
+        WordPieceTokenizer(max_length=max_length)
+
+
+def test_no_captions_at_all() -> None:
+    with pytest.raises(ValueError, match='no captions'):
+        fitted()([])
