@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rich.box
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -50,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         '--num-rank-lists',
         type=int,
-        default=6,
+        default=3,
         help='captions of each test set to draw',
     )
     add_run_options(parser)
@@ -104,7 +106,7 @@ def results_of(
 
 def print_table(scores: dict[str, dict[str, float]], title: str) -> None:
     """Print a row for each test set."""
-    table = Table(title=title)
+    table = Table(title=title, box=rich.box.SIMPLE_HEAVY, collapse_padding=True)
     table.add_column('test set', no_wrap=True)
     for name in next(iter(scores.values())):
         table.add_column(name.removeprefix('num_'), justify='right')
@@ -177,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not is_main_process():
         return
     results = results_of(options, checkpoint, scores)
-    print_table(scores, f'{options.checkpoint} (selection: {results["selection"]})')
+    name = os.path.relpath(options.checkpoint)
+    print_table(scores, f'{name} (selection: {results["selection"]})')
     (metric,) = runner.test_loop.evaluator.metrics
     if options.out:
         write_atomically(options.out, json.dumps(results, indent=2) + '\n')
