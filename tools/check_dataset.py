@@ -21,10 +21,10 @@ from gckd_mm.datasets.checks import (
     DatasetReport,
     Finding,
     check_dataset,
-    find_overlap,
     overlap_by_split,
     overlap_findings,
 )
+from gckd_mm.datasets.image_hashes import find_overlap
 from gckd_mm.datasets.records import SPLITS
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.fileio import write_atomically
