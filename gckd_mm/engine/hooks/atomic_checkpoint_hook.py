@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import check_state_dict
@@ -89,7 +89,18 @@ class AtomicCheckpointHook(CheckpointHook):
         )
 
     def before_train(self, runner: Runner) -> None:
-        """Find what an interrupted run left behind."""
+        """Find what an interrupted run left behind.
+
+        Raises:
+            InputError: If the train loop counts epochs, or if the selection
+                contradicts the validation data.
+        """
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise InputError(
+                f'AtomicCheckpointHook needs train_cfg.type IterBasedTrainLoop, got '
+                f'{type(runner.train_loop).__name__}: our samplers never end, and so '
+                f'would an epoch'
+            )
         super().before_train(runner)
         if self.save_best is not None:
             self._check_selection(runner)

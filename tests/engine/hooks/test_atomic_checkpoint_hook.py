@@ -110,6 +110,19 @@ def test_resuming_another_architecture_is_refused(
     assert 'image_neck.projection.weight' in out.read_text()
 
 
+def _train_by_epoch(data: Path, work_dir: Path) -> None:
+    cfg = small_config(data, work_dir)
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+    with pytest.raises(InputError, match='would an epoch'):
+        train(cfg)
+
+
+def test_an_epoch_that_would_never_end_is_refused(
+    miniature: Path, tmp_path: Path
+) -> None:
+    assert in_process(_train_by_epoch, miniature, tmp_path) == 0
+
+
 def test_rotation_keeps_the_newest(miniature: Path, tmp_path: Path) -> None:
     assert in_process(_train_keeping_two, miniature, tmp_path) == 0
     names = {path.name for path in tmp_path.glob('*.pth')}
