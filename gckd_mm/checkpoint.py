@@ -6,20 +6,31 @@ import ast
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
+import mmengine.registry
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
+from mmengine.registry import Registry
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from gckd_mm.errors import CheckpointError
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
+_SCOPES = ('mmengine', 'mmpretrain', 'gckd_mm')
+_TEST_KEYS = (
+    'default_scope',
+    'model',
+    'randomness',
+    'test_cfg',
+    'test_dataloader',
+    'test_evaluator',
+)
 
 
 def read_checkpoint(
@@ -43,8 +54,9 @@ def read_checkpoint(
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
         raise CheckpointError(
-            f'checkpoint {path} does not exist: name a file that tools/train.py wrote, '
-            f'or remove load_from from the config to train from scratch'
+            f'checkpoint {path} does not exist: name a file that tools/train.py wrote '
+            f'(work_dirs/<config>/iter_<n>.pth), or set load_from=None to train from '
+            f'scratch, as configs/demo/source_only_miniature.py does'
         )
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
@@ -68,6 +80,20 @@ def read_checkpoint(
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
+
+
+def find_last_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
+    """Return the checkpoint that ``last_checkpoint`` in a work dir names, if any.
+
+    The file may have been written under another path: a work dir can be moved.
+    """
+    pointer = os.path.join(work_dir, 'last_checkpoint')
+    if not os.path.isfile(pointer):
+        return None
+    with open(pointer, encoding='utf-8') as file:
+        name = os.path.basename(file.read().strip())
+    path = os.path.join(work_dir, name)
+    return path if os.path.isfile(path) else None
 
 
 def use_strict_loading() -> None:
@@ -133,12 +159,15 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
 
 
 def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
-    """Return the config that a checkpoint was trained with, without executing it.
+    """Return what a test needs of the config that a checkpoint was trained with.
 
-    mmengine stores it as Python source; only literals and ``dict(…)`` are read.
+    mmengine stores it as Python source. Only literals and ``dict(…)`` are read, only
+    the keys of a test are taken, and only registered components may be named: mmengine
+    would import and call any dotted path that a ``type`` gives.
 
     Raises:
-        CheckpointError: If there is none, or if it holds anything but literals.
+        CheckpointError: If there is none, if it holds anything but literals, or if it
+            names what is not registered.
     """
     source = checkpoint.get('meta', {}).get('cfg')
     if not source:
@@ -154,7 +183,44 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
         raise CheckpointError(
             f'{where}: its config cannot be read ({error})'
         ) from error
-    return Config(values)
+    config = {key: values[key] for key in _TEST_KEYS if key in values}
+    names = _registered_names()
+    for kind in _names_in(config):
+        if kind not in names:
+            raise CheckpointError(
+                f'{where}: its config names {kind!r}, which is no component of '
+                f'gckd_mm, mmengine, mmcv or mmpretrain. Nothing was executed. If it '
+                f'is yours, name the config file on the command line'
+            )
+    return Config(config)
+
+
+def _names_in(value: Any) -> Iterator[str]:
+    """Yield every component and scope that a config names."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key in ('type', '_scope_', 'default_scope'):
+                yield str(part)
+            else:
+                yield from _names_in(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _names_in(part)
+
+
+def _registered_names() -> set[str]:
+    """Return what a config may name, with and without its scope."""
+    names: set[str] = set(_SCOPES)
+    for root in vars(mmengine.registry).values():
+        if not isinstance(root, Registry):
+            continue
+        for registry in (root, *root.children.values()):
+            if registry.scope in _SCOPES:
+                registry.import_from_location()
+                names |= {f'{registry.scope}.{name}' for name in registry.module_dict}
+                if registry.scope != 'mmpretrain':  # not found without its scope
+                    names |= set(registry.module_dict)
+    return names
 
 
 def _literal(node: ast.expr) -> Any:

@@ -23,6 +23,7 @@ from gckd_mm.checkpoint import (
 )
 from gckd_mm.errors import CheckpointError
 from tests.training import in_process, last_checkpoint
+from tools import test as test_tool
 
 
 class _Payload:
@@ -148,11 +149,32 @@ def test_load_weights_strips_the_prefix_of_distributed_training() -> None:
 
 
 def test_config_of_reads_what_mmengine_wrote() -> None:
-    cfg = Config(
-        dict(a=1, b=dict(c=(1, 2), d=[None, True, -0.5], e='text'), f={'1': {'x': 'y'}})
-    )
+    model = dict(a=(1, 2), b=[None, True, -0.5], c='text', d={'1': {'x': 'y'}})
+    cfg = Config(dict(model=model, test_cfg=dict(type='gckd_mm.RetrievalTestLoop')))
     found = config_of({'meta': {'cfg': cfg.pretty_text}}, 'file.pth')
     assert found.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        "model = dict(type='subprocess.check_call', args=['touch', '{marker}'])",
+        "model = dict(type='DualEncoder', heads=dict(a=dict(type='os.system')))",
+        "test_dataloader = dict(a=dict(query=[dict(_scope_='antigravity')]))",
+        "default_scope = 'antigravity'",
+    ],
+)
+def test_a_config_names_registered_components_alone(
+    tmp_path: Path, trained: Path, config: str
+) -> None:
+    marker, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+    checkpoint = torch.load(last_checkpoint(trained), weights_only=False)
+    checkpoint['meta']['cfg'] += '\n' + config.format(marker=marker)
+    torch.save(checkpoint, path)
+    with pytest.raises(SystemExit, match='which is no component of') as stop:
+        test_tool.main([str(path), '--work-dir', str(tmp_path / 'work')])
+    assert 'Nothing was executed' in str(stop.value)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 import gckd_mm
-from gckd_mm.checkpoint import config_of, load_weights, read_checkpoint
+from gckd_mm.checkpoint import (
+    config_of,
+    load_weights,
+    read_checkpoint,
+    use_strict_loading,
+)
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
@@ -67,7 +73,6 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
     """
     if arguments.config is None:
         cfg = config_of(checkpoint, arguments.checkpoint)
-        cfg.work_dir = None  # the training's; a test must not write there unasked
         name = Path(arguments.checkpoint).resolve().parent.name
     else:
         cfg = read_config(arguments.config)
@@ -82,6 +87,7 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
         cfg[key] = None
     cfg.resume = False
     cfg.custom_hooks = []
+    cfg.setdefault('log_processor', {})['by_epoch'] = False
     return cfg
 
 
@@ -100,7 +106,10 @@ def results_of(
         'seed': meta.get('seed'),
         'gckd_mm': gckd_mm.__version__,
         'torch': torch.__version__,
-        'metrics': scores,
+        'metrics': {
+            test_set: {k: None if math.isnan(v) else v for k, v in row.items()}
+            for test_set, row in scores.items()
+        },
     }
 
 
@@ -173,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with user_errors():
         options = parse_arguments(arguments)
         checkpoint = read_checkpoint(options.checkpoint)
+        use_strict_loading()
         runner = Runner.from_cfg(make_config(options, checkpoint))
         load_weights(runner.model, checkpoint, options.checkpoint)
         scores = split_by_test_set(runner.test())
@@ -181,13 +191,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = results_of(options, checkpoint, scores)
     name = os.path.relpath(options.checkpoint)
     print_table(scores, f'{name} (selection: {results["selection"]})')
-    (metric,) = runner.test_loop.evaluator.metrics
     if options.out:
         write_atomically(options.out, json.dumps(results, indent=2) + '\n')
-    if options.dump:
-        dump_embeddings(options.dump, metric.embeddings)
-    if options.rank_lists:
-        draw(options.rank_lists, runner.test_loop, metric, options.num_rank_lists)
+    for metric in runner.test_loop.evaluator.metrics:
+        if not isinstance(metric, PersonRetrievalMetric):
+            continue
+        if options.dump:
+            dump_embeddings(options.dump, metric.embeddings)
+        if options.rank_lists:
+            draw(options.rank_lists, runner.test_loop, metric, options.num_rank_lists)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gckd_mm.checkpoint import use_strict_loading
+from gckd_mm.checkpoint import (
+    find_last_checkpoint,
+    read_checkpoint,
+    use_strict_loading,
+)
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
@@ -49,8 +53,6 @@ def make_config(arguments: argparse.Namespace) -> Config:
     cfg = apply_run_options(
         read_config(arguments.config), arguments, config_name(arguments.config)
     )
-    if arguments.seed is not None:
-        cfg.merge_from_dict({'randomness.seed': arguments.seed})
     if arguments.amp:
         if not torch.cuda.is_available():
             raise InputError('--amp needs a GPU; remove it to train in float32')
@@ -59,9 +61,30 @@ def make_config(arguments: argparse.Namespace) -> Config:
     if arguments.tensorboard:
         cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
     if arguments.resume:
-        cfg.resume = True
-        cfg.load_from = None if arguments.resume == 'auto' else arguments.resume
+        resume(cfg, arguments.resume)
+    if arguments.seed is not None:
+        cfg.merge_from_dict({'randomness.seed': arguments.seed})
     return cfg
+
+
+def resume(cfg: Config, checkpoint: str) -> None:
+    """Continue the run of a checkpoint with its seed.
+
+    Args:
+        cfg: Changed in place.
+        checkpoint: A path; or ``'auto'`` for the last checkpoint in the work dir, with
+            a fresh start if there is none.
+    """
+    if checkpoint == 'auto':
+        found = find_last_checkpoint(cfg.work_dir)
+        if found is None:
+            print(f'no checkpoint in {cfg.work_dir} yet: starting from the beginning')
+            return
+        checkpoint = found
+    cfg.resume = True
+    cfg.load_from = checkpoint
+    seed = read_checkpoint(checkpoint).get('meta', {}).get('seed')
+    cfg.merge_from_dict({'randomness.seed': seed})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

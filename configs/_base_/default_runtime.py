@@ -7,8 +7,10 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='AtomicCheckpointHook', interval=100, max_keep_ckpts=1),
+    iteration_seed=dict(type='IterationSeedHook'),
+    tokenizer=dict(type='FitTokenizerHook'),
 )
-custom_hooks = [dict(type='IterationSeedHook'), dict(type='FitTokenizerHook')]
+custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -5,6 +5,7 @@ from gckd_mm.datasets.cross_domain import CrossDomainDataset
 from gckd_mm.datasets.cuhk_pedes import CUHKPEDES
 from gckd_mm.datasets.draw import Draw
 from gckd_mm.datasets.icfg_pedes import ICFGPEDES
+from gckd_mm.datasets.person_image_folder import PersonImageFolder
 from gckd_mm.datasets.person_text import PersonTextDataset
 from gckd_mm.datasets.rstpreid import RSTPReid
 
@@ -13,6 +14,7 @@ __all__ = [
     'ICFGPEDES',
     'CrossDomainDataset',
     'Draw',
+    'PersonImageFolder',
     'PersonTextDataset',
     'RSTPReid',
     'collate_person_text',

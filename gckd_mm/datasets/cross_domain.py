@@ -31,7 +31,8 @@ class CrossDomainDataset(Dataset):
 
     Args:
         source: Config of the labelled dataset, with ``view='pairs'``.
-        target: Config of the target's dataset. Its pipeline gets a dict with
+        target: Config of the target's dataset, or of a :class:`PersonImageFolder`. Its
+            pipeline gets a dict with
             ``img_path``, ``caption`` and ``sample_idx``, the first two drawn
             independently of each other.
         target_captions: Whether the target has captions. False is the variant with
@@ -39,7 +40,8 @@ class CrossDomainDataset(Dataset):
             Defaults to True.
 
     Raises:
-        InputError: If the source does not show pairs, or the target has ``indices``.
+        InputError: If the source does not show pairs, or the target has ``indices``
+            or is not the ``'train'`` split.
     """
 
     def __init__(
@@ -59,6 +61,11 @@ class CrossDomainDataset(Dataset):
             raise InputError(
                 'CrossDomainDataset: indices would choose target samples by their '
                 'annotation; write an annotation file with fewer records instead'
+            )
+        if unlabelled.split != 'train':
+            raise InputError(
+                f"CrossDomainDataset: the target's {unlabelled.split!r} split must not "
+                f"be seen in training; use split='train'"
             )
         records = unlabelled.load_records()
         # Keyed by the path inside the image folder: the same order on every machine,

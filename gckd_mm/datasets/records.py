@@ -49,7 +49,11 @@ def read_records(
     """
     try:
         raw_records = json.loads(Path(path).read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+    # Besides JSONDecodeError: bytes that are no UTF-8, numbers of thousands of digits,
+    # thousands of nested lists.
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f'{path}: not a JSON file in UTF-8 ({error}). Is the download complete?'
         ) from error

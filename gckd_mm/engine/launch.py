@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,11 +38,14 @@ def read_config(path: str | os.PathLike[str]) -> Config:
     """Read a config file.
 
     Raises:
-        InputError: If it does not exist.
+        InputError: If it, or one of its bases, does not exist.
     """
-    if not os.path.isfile(path) and '::' not in str(path):
+    if not os.path.isfile(path):
         raise InputError(f'config {path} does not exist')
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise InputError(f'config {path}: a base is missing ({error})') from error
 
 
 def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> Config:
@@ -98,7 +102,13 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise SystemExit(f'error: {error}') from error
+        # A loader's worker hands its error over with its traceback in the message.
+        message = re.split(r'gckd_mm\.errors\.\w+: ', str(error))[-1].rstrip()
+        raise SystemExit(f'error: {message}') from error
+    except TypeError as error:
+        if 'unexpected keyword argument' not in str(error):
+            raise
+        raise SystemExit(f'error: a config key does not exist: {error}') from error
     except KeyError as error:
         # mmengine's registries: a type that does not exist.
         message = str(error.args[0]) if error.args else ''

@@ -12,7 +12,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import check_state_dict
-from gckd_mm.errors import InputError
+from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.registry import HOOKS
 
@@ -35,13 +35,14 @@ class AtomicCheckpointHook(CheckpointHook):
         max_keep_ckpts: How many to keep; -1 keeps all. Defaults to 1.
         selection: How the checkpoint is chosen: the ``'last'`` iteration (no
             ``save_best``), ``'source_val'`` (``save_best`` names a metric of the
-            source's val split) or ``'oracle'`` (of the target's labelled test split,
-            which no one has in deployment). Defaults to ``'last'``.
+            source's val split) or ``'oracle'``: labels that no one has in deployment
+            may choose, by ``save_best`` or by stopping early. Validation on anything
+            but the source's val split needs it. Defaults to ``'last'``.
         **kwargs: Further arguments of :class:`mmengine.hooks.CheckpointHook`.
 
     Raises:
-        InputError: If ``selection`` and ``save_best`` contradict each other, or if a
-            test split would select without being called ``'oracle'``.
+        InputError: If ``selection`` and ``save_best`` contradict each other, or if
+            other labels than the source's could choose without the name ``'oracle'``.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class AtomicCheckpointHook(CheckpointHook):
             raise InputError(
                 f'selection must be one of {SELECTIONS}, got {selection!r}'
             )
-        if (selection == 'last') != (kwargs.get('save_best') is None):
+        if selection == 'last' and kwargs.get('save_best') is not None:
             raise InputError(
-                f'selection={selection!r} and save_best={kwargs.get("save_best")!r} '
-                f"contradict each other: name a metric for 'source_val' and 'oracle', "
-                f"none for 'last'"
+                f"save_best={kwargs['save_best']!r} contradicts selection='last': set "
+                f"selection='source_val', or 'oracle' if the target's labels choose"
             )
+        if kwargs.get('save_best') is not None:
+            kwargs.setdefault('rule', 'greater')  # as for all of our metrics
         super().__init__(interval, max_keep_ckpts=max_keep_ckpts, **kwargs)
         self.keep_ckpt_ids: deque[int] = deque()
         self.file_backend: Any = None
@@ -76,10 +78,11 @@ class AtomicCheckpointHook(CheckpointHook):
         self._saving_best = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture.
+        """Refuse weights of another architecture, and to resume another run.
 
         Raises:
-            CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict`.
+            CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict`; or if the
+                run to resume had another seed or another global batch size.
         """
         check_state_dict(
             runner.model,
@@ -87,6 +90,8 @@ class AtomicCheckpointHook(CheckpointHook):
             where='the checkpoint to load',
             partial=not runner._resume,
         )
+        if runner._resume:
+            _check_same_run(runner, checkpoint['meta'])
 
     def before_train(self, runner: Runner) -> None:
         """Find what an interrupted run left behind.
@@ -102,14 +107,15 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'would an epoch'
             )
         super().before_train(runner)
-        if self.save_best is not None:
-            self._check_selection(runner)
+        self._check_selection(runner)
         if runner.iter > 0:
             self._adopt_orphans(runner)
             # Killed after the checkpoint, before the validation at the same iteration.
-            loop = runner.train_loop
-            if self.save_best is not None and runner.iter % loop.val_interval == 0:
+            if self.save_best is not None and _is_validated_now(runner.train_loop):
                 runner.val_loop.run()
+        elif is_main_process():
+            # Of an older run in this folder: resuming must not take it for this one's.
+            self._remove([os.path.join(runner.work_dir, 'last_checkpoint')])
 
     def after_train_iter(
         self,
@@ -127,13 +133,17 @@ class AtomicCheckpointHook(CheckpointHook):
             self._due = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write down how this checkpoint was chosen."""
-        chosen = self.selection if self._saving_best else 'last'
-        checkpoint['meta']['selection'] = chosen
+        """Write down how this checkpoint was chosen, and of what run it is."""
+        by_labels = self._saving_best or self.selection == 'oracle'
+        checkpoint['meta']['selection'] = self.selection if by_labels else 'last'
+        checkpoint['meta']['global_batch_size'] = _global_batch_size(runner)
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, Any]
     ) -> None:
+        # mmengine saves again after a validation that found a better one.
+        if not runner.optim_wrapper.should_update():
+            return
         outdated = self._rotate(runner, step)
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = os.path.join(self.out_dir, filename)
@@ -185,7 +195,8 @@ class AtomicCheckpointHook(CheckpointHook):
         """Take up older checkpoints that a kill kept from being deleted."""
         if self.max_keep_ckpts <= 0:
             return
-        prefix, suffix = self.filename_tmpl.split('{}')
+        prefix, _, rest = self.filename_tmpl.partition('{')
+        suffix = rest.partition('}')[2]
         found = [
             int(name[len(prefix) : -len(suffix)])
             for name in os.listdir(self.out_dir)
@@ -199,14 +210,22 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _check_selection(self, runner: Runner) -> None:
         if runner.val_loop is None:
-            raise InputError('save_best needs a val_dataloader')
+            if self.save_best is not None:
+                raise InputError('save_best needs a val_dataloader')
+            return
+        if self.selection == 'oracle':
+            return
+        train = runner.train_dataloader.dataset
+        source = getattr(train, 'source', train)
         for name, loaders in runner.val_loop.dataloader.items():
-            split = getattr(loaders['query'].dataset, 'split', None)
-            if split == 'test' and self.selection != 'oracle':
-                raise InputError(
-                    f'val_dataloader {name!r} is a test split: choosing a checkpoint '
-                    f"by it must be called selection='oracle', got {self.selection!r}"
-                )
+            for loader in loaders.values():
+                if not _is_val_split_of(source, loader.dataset):
+                    raise InputError(
+                        f'val_dataloader {name!r} is not the val split of the training '
+                        f'source, and could choose a checkpoint by labels that no one '
+                        f"has in deployment: call it selection='oracle', or look at it "
+                        f'with TargetProbeHook, which chooses nothing'
+                    )
 
     def _path(self, step: int) -> str:
         return os.path.join(self.out_dir, self.filename_tmpl.format(step))
@@ -216,6 +235,35 @@ class AtomicCheckpointHook(CheckpointHook):
         for path in paths:
             if is_main_process() and os.path.isfile(path):
                 os.remove(path)
+
+
+def _is_val_split_of(source: Any, dataset: Any) -> bool:
+    return (
+        type(dataset) is type(source)
+        and getattr(dataset, 'split', None) == 'val'
+        and os.path.realpath(dataset.ann_file) == os.path.realpath(source.ann_file)
+    )
+
+
+def _is_validated_now(loop: IterBasedTrainLoop) -> bool:
+    """Tell whether mmengine's loop validates after the iteration it is at."""
+    return loop.iter >= loop.val_begin and (
+        loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters
+    )
+
+
+def _global_batch_size(runner: Runner) -> int:
+    return (runner.train_dataloader.batch_size or 1) * runner.world_size
+
+
+def _check_same_run(runner: Runner, meta: dict[str, Any]) -> None:
+    current = {'seed': runner.seed, 'global_batch_size': _global_batch_size(runner)}
+    for name, value in current.items():
+        if meta.get(name, value) != value:
+            raise CheckpointError(
+                f'the run to resume had {name} {meta[name]}, this one has {value}: '
+                f'the result would be that of neither'
+            )
 
 
 class _DeferredRemoval:

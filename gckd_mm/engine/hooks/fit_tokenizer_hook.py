@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from gckd_mm.registry import HOOKS
 
@@ -14,17 +14,19 @@ from gckd_mm.registry import HOOKS
 class FitTokenizerHook(Hook):
     """Fit the tokenizer on the training captions, unless it has a vocabulary already.
 
-    A checkpoint that is loaded or resumed brings the vocabulary that its weights were
-    trained with; then this hook does nothing.
+    It runs before anything is loaded and before any copy of the model is made, such as
+    that of mmengine's ``EMAHook``. A checkpoint that is loaded or resumed then brings
+    the vocabulary that its weights were trained with.
     """
 
     priority = 'VERY_HIGH'
 
-    def before_train(self, runner: Runner) -> None:
+    def before_run(self, runner: Runner) -> None:
         """Fit on the main process and give the result to all."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         tokenizer = model.data_preprocessor.tokenizer
-        if tokenizer.fitted:
+        training = isinstance(runner._train_loop, BaseLoop)  # built by Runner.train
+        if tokenizer.fitted or not training:
             return
         if is_main_process():
             captions = runner.train_dataloader.dataset.captions()

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from gckd_mm.errors import InputError
 from gckd_mm.registry import MODELS
 
 
@@ -26,7 +27,7 @@ class TinyImageEncoder(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If ``channels`` and ``blocks`` differ in length.
+        InputError: If ``channels`` and ``blocks`` differ in length.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class TinyImageEncoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if len(channels) != len(blocks):
-            raise ValueError(
+            raise InputError(
                 f'channels and blocks must have one entry a stage, got {channels} and '
                 f'{blocks}'
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from gckd_mm.errors import InputError
 from gckd_mm.registry import MODELS
 
 
@@ -26,7 +27,7 @@ class TinyTextEncoder(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If ``kernel_size`` is even.
+        InputError: If ``kernel_size`` is even.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class TinyTextEncoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size must be odd, got {kernel_size}')
+            raise InputError(f'kernel_size must be odd, got {kernel_size}')
         self.vocab_size = vocab_size
         self.out_channels = channels
         self.embedding = nn.Embedding(vocab_size, channels)

@@ -7,6 +7,7 @@ from mmengine.dist import all_gather
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from gckd_mm.errors import InputError
 from gckd_mm.models.functional import gather_with_gradient
 
 
@@ -19,7 +20,7 @@ class ContrastiveHead(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        InputError: If the temperature is not positive.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class ContrastiveHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if temperature <= 0:
-            raise ValueError(f'temperature must be positive, got {temperature}')
+            raise InputError(f'temperature must be positive, got {temperature}')
         self.temperature = temperature
         self.loss_weight = loss_weight
 

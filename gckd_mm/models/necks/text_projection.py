@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from gckd_mm.errors import InputError
 from gckd_mm.registry import MODELS
 
 POOLINGS = ('max', 'mean', 'first')
@@ -22,7 +23,7 @@ class TextProjection(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: If the pooling is unknown.
+        InputError: If the pooling is unknown.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class TextProjection(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if pooling not in POOLINGS:
-            raise ValueError(f'pooling must be one of {POOLINGS}, got {pooling!r}')
+            raise InputError(f'pooling must be one of {POOLINGS}, got {pooling!r}')
         self.pooling = pooling
         self.projection = nn.Linear(in_channels, out_channels)
 

@@ -11,6 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from gckd_mm.errors import InputError
 from gckd_mm.models.heads.contrastive_head import ContrastiveHead
 from gckd_mm.registry import MODELS
 
@@ -31,6 +32,9 @@ class DualEncoder(BaseModel):
             None switches one off. Defaults to no heads: a model for testing alone.
         data_preprocessor: Config, with the tokenizer in it.
         init_cfg: See :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        InputError: If the tokenizer may give ids that the text backbone cannot embed.
     """
 
     def __init__(
@@ -174,7 +178,7 @@ class DualEncoder(BaseModel):
         tokens = getattr(tokenizer, 'vocab_size', 0)
         rows = getattr(self.text_backbone, 'vocab_size', tokens)
         if tokens > rows:
-            raise ValueError(
+            raise InputError(
                 f'the tokenizer may have {tokens} tokens, but the text backbone embeds '
                 f"{rows}: set text_backbone.vocab_size to at least the tokenizer's"
             )

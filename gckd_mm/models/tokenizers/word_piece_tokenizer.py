@@ -93,7 +93,7 @@ class WordPieceTokenizer(nn.Module):
         if self._tokenizer is None:
             raise InputError(
                 'the tokenizer has no vocabulary: load a checkpoint, set its `file`, '
-                'or add dict(type="FitTokenizerHook") to custom_hooks'
+                'or set default_hooks.tokenizer=dict(type="FitTokenizerHook")'
             )
         # One by one: `encode_batch` starts threads, which the loader's later forks
         # would break.
