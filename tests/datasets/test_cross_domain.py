@@ -363,3 +363,11 @@ def test_a_missing_target_image_is_found_whatever_its_view(
     target = dict(type='RSTPReid', data_root=str(root), view='captions')
     with pytest.raises(MissingDataError, match='missing 1 images'):
         CrossDomainDataset(source, target)
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_no_other_split_of_the_target_than_train(miniature: Path, split: str) -> None:
+    source = dict(type='CUHKPEDES', data_root=str(miniature / 'cuhk_pedes'))
+    target = dict(type='RSTPReid', data_root=str(miniature / 'rstpreid'), split=split)
+    with pytest.raises(InputError, match='must not be seen in training'):
+        CrossDomainDataset(source, target)

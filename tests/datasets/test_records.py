@@ -228,3 +228,11 @@ def test_missing_images_against_a_look_at_each_file(tmp_path: Path) -> None:
     assert set(missing) == expected
     assert missing == ['nowhere/a.png', 'deep/b.png', 'A.png', *missing[3:]]
     assert len(missing) == len(expected)
+
+
+@pytest.mark.parametrize('text', ['[' * 100_000, '[' + '1' * 5000 + ']'])
+def test_json_that_python_cannot_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / 'annotations.json'
+    path.write_text(text)
+    with pytest.raises(InputError, match=r'annotations\.json: not a JSON file'):
+        read_records(path, RecordSchema())

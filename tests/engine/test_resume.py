@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from gckd_mm import fileio
-from gckd_mm.checkpoint import read_checkpoint
+from gckd_mm.checkpoint import find_last_checkpoint, read_checkpoint
+from gckd_mm.errors import CheckpointError
 from tests.training import (
     in_process,
     kill_at_call,
@@ -146,3 +148,95 @@ def test_last_checkpoint_is_never_a_partial_file(
     names = sorted(os.listdir(tmp_path))
     assert 'last_checkpoint' not in names
     assert not [name for name in names if name.endswith('.pth')]
+
+
+def _run_with_val(
+    data: Path, work_dir: Path, options: dict[str, Any], kill_at: int | None
+) -> None:
+    cfg = small_config(data, work_dir, **options)
+    loaders = cfg.test_dataloader.cuhk_pedes
+    for role in ('gallery', 'query'):
+        loaders[role].dataset.split = 'val'
+    cfg.val_dataloader = dict(cuhk_pedes=loaders)
+    cfg.val_cfg = dict(type='RetrievalValLoop')
+    cfg.val_evaluator = dict(type='PersonRetrievalMetric')
+    cfg.default_hooks.checkpoint.update(
+        save_best='cuhk_pedes/mAP', selection='source_val'
+    )
+    if kill_at is not None:
+        cfg.custom_hooks.append(dict(type='mmengine.KillHook', at=kill_at))
+    train(cfg)
+
+
+def test_a_validation_between_two_optimiser_steps_saves_nothing_to_resume(
+    miniature: Path, tmp_path: Path
+) -> None:
+    # Steps at 3, 6 and 8; validation, which finds a best one, at 2, 4, 6 and 8.
+    options = {
+        'optim_wrapper__accumulative_counts': 3,
+        'default_hooks__checkpoint__interval': 3,
+        'train_cfg__val_interval': 2,
+    }
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    assert in_process(_run_with_val, miniature, whole, options, None) == 0
+    assert in_process(_run_with_val, miniature, cut, options, 4) == -9
+    assert last_checkpoint(cut).name == 'iter_3.pth'
+    options['resume'] = True
+    assert in_process(_run_with_val, miniature, cut, options, None) == 0
+    _assert_same(cut, whole)
+
+
+def test_a_fresh_run_in_an_old_work_dir_forgets_the_old_one(
+    miniature: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    options = {'randomness__seed': 7}
+    assert in_process(_run, miniature, tmp_path, options, False) == 0
+    assert in_process(_run_until, miniature, tmp_path, OPTIONS, 1, False) == -9
+    assert find_last_checkpoint(tmp_path) is None
+    assert in_process(_run, miniature, tmp_path, OPTIONS, True) == 0
+    _assert_same(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'name'),
+    [
+        ('randomness__seed', 3, 'seed'),
+        ('train_dataloader__batch_size', 4, 'global_batch_size'),
+    ],
+)
+def test_a_run_is_not_resumed_as_another(
+    miniature: Path, tmp_path: Path, trained: Path, key: str, value: int, name: str
+) -> None:
+    shutil.copytree(trained, tmp_path / 'work')
+    arguments = (miniature, tmp_path / 'work', {key: value}, name)
+    assert in_process(_resume_expecting_refusal, *arguments) == 0
+
+
+def _resume_expecting_refusal(
+    data: Path, work_dir: Path, options: dict[str, Any], name: str
+) -> None:
+    checkpoint = find_last_checkpoint(work_dir)  # of the copy, not of the original
+    assert checkpoint is not None
+    assert Path(checkpoint).parent == work_dir
+    cfg = small_config(data, work_dir, resume=True, load_from=checkpoint, **options)
+    # mmengine itself would go on with the old seed for half of the draws.
+    with pytest.raises(CheckpointError, match=f'the run to resume had {name}'):
+        train(cfg)
+
+
+def _train_with_ema(data: Path, work_dir: Path) -> None:
+    cfg = small_config(data, work_dir, train_cfg__max_iters=2)
+    cfg.custom_hooks.append(dict(type='EMAHook'))
+    train(cfg)
+
+
+def test_checkpoints_of_mmengines_ema_hook_have_the_vocabulary(
+    miniature: Path, tmp_path: Path
+) -> None:
+    assert in_process(_train_with_ema, miniature, tmp_path) == 0
+    checkpoint = read_checkpoint(last_checkpoint(tmp_path))
+    key = 'data_preprocessor.tokenizer._extra_state'
+    assert len(checkpoint['state_dict'][key]) > 0
+    assert torch.equal(
+        checkpoint['state_dict'][key], checkpoint['ema_state_dict'][f'module.{key}']
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,67 @@ def test_unknown_component(config: str, tmp_path: Path, key: str, value: str) ->
     message = _error_of_training(tmp_path, config, '--cfg-options', f'{key}={value}')
     assert message.startswith('error: ')
     assert f'{value} is not in the' in message
+
+
+def test_a_config_key_that_does_not_exist(config: str, tmp_path: Path) -> None:
+    option = 'model.image_neck.stripe=3'
+    message = _error_of_training(tmp_path, config, '--cfg-options', option)
+    assert message.startswith('error: a config key does not exist: ImageProjection')
+    assert "'stripe'" in message
+
+
+def test_a_vocabulary_too_large_for_the_text_backbone(
+    config: str, tmp_path: Path
+) -> None:
+    option = 'model.text_backbone.vocab_size=100'
+    message = _error_of_training(tmp_path, config, '--cfg-options', option)
+    assert message.startswith('error: the tokenizer may have 1500 tokens')
+
+
+def test_a_missing_base(tmp_path: Path) -> None:
+    (tmp_path / 'config.py').write_text("_base_ = 'nowhere.py'")
+    message = _error_of_training(tmp_path, str(tmp_path / 'config.py'))
+    assert 'config.py: a base is missing' in message
+
+
+def test_an_image_that_is_damaged_is_named_in_one_line(
+    config: str, tmp_path: Path, miniature: Path
+) -> None:
+    root = tmp_path / 'cuhk_pedes'
+    shutil.copytree(miniature / 'cuhk_pedes', root)
+    for path in (root / 'imgs').rglob('*.png'):
+        path.write_bytes(path.read_bytes()[:200])
+    options = [f'train_dataloader.dataset.data_root={root}']
+    options.append('train_dataloader.num_workers=1')
+    message = _error_of_training(tmp_path, config, '--cfg-options', *options)
+    assert message.startswith(f'error: {root}/imgs/')
+    assert 'damaged or truncated image' in message
+    assert '\n' not in message
+
+
+def test_resuming_takes_the_seed_of_the_run_and_finds_it_where_it_was_moved(
+    config: str, trained: Path, tmp_path: Path
+) -> None:
+    arguments = [config, '--resume', '--work-dir', str(tmp_path / 'moved')]
+    fresh = train_tool.make_config(train_tool.parse_arguments(arguments))
+    assert not fresh.resume
+    shutil.copytree(trained, tmp_path / 'moved')
+    options = ['--cfg-options', 'randomness.seed=9']
+    cfg = train_tool.make_config(train_tool.parse_arguments([*arguments, *options]))
+    assert cfg.resume
+    assert cfg.load_from == str(tmp_path / 'moved' / 'iter_4.pth')
+    assert cfg.randomness.seed == 0
+
+
+def test_resuming_before_the_first_checkpoint_keeps_the_weights_to_start_from(
+    config: str, trained: Path, tmp_path: Path
+) -> None:
+    start = f'load_from={last_checkpoint(trained)}'
+    arguments = [config, '--resume', '--work-dir', str(tmp_path / 'new')]
+    cfg = train_tool.make_config(
+        train_tool.parse_arguments([*arguments, '--cfg-options', start])
+    )
+    assert (cfg.resume, cfg.load_from) == (False, str(last_checkpoint(trained)))
 
 
 def test_unsafe_and_damaged_checkpoints_to_resume(config: str, tmp_path: Path) -> None:

@@ -19,8 +19,6 @@ from gckd_mm.registry import MODELS
 
 PAD, UNKNOWN, START, END = SPECIAL_TOKENS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
 
-_MAX_ALPHABET = 100  # letters; rarer ones, such as CJK in an English set, are unknown
-
 
 @MODELS.register_module()
 class WordPieceTokenizer(nn.Module):
@@ -37,6 +35,8 @@ class WordPieceTokenizer(nn.Module):
         max_length: Longer captions are cut to this many tokens, start and end
             included. Defaults to 77.
         file: A ``tokenizer.json`` to begin with. Defaults to None.
+        alphabet_size: Letters that a fitted vocabulary knows; rarer ones, such as CJK
+            in an English set, become unknown. Defaults to 100.
 
     Raises:
         InputError: If ``file`` is no tokenizer or larger than ``vocab_size``, or if
@@ -44,7 +44,11 @@ class WordPieceTokenizer(nn.Module):
     """
 
     def __init__(
-        self, vocab_size: int = 1500, max_length: int = 77, file: str | None = None
+        self,
+        vocab_size: int = 1500,
+        max_length: int = 77,
+        file: str | None = None,
+        alphabet_size: int = 100,
     ) -> None:
         super().__init__()
         if max_length < 2:
@@ -53,6 +57,7 @@ class WordPieceTokenizer(nn.Module):
             )
         self.vocab_size = vocab_size
         self.max_length = max_length
+        self.alphabet_size = alphabet_size
         self._tokenizer: Tokenizer | None = None
         if file is not None:
             if not os.path.isfile(file):
@@ -66,7 +71,7 @@ class WordPieceTokenizer(nn.Module):
 
     def fit(self, captions: Iterable[str]) -> None:
         """Build the vocabulary from captions; the same captions give the same one."""
-        vocabulary = _train_vocabulary(captions, self.vocab_size)
+        vocabulary = _train_vocabulary(captions, self.vocab_size, self.alphabet_size)
         tokenizer = _blank_tokenizer(vocabulary)
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f'{START} $A {END}',
@@ -153,7 +158,9 @@ def _blank_tokenizer(vocabulary: dict[str, int]) -> Tokenizer:
     return tokenizer
 
 
-def _train_vocabulary(captions: Iterable[str], size: int) -> dict[str, int]:
+def _train_vocabulary(
+    captions: Iterable[str], size: int, alphabet_size: int
+) -> dict[str, int]:
     """Train word pieces, the same in every process.
 
     `tokenizers` numbers the pieces of one letter in the order of a hash map that is
@@ -166,7 +173,7 @@ def _train_vocabulary(captions: Iterable[str], size: int) -> dict[str, int]:
     letters = Counter(letter for caption in normalised for letter in caption)
     ranking = sorted(letters, key=lambda letter: (-letters[letter], letter))
     alphabet = sorted(
-        letter for letter in ranking[:_MAX_ALPHABET] if not letter.isspace()
+        letter for letter in ranking[:alphabet_size] if not letter.isspace()
     )
     rare = {ord(letter): ' ' for letter in set(letters) - set(alphabet)}
     trainer = WordPieceTrainer(

@@ -312,3 +312,12 @@ def test_a_length_without_room_for_start_and_end(max_length: int) -> None:
 def test_no_captions_at_all() -> None:
     with pytest.raises(ValueError, match='no captions'):
         fitted()([])
+
+
+def test_letters_beyond_the_alphabet_are_unknown() -> None:
+    captions = ['aaa bbb ccc'] * 3 + ['aaa bbb'] * 3
+    for size, unknown in ((4, 0), (3, 1)):
+        tokenizer = WordPieceTokenizer(alphabet_size=size)  # the space is a letter
+        tokenizer.fit(captions)
+        ids = tokenizer(['ccc'])['input_ids']
+        assert (ids == 1).sum() == unknown
