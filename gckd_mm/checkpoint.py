@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from gckd_mm.errors import CheckpointError
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
-_SCOPES = ('mmengine', 'mmpretrain', 'gckd_mm')
+_SCOPE = 'gckd_mm'
+_PREFIXES = ('', f'{_SCOPE}.')
+_TRUSTED_OTHERS = ('CenterCrop', 'DefaultSampler', 'Pad', 'Resize')
 _TEST_KEYS = (
     'default_scope',
     'model',
@@ -162,12 +164,13 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
     """Return what a test needs of the config that a checkpoint was trained with.
 
     mmengine stores it as Python source. Only literals and ``dict(…)`` are read, only
-    the keys of a test are taken, and only registered components may be named: mmengine
-    would import and call any dotted path that a ``type`` gives.
+    the keys of a test are taken, and only components of ours (and plain resizing and
+    sampling) may be named: mmengine would import and call any dotted path that a
+    ``type`` gives.
 
     Raises:
         CheckpointError: If there is none, if it holds anything but literals, or if it
-            names what is not registered.
+            names anything else.
     """
     source = checkpoint.get('meta', {}).get('cfg')
     if not source:
@@ -184,13 +187,13 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
             f'{where}: its config cannot be read ({error})'
         ) from error
     config = {key: values[key] for key in _TEST_KEYS if key in values}
-    names = _registered_names()
+    names = _trusted_names()
     for kind in _names_in(config):
         if kind not in names:
             raise CheckpointError(
                 f'{where}: its config names {kind!r}, which is no component of '
-                f'gckd_mm, mmengine, mmcv or mmpretrain. Nothing was executed. If it '
-                f'is yours, name the config file on the command line'
+                f'gckd_mm. Nothing was executed. If you trust it, name the config file '
+                f'on the command line'
             )
     return Config(config)
 
@@ -208,18 +211,18 @@ def _names_in(value: Any) -> Iterator[str]:
             yield from _names_in(part)
 
 
-def _registered_names() -> set[str]:
-    """Return what a config may name, with and without its scope."""
-    names: set[str] = set(_SCOPES)
+def _trusted_names() -> set[str]:
+    """Return what the config in a checkpoint may name: our components and a few more.
+
+    Registration alone is no trust: among the components of mmengine and mmpretrain are
+    some that unpickle a file from an address or run code from a hub.
+    """
+    names = {_SCOPE, *_TRUSTED_OTHERS}
     for root in vars(mmengine.registry).values():
-        if not isinstance(root, Registry):
-            continue
-        for registry in (root, *root.children.values()):
-            if registry.scope in _SCOPES:
-                registry.import_from_location()
-                names |= {f'{registry.scope}.{name}' for name in registry.module_dict}
-                if registry.scope != 'mmpretrain':  # not found without its scope
-                    names |= set(registry.module_dict)
+        if isinstance(root, Registry) and _SCOPE in root.children:
+            child = root.children[_SCOPE]
+            child.import_from_location()
+            names |= {prefix + n for n in child.module_dict for prefix in _PREFIXES}
     return names
 
 

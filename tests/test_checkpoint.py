@@ -162,9 +162,12 @@ def test_config_of_reads_what_mmengine_wrote() -> None:
         "model = dict(type='DualEncoder', heads=dict(a=dict(type='os.system')))",
         "test_dataloader = dict(a=dict(query=[dict(_scope_='antigravity')]))",
         "default_scope = 'antigravity'",
+        # It would unpickle what it downloads; so would models that come from a hub.
+        "test_dataloader = dict(a=dict(type='BaseDataset', ann_file='http://a/b.pkl'))",
+        "model = dict(type='mmpretrain.HuggingFaceClassifier', model_name='a/b')",
     ],
 )
-def test_a_config_names_registered_components_alone(
+def test_the_config_in_a_checkpoint_names_our_components_alone(
     tmp_path: Path, trained: Path, config: str
 ) -> None:
     marker, path = tmp_path / 'executed', tmp_path / 'evil.pth'

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mmengine.config import DictAction
 
 from gckd_mm.engine.launch import read_config, user_errors
+from gckd_mm.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,14 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with user_errors():
         cfg = read_config(options.config)
-    cfg.merge_from_dict(options.cfg_options)
-    if options.key is None:
-        print(cfg.pretty_text)
-        return
-    value = cfg
-    for part in options.key.split('.'):
-        value = value[part]
-    print(value)
+        cfg.merge_from_dict(options.cfg_options)
+        if options.key is None:
+            print(cfg.pretty_text)
+            return
+        value = cfg.get(options.key.split('.')[0])
+        for part in options.key.split('.')[1:]:
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None:
+            raise InputError(f'{options.config}: no key {options.key!r}, or it is None')
+        print(value)
 
 
 if __name__ == '__main__':

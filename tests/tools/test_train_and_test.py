@@ -239,3 +239,5 @@ def test_print_config(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'SDMHead'" in capsys.readouterr().out
     print_config.main([config])
     assert 'train_dataloader = dict(' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"no key 'model\.nothing'"):
+        print_config.main([config, '--key', 'model.nothing'])
