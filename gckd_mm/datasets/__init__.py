@@ -1,6 +1,7 @@
 """Person-text datasets, their views, and the cross-domain pairing of two of them."""
 
 from gckd_mm.datasets.collate import collate_person_text
+from gckd_mm.datasets.concat_person_text import ConcatPersonText
 from gckd_mm.datasets.cross_domain import CrossDomainDataset
 from gckd_mm.datasets.cuhk_pedes import CUHKPEDES
 from gckd_mm.datasets.draw import Draw
@@ -12,6 +13,7 @@ from gckd_mm.datasets.rstpreid import RSTPReid
 __all__ = [
     'CUHKPEDES',
     'ICFGPEDES',
+    'ConcatPersonText',
     'CrossDomainDataset',
     'Draw',
     'PersonImageFolder',

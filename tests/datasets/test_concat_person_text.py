@@ -1,0 +1,95 @@
+"""Two labelled datasets as one, with no person in both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gckd_mm.datasets import (
+    CUHKPEDES,
+    ConcatPersonText,
+    Draw,
+    PersonTextDataset,
+    RSTPReid,
+)
+from gckd_mm.datasets.samplers import PairedSampler
+from gckd_mm.errors import InputError
+
+PIPELINE = [
+    dict(type='gckd_mm.LoadPersonImage'),
+    dict(type='Resize', scale=(32, 64), _scope_='mmcv'),
+    dict(type='RandomFlip', prob=0.5, _scope_='mmcv'),
+    dict(type='gckd_mm.PackPersonText'),
+]
+
+
+@pytest.fixture
+def parts(miniature: Path) -> list[PersonTextDataset]:
+    return [
+        CUHKPEDES(str(miniature / 'cuhk_pedes'), pipeline=PIPELINE),
+        RSTPReid(str(miniature / 'rstpreid'), pipeline=PIPELINE),
+    ]
+
+
+def test_holds_every_item_of_every_part_in_order(
+    parts: list[PersonTextDataset],
+) -> None:
+    whole = ConcatPersonText(parts)
+    first, second = parts
+    assert len(whole) == len(first) + len(second)
+    for index in (0, len(first) - 1, len(first), len(whole) - 1):
+        part = first if index < len(first) else second
+        local = index if index < len(first) else index - len(first)
+        expected = part[Draw(local, seed=5)]
+        found = whole[Draw(index, seed=5)]
+        assert torch.equal(found['inputs']['images'], expected['inputs']['images'])
+        assert found['inputs']['captions'] == expected['inputs']['captions']
+        assert found['data_samples'].sample_idx == index
+        assert found['data_samples'].pid == whole.pids[index]
+
+
+def test_nobody_is_in_two_parts(parts: list[PersonTextDataset]) -> None:
+    whole = ConcatPersonText(parts)
+    first, second = parts
+    assert set(first.pids) & set(second.pids)  # as the files number them
+    ours = whole.pids[: len(first)], whole.pids[len(first) :]
+    assert not set(ours[0]) & set(ours[1])
+    np.testing.assert_array_equal(ours[0], first.pids)
+    assert len(np.unique(ours[1] - second.pids)) == 1
+
+
+def test_captions_for_the_vocabulary(parts: list[PersonTextDataset]) -> None:
+    assert ConcatPersonText(parts).captions() == [
+        caption for part in parts for caption in part.captions()
+    ]
+
+
+def test_runs_of_one_person_come_from_both_parts(
+    parts: list[PersonTextDataset],
+) -> None:
+    whole = ConcatPersonText(parts)
+    sampler = PairedSampler(whole, seed=0, num_instances=2)
+    pids = whole.pids
+    drawn = [sampler.index_at(position) for position in range(200)]
+    assert all(pids[a] == pids[b] for a, b in zip(drawn[::2], drawn[1::2], strict=True))
+    assert {index < len(parts[0]) for index in drawn} == {True, False}
+
+
+def test_outside(parts: list[PersonTextDataset]) -> None:
+    whole = ConcatPersonText(parts)
+    with pytest.raises(IndexError):
+        whole[len(whole)]
+    with pytest.raises(IndexError):
+        whole[-1]
+
+
+def test_needs_one_view(miniature: Path) -> None:
+    pairs = dict(type='CUHKPEDES', data_root=str(miniature / 'cuhk_pedes'))
+    images = dict(**pairs, view='images')
+    with pytest.raises(InputError, match=r"one view, got \['images', 'pairs'\]"):
+        ConcatPersonText([pairs, images])
+    with pytest.raises(InputError, match='one view, got '):
+        ConcatPersonText([])
