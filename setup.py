@@ -171,7 +171,7 @@ setup(
     ],
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', '**/*.json', '**/*.safetensors']},
+    package_data={PACKAGE: ['py.typed', '**/*.json', '**/*.pth']},
     include_package_data=False,
     cmdclass={'bdist_wheel': WheelWithMim, 'build_py': BuildWithMim},
     install_requires=INSTALL_REQUIRES,

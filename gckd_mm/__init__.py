@@ -8,7 +8,7 @@ from gckd_mm import compat
 
 compat.apply()
 
-from gckd_mm import registry  # noqa: E402
+from gckd_mm import checkpoint, registry  # noqa: E402 - checkpoint: gckd_mm:// paths
 from gckd_mm.version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'registry']
+__all__ = ['__version__', 'checkpoint', 'registry']

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import mmengine.registry
@@ -20,6 +21,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from gckd_mm.errors import CheckpointError
+
+#: before the name of weights that come with the package
+PACKAGED = 'gckd_mm://'
+PACKAGED_FOLDER = Path(__file__).parent / 'pretrained'
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _SCOPE = 'gckd_mm'
@@ -43,7 +48,7 @@ def read_checkpoint(
     Unlike mmengine's own loader it never falls back to unpickling arbitrary objects.
 
     Args:
-        path: The file.
+        path: The file, or ``gckd_mm://<name>`` for weights that come with the package.
         map_location: As in :func:`torch.load`.
 
     Returns:
@@ -53,12 +58,12 @@ def read_checkpoint(
         CheckpointError: If the file is missing, truncated, no checkpoint, or holds a
             class that is not on the list; the class is named and not executed.
     """
-    path = os.path.expanduser(path)
+    path = local_path(path)
     if not os.path.isfile(path):
         raise CheckpointError(
             f'checkpoint {path} does not exist: name a file that tools/train.py wrote '
             f'(work_dirs/<config>/iter_<n>.pth), or set load_from=None to train from '
-            f'scratch, as configs/demo/source_only_miniature.py does'
+            f'scratch'
         )
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
@@ -84,6 +89,25 @@ def read_checkpoint(
     return checkpoint
 
 
+def local_path(path: str | os.PathLike[str]) -> str:
+    """Return where a checkpoint lies: ``gckd_mm://<name>`` is inside the package.
+
+    Raises:
+        CheckpointError: If the package has no weights of that name.
+    """
+    path = os.fspath(path)
+    if not path.startswith(PACKAGED):
+        return os.path.expanduser(path)
+    files = {file.stem: file for file in PACKAGED_FOLDER.glob('*.pth')}
+    name = path.removeprefix(PACKAGED)
+    if name not in files:
+        raise CheckpointError(
+            f'{path}: the package has no such weights, only '
+            f'{_list(PACKAGED + stem for stem in files)}'
+        )
+    return str(files[name])
+
+
 def find_last_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
     """Return the checkpoint that ``last_checkpoint`` in a work dir names, if any.
 
@@ -105,7 +129,7 @@ def use_strict_loading() -> None:
     are replaced by an error that asks for a download. For programs of ours only:
     importing ``gckd_mm`` must not change how other people's configs load theirs.
     """
-    for prefix in list(CheckpointLoader._schemes):
+    for prefix in set(CheckpointLoader._schemes) - {PACKAGED}:
         loader = _refuse_address if prefix else _load_from_local
         CheckpointLoader.register_scheme(prefixes=prefix, loader=loader, force=True)
 
@@ -257,6 +281,10 @@ def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load_from_local(filename: str, map_location: Any) -> dict[str, Any]:
     return read_checkpoint(filename, map_location)
+
+
+# A prefix that is ours alone: nobody else's loading changes.
+CheckpointLoader.register_scheme(prefixes=PACKAGED, loader=_load_from_local, force=True)
 
 
 def _refuse_address(filename: str, map_location: Any) -> dict[str, Any]:

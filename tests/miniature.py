@@ -1,4 +1,4 @@
-"""Draw miniature datasets in the three official schemas, for the tests and the demo.
+"""Draw miniature datasets in the three official schemas, for the tests.
 
 python tests/miniature.py data/miniature
 """

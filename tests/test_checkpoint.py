@@ -194,3 +194,14 @@ def test_numpy_scalars_of_message_hubs_load(tmp_path: Path) -> None:
     path = tmp_path / 'numpy.pth'
     torch.save({'value': np.float64(0.5), 'array': np.arange(3)}, path)
     assert read_checkpoint(path)['value'] == 0.5
+
+
+def test_strict_loading_leaves_shipped_weights_readable(tmp_path: Path) -> None:
+    assert in_process(_load_shipped, tmp_path / 'keys.txt') == 0
+    assert 'state_dict' in (tmp_path / 'keys.txt').read_text()
+
+
+def _load_shipped(out: Path) -> None:
+    use_strict_loading()
+    checkpoint = CheckpointLoader.load_checkpoint('gckd_mm://synthclip_tiny_web', 'cpu')
+    out.write_text(' '.join(checkpoint))

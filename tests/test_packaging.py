@@ -30,7 +30,7 @@ SHIPPED = (
     'tools',
 )
 NOT_SOURCE = shutil.ignore_patterns('__pycache__', '.mim', '*.egg-info')
-DEMO_CONFIG = 'source_only_miniature.py'
+DEMO_CONFIG = 'source_only_street2mall.py'
 
 
 def run(*command: str | Path, cwd: Path, site: Path | None = None) -> str:
@@ -185,9 +185,9 @@ def test_package_and_base_configs_come_from_the_wheel(
 def test_mim_train_runs_a_shipped_config_from_any_folder(
     site: Path, tmp_path: Path
 ) -> None:
-    miniature = ROOT / 'tests' / 'miniature.py'
-    data = tmp_path / 'data' / 'miniature'
-    run(sys.executable, miniature, data, cwd=tmp_path, site=site)
+    tool = site / 'gckd_mm' / '.mim' / 'tools' / 'make_synthpedes.py'
+    sizes = ('--train', '6', '--val', '0', '--test', '4', '--images', '2')
+    run(sys.executable, tool, 'street', 'mall', *sizes, cwd=tmp_path, site=site)
     output = run(
         *(sys.executable, '-m', 'mim', 'train', 'gckd_mm', DEMO_CONFIG),
         *('--work-dir', tmp_path / 'work'),

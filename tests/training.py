@@ -32,14 +32,14 @@ SMALL_MODEL = {
 
 
 def small_config(data: Path, work_dir: Path, **overrides: Any) -> Config:
-    """The demo's config, made small: 8 iterations of 8 pairs, a checkpoint every 2.
+    """A baseline's config, made small: 8 iterations of 8 pairs, a checkpoint every 2.
 
     Args:
         data: Folder of the miniature datasets.
         work_dir: Work dir.
         **overrides: Config keys, with ``__`` for a dot.
     """
-    cfg = Config.fromfile(ROOT / 'configs/demo/source_only_miniature.py')
+    cfg = Config.fromfile(ROOT / 'configs/baselines/source_only_tiny_cuhk2rstp.py')
     source, target = str(data / 'cuhk_pedes'), str(data / 'rstpreid')
     cfg.merge_from_dict(
         {

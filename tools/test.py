@@ -22,8 +22,10 @@ from rich.table import Table
 
 import gckd_mm
 from gckd_mm.checkpoint import (
+    PACKAGED,
     config_of,
     load_weights,
+    local_path,
     read_checkpoint,
     use_strict_loading,
 )
@@ -47,7 +49,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         'config', nargs='?', help='config file; the one in the checkpoint if left out'
     )
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'checkpoint', help=f'checkpoint file, or {PACKAGED}NAME for shipped weights'
+    )
     parser.add_argument('--out', metavar='JSON', help='write the scores')
     parser.add_argument(
         '--dump', metavar='NPZ', help='write the embeddings and person ids'
@@ -73,7 +77,7 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
     """
     if arguments.config is None:
         cfg = config_of(checkpoint, arguments.checkpoint)
-        name = Path(arguments.checkpoint).resolve().parent.name
+        name = Path(local_path(arguments.checkpoint)).resolve().parent.name
     else:
         cfg = read_config(arguments.config)
         name = config_name(arguments.config)
@@ -189,7 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not is_main_process():
         return
     results = results_of(options, checkpoint, scores)
-    name = os.path.relpath(options.checkpoint)
+    name = options.checkpoint
+    if not name.startswith(PACKAGED):
+        name = os.path.relpath(name)
     print_table(scores, f'{name} (selection: {results["selection"]})')
     if options.out:
         write_atomically(options.out, json.dumps(results, indent=2) + '\n')

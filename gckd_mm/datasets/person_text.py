@@ -199,6 +199,6 @@ class PersonTextDataset(BaseDataset):
             f'below {self.data_prefix["img_path"]}/ '
             f'(another place: set data_root)\n'
             f'  what runs meanwhile, with no download: '
-            f'configs/demo/source_only_miniature.py, on what '
-            f'`python tests/miniature.py data/miniature` draws (make demo does both)'
+            f'configs/baselines/source_only_street2mall.py, on what '
+            f'`python tools/make_synthpedes.py` draws (make demo does both)'
         )

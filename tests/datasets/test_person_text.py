@@ -162,7 +162,7 @@ def test_missing_data_says_how_to_get_it(
     assert 'https://github.com/' in message
     assert str(root) in message
     assert ann_file in message
-    runs_meanwhile = 'configs/demo/source_only_miniature.py'
+    runs_meanwhile = 'configs/baselines/source_only_street2mall.py'
     assert runs_meanwhile in message
     assert (ROOT / runs_meanwhile).is_file()
 

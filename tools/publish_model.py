@@ -1,0 +1,111 @@
+"""Publish weights: python tools/publish_model.py CHECKPOINT RESULTS NAME [options]."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gckd_mm
+from gckd_mm.checkpoint import PACKAGED, PACKAGED_FOLDER, config_of, read_checkpoint
+from gckd_mm.datasets.synthpedes.version import VERSION
+from gckd_mm.engine.launch import user_errors
+from gckd_mm.errors import InputError
+from gckd_mm.fileio import write_atomically
+
+_META = ('cfg', 'seed', 'iter', 'selection')
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description='Put the weights of a checkpoint, without its optimiser, and what '
+        'is known of them into two files: NAME.pth and NAME.json.'
+    )
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('results', help='what tools/test.py --out wrote for it')
+    parser.add_argument('name', help='name of the model')
+    parser.add_argument('--command', default='', help='how the weights are made')
+    parser.add_argument(
+        '--folder',
+        type=Path,
+        default=PACKAGED_FOLDER,
+        help=f'where to write (default: into the package, as {PACKAGED}NAME)',
+    )
+    return parser.parse_args(arguments)
+
+
+def weights_of(checkpoint: dict[str, Any], where: str) -> bytes:
+    """Return a checkpoint that holds weights, the config and nothing more.
+
+    Raises:
+        InputError: If it has no weights, or its config cannot be read.
+    """
+    if 'state_dict' not in checkpoint:
+        raise InputError(f'{where}: holds no state_dict')
+    config_of(checkpoint, where)
+    meta = {key: checkpoint['meta'][key] for key in _META}
+    buffer = io.BytesIO()
+    torch.save({'state_dict': checkpoint['state_dict'], 'meta': meta}, buffer)
+    return buffer.getvalue()
+
+
+def describe(
+    options: argparse.Namespace, checkpoint: dict[str, Any], data: bytes
+) -> dict[str, Any]:
+    """Return what is known of the weights.
+
+    Raises:
+        InputError: If the results are of another checkpoint.
+    """
+    results = json.loads(Path(options.results).read_text(encoding='utf-8'))
+    if Path(results['checkpoint']).name != Path(options.checkpoint).name:
+        raise InputError(
+            f'{options.results}: are the results of {results["checkpoint"]}, not of '
+            f'{options.checkpoint}'
+        )
+    return {
+        'name': options.name,
+        'command': options.command,
+        'config': results['config'],
+        'seed': results['seed'],
+        'iteration': results['iteration'],
+        'selection': results['selection'],
+        'parameters': sum(
+            value.numel()
+            for key, value in checkpoint['state_dict'].items()
+            if not key.endswith('_extra_state')
+        ),
+        'bytes': len(data),
+        'sha256': hashlib.sha256(data).hexdigest(),
+        'synthpedes': VERSION,
+        'gckd_mm': gckd_mm.__version__,
+        'torch': results['torch'],
+        'metrics': results['metrics'],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Publish."""
+    options = parse_arguments(arguments)
+    with user_errors():
+        if not Path(options.results).is_file():
+            raise InputError(f'{options.results} does not exist: see tools/test.py')
+        checkpoint = read_checkpoint(options.checkpoint)
+        data = weights_of(checkpoint, options.checkpoint)
+        description = describe(options, checkpoint, data)
+    path = options.folder / f'{options.name}.pth'
+    write_atomically(path, data)
+    text = json.dumps(description, indent=2) + '\n'
+    write_atomically(path.with_suffix('.json'), text)
+    print(f'{path}: {len(data) / 1e6:.2f} MB; {path.with_suffix(".json")}')
+
+
+if __name__ == '__main__':
+    main()
