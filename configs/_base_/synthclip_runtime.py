@@ -1,4 +1,3 @@
 # Everything starts from SynthCLIP-tiny, whose vocabulary comes with its weights.
 _base_ = './default_runtime.py'
 load_from = 'gckd_mm://synthclip_tiny_web'
-default_hooks = dict(tokenizer=None)
