@@ -8,32 +8,52 @@ CONSTRAINTS := requirements/tested.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
-DEMO_CONFIG := configs/demo/source_only_miniature.py
+DEMO_CONFIG := configs/baselines/source_only_street2mall.py
 DEMO_DIR := work_dirs/demo
-DEMO_DATA := data/miniature
+PRETRAIN_CONFIG := configs/pretrain/synthclip_tiny_web.py
+PRETRAIN_DIR := work_dirs/synthclip_tiny_web
+DATA := data/synthpedes
 BENCHMARKS := evaluation data
 
-# more arguments for tools/train.py, pytest and mkdocs build
+# more arguments for tools/make_synthpedes.py, tools/train.py, pytest, mkdocs build
+DATA_OPTIONS ?=
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?= -n 2
 DOCS_OPTIONS ?= --strict
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs bench clean
+.PHONY: help data demo pretrain test lint docs bench clean
 
 help: ## list the targets
 	@echo 'Targets (each does its own set-up in $(VENV)):'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-demo: $(INSTALLED) | $(DEMO_DATA) ## train and test a small retriever: a table and pictures
+data: $(INSTALLED) ## draw world 0 of SynthPedes, a minute (DATA_OPTIONS='--world 1')
+	@$(PY) tools/make_synthpedes.py --out $(DATA) $(DATA_OPTIONS)
+
+demo: $(INSTALLED) ## draw pedestrians, train on one domain, search another
+	@echo '==> drawing street and mall'
+	@$(PY) tools/make_synthpedes.py street mall --out $(DATA) \
+		--contact-sheet $(DEMO_DIR)/contact_sheet.png
 	@echo '==> training on the CPU: $(DEMO_CONFIG)'
 	@$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) $(DEMO_OPTIONS)
 	@echo '==> testing'
 	@$(PY) tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_DIR)/last_checkpoint)" \
 		--work-dir $(DEMO_DIR) \
 		--out $(DEMO_DIR)/results.json --rank-lists $(DEMO_DIR)/rank_lists.png
-	@echo '==> results in $(DEMO_DIR)/results.json, pictures in $(DEMO_DIR)/rank_lists.png'
+	@echo '==> results in $(DEMO_DIR)/results.json, pictures in' \
+		'$(DEMO_DIR)/contact_sheet.png and rank_lists.png'
+
+pretrain: $(INSTALLED) ## make the weights that the package ships, 20 minutes
+	@$(PY) tools/make_synthpedes.py street mall campus web --out $(DATA)
+	@$(PY) tools/train.py $(PRETRAIN_CONFIG) --work-dir $(PRETRAIN_DIR)
+	@$(PY) tools/test.py $(PRETRAIN_CONFIG) "$$(cat $(PRETRAIN_DIR)/last_checkpoint)" \
+		--work-dir $(PRETRAIN_DIR) --out $(PRETRAIN_DIR)/results.json
+	@$(PY) tools/publish_model.py "$$(cat $(PRETRAIN_DIR)/last_checkpoint)" \
+		$(PRETRAIN_DIR)/results.json synthclip_tiny_web --command 'make pretrain' \
+		--folder $(PRETRAIN_DIR)
+	@echo '==> the shipped ones are gckd_mm/pretrained/synthclip_tiny_web.pth and .json'
 
 test: $(INSTALLED) ## run the tests (PYTEST_OPTIONS='-n 2 -k ranking')
 	@$(PY) -m pytest $(PYTEST_OPTIONS)
@@ -56,12 +76,8 @@ bench: $(INSTALLED) ## measure, and write the figures to benchmarks/results/
 	done
 
 clean: ## remove what make made: environment, demo, builds, caches
-	@rm -rf $(VENV) $(DEMO_DIR) $(DEMO_DATA) build dist site gckd_mm.egg-info
+	@rm -rf $(VENV) $(DEMO_DIR) $(PRETRAIN_DIR) $(DATA) build dist site gckd_mm.egg-info
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache
-
-$(DEMO_DATA): | $(INSTALLED)
-	@echo '==> drawing miniature datasets into $@'
-	@$(PY) tests/miniature.py $@
 
 $(INSTALLED): setup.py $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
