@@ -64,7 +64,7 @@ def test_results_of_another_checkpoint(trained: Path, tmp_path: Path) -> None:
 
 
 def test_missing_results(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match='does not exist: see tools/test.py'):
+    with pytest.raises(SystemExit, match=r'does not exist: see tools/test\.py'):
         publish(last_checkpoint(trained), tmp_path / 'none.json', tmp_path / 'out')
 
 
