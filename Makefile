@@ -45,7 +45,7 @@ demo: $(INSTALLED) ## draw pedestrians, train on one domain, search another
 	@echo '==> results in $(DEMO_DIR)/results.json, pictures in' \
 		'$(DEMO_DIR)/contact_sheet.png and rank_lists.png'
 
-pretrain: $(INSTALLED) ## make the weights that the package ships, 20 minutes
+pretrain: $(INSTALLED) ## make the weights that the package ships, 12 minutes
 	@$(PY) tools/make_synthpedes.py street mall campus web --out $(DATA)
 	@$(PY) tools/train.py $(PRETRAIN_CONFIG) --work-dir $(PRETRAIN_DIR)
 	@$(PY) tools/test.py $(PRETRAIN_CONFIG) "$$(cat $(PRETRAIN_DIR)/last_checkpoint)" \
