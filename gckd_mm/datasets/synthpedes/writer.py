@@ -383,7 +383,7 @@ def _portable(error: Exception) -> Exception:
     """Return the error, or one that says the same, if pickle cannot carry it."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # whatever the error's own class raises, on either way
         return RuntimeError(f'{type(error).__name__}: {error}')
     return error
 
