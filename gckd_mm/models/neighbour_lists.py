@@ -1,0 +1,191 @@
+"""Nearest-neighbour lists between two memories, kept up to date as they change."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gckd_mm.errors import InputError
+from gckd_mm.models.functional.neighbours import Neighbours, nearest_neighbours
+
+# Similarities that exist at a time: 64 MiB, enough for matrix products at full speed.
+_CHUNK_SIZE = 2**24
+
+
+class NeighbourLists(nn.Module):
+    """The exact k nearest columns of every row, updated at a cost linear in the memory.
+
+    Rows and columns are the embeddings of two memories, or of one. Each row keeps a
+    list of up to L = k + surplus columns, and a bound that no column outside of its
+    list exceeds. The list's best k are therefore the best k of all, as long as it holds
+    k; a list that has lost more than its surplus is found anew by brute force.
+
+    An update with B written slots compares B rows with all columns and B columns with
+    all rows, and merges only the lists that one of them enters. No rows × columns
+    matrix exists: 8 · L + 4 bytes a row are kept, 64 MiB of similarities at a time are
+    computed.
+
+    Everything is a persistent buffer, so that a resumed run goes on exactly.
+
+    Args:
+        size: Rows at most: the size of the rows' memory.
+        k: Neighbours a row.
+        surplus: Further columns that a list keeps. More of them take memory and save
+            brute force. Defaults to k.
+        exclude_self: Rows and columns are the same memory, and no row is its own
+            neighbour. Defaults to False.
+
+    Attributes:
+        num_repaired: How many lists were found anew although their row was not written.
+
+    Raises:
+        InputError: If size or k is below 1, or the surplus below 0.
+
+    Source: ours.
+    """
+
+    index: Tensor
+    similarity: Tensor
+    bound: Tensor
+    num_rows: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        k: int,
+        surplus: int | None = None,
+        exclude_self: bool = False,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise InputError(f'lists need at least 1 row, got size={size}')
+        if k < 1:
+            raise InputError(f'a row needs at least 1 neighbour, got k={k}')
+        if surplus is None:
+            surplus = k
+        if surplus < 0:
+            raise InputError(f'the surplus must not be negative, got {surplus}')
+        self.size = size
+        self.k = k
+        self.length = k + surplus
+        self.exclude_self = exclude_self
+        self.num_repaired = 0
+        empty = (size, self.length)
+        self.register_buffer('index', torch.full(empty, -1, dtype=torch.int32))
+        self.register_buffer('similarity', torch.full(empty, -torch.inf))
+        # Nothing is known of a row before its first search.
+        self.register_buffer('bound', torch.full((size,), torch.inf))
+        self.register_buffer('num_rows', torch.tensor(0))
+
+    @torch.no_grad()
+    def update(
+        self, rows: Tensor, columns: Tensor, new_rows: Tensor, new_columns: Tensor
+    ) -> None:
+        """Take in what was written to the memories since the last update.
+
+        Args:
+            rows: L2-normalised, shape (N, D): all that the rows' memory now holds.
+            columns: L2-normalised, shape (M, D): all that the columns' memory now
+                holds.
+            new_rows: Slots of the rows written, int64, any number in any order;
+                repetitions count once and -1 not at all.
+            new_columns: The same of the columns; equal to ``new_rows`` if
+                ``exclude_self``.
+
+        Raises:
+            ValueError: If there are more rows than lists.
+        """
+        if len(rows) > self.size:
+            raise ValueError(f'got {len(rows)} rows for {self.size} lists')
+        self.num_rows.fill_(len(rows))
+        new_rows, new_columns = _written(new_rows), _written(new_columns)
+        # Their lists are found anew in any case, so that nothing need enter them.
+        self.bound[new_rows] = torch.inf
+        if len(new_columns):
+            self._drop(len(columns), new_columns)
+            with torch.autocast(rows.device.type, enabled=False):
+                self._insert(rows.float(), columns[new_columns].float(), new_columns)
+        possible = len(columns) - self.exclude_self
+        held = (self.index[: len(rows)] >= 0).sum(dim=1)
+        wanted = held < min(self.k, possible)
+        wanted[new_rows] = True
+        wanted_rows = wanted.nonzero().squeeze(1)
+        self.num_repaired += len(wanted_rows) - len(new_rows)
+        self._search(rows, columns, wanted_rows)
+
+    @torch.no_grad()
+    def neighbours(self, rows: Tensor | None = None) -> Neighbours:
+        """Return the k nearest columns, as of the last update.
+
+        Args:
+            rows: Slots of R rows, shape (R,), int64; -1 has no neighbours. Defaults to
+                all rows held, in the order of their slots.
+
+        Returns:
+            Shapes (R, k).
+        """
+        if rows is None:
+            rows = torch.arange(int(self.num_rows), device=self.index.device)
+        similarity = self.similarity[rows].masked_fill(rows[:, None] < 0, -torch.inf)
+        best, place = similarity.topk(self.k)
+        index = self.index[rows].gather(1, place).long()
+        return Neighbours(index.masked_fill(best == -torch.inf, -1), best)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.index.fill_(-1)
+        self.similarity.fill_(-torch.inf)
+        self.bound.fill_(torch.inf)
+        self.num_rows.zero_()
+        self.num_repaired = 0
+
+    def _drop(self, num_columns: int, new_columns: Tensor) -> None:
+        # One column more, never written, for the empty entries' -1 to point to.
+        written = torch.zeros(
+            num_columns + 1, dtype=torch.bool, device=new_columns.device
+        )
+        written[new_columns] = True
+        stale = written[self.index.long()]
+        self.index.masked_fill_(stale, -1)
+        self.similarity.masked_fill_(stale, -torch.inf)
+
+    def _insert(self, rows: Tensor, feats: Tensor, new_columns: Tensor) -> None:
+        chunk_size = max(1, _CHUNK_SIZE // (len(feats) + self.length))
+        for start in range(0, len(rows), chunk_size):
+            similarity = rows[start : start + chunk_size] @ feats.t()
+            bound = self.bound[start : start + len(similarity)]
+            entered = (similarity.amax(dim=1) > bound).nonzero().squeeze(1)
+            self._merge(start + entered, similarity[entered], new_columns)
+
+    def _merge(self, rows: Tensor, similarity: Tensor, new_columns: Tensor) -> None:
+        bound = self.bound[rows]
+        similarity = similarity.masked_fill(similarity <= bound[:, None], -torch.inf)
+        candidates = torch.cat([self.similarity[rows], similarity], dim=1)
+        index = torch.cat(
+            [self.index[rows], new_columns.int().expand(len(rows), -1)], dim=1
+        )
+        best, place = candidates.topk(self.length + 1)
+        kept = best[:, :-1]
+        self.similarity[rows] = kept
+        self.index[rows] = index.gather(1, place[:, :-1]).masked_fill(
+            kept == -torch.inf, -1
+        )
+        # The best of what was left out; -inf if all found room.
+        self.bound[rows] = bound.maximum(best[:, -1])
+
+    def _search(self, rows: Tensor, columns: Tensor, wanted: Tensor) -> None:
+        found = nearest_neighbours(
+            rows[wanted],
+            columns,
+            self.length,
+            exclude=wanted if self.exclude_self else None,
+            chunk_size=max(1, _CHUNK_SIZE // max(1, len(columns))),
+        )
+        self.index[wanted] = found.index.int()
+        self.similarity[wanted] = found.similarity
+        all_held = len(columns) - self.exclude_self <= self.length
+        self.bound[wanted] = -torch.inf if all_held else found.similarity[:, -1]
+
+
+def _written(slots: Tensor) -> Tensor:
+    return slots[slots >= 0].unique()
