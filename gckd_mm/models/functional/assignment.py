@@ -1,0 +1,221 @@
+"""Corrections of teacher similarities for hubness, on sparse candidate pairs.
+
+N captions are rows, M images are columns. Each correction gives a potential for every
+row and every column: labels are then softmax_j((s_kj + g_j) / τ) for captions and
+softmax_k((s_kj + f_k) / τ) for images. A constant added to all of f or to all of g
+changes no label. No potential carries a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gckd_mm.models.functional.neighbours import Neighbours
+
+
+class CandidateEdges(NamedTuple):
+    """The pairs of caption and image that may match, E of them, each once.
+
+    Attributes:
+        rows: Captions, shape (E,), int64, in 0 … N − 1.
+        columns: Images, shape (E,), int64, in 0 … M − 1.
+        similarity: Cosine similarities, shape (E,), float32.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    similarity: Tensor
+
+
+def candidate_edges(
+    caption_neighbours: Neighbours, image_neighbours: Neighbours
+) -> CandidateEdges:
+    """Return the pairs in which one is a neighbour of the other.
+
+    Args:
+        caption_neighbours: The nearest images of each caption, shapes (N, K1).
+        image_neighbours: The nearest captions of each image, shapes (M, K2).
+
+    Returns:
+        The union, sorted by caption and then by image. The similarity of a pair that
+        both sides know is the captions' side's.
+
+    Source: ours.
+    """
+    num_rows, num_columns = len(caption_neighbours.index), len(image_neighbours.index)
+    device = caption_neighbours.index.device
+    rows = torch.arange(num_rows, device=device)[:, None]
+    columns = torch.arange(num_columns, device=device)[:, None]
+    keys = torch.cat(
+        [
+            (rows * num_columns + caption_neighbours.index).flatten(),
+            (image_neighbours.index * num_columns + columns).flatten(),
+        ]
+    )
+    index = torch.cat(
+        [caption_neighbours.index.flatten(), image_neighbours.index.flatten()]
+    )
+    similarity = torch.cat(
+        [caption_neighbours.similarity.flatten(), image_neighbours.similarity.flatten()]
+    )
+    there = index >= 0
+    # stable: of a pair's two similarities the captions' side's comes first
+    keys, order = keys[there].sort(stable=True)
+    similarity = similarity[there][order]
+    first = torch.ones_like(keys, dtype=torch.bool)
+    first[1:] = keys[1:] != keys[:-1]
+    keys = keys[first]
+    return CandidateEdges(keys // num_columns, keys % num_columns, similarity[first])
+
+
+@torch.no_grad()
+def sinkhorn_potentials(
+    edges: CandidateEdges,
+    num_rows: int,
+    num_columns: int,
+    epsilon: float = 0.06,
+    iterations: int = 4,
+    relaxation: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Share the images out among the captions, by entropic optimal transport.
+
+    The plan P_kj = exp((s_kj + f_k + g_j) / ε) on the edges, and 0 off them, gets the
+    row sums 1/N' and the column sums 1/M', where N' and M' count the rows and columns
+    that have an edge. An iteration scales rows, then columns: after the last one the
+    column sums are met, the row sums the better the more iterations. They are met
+    together only if the edges allow it; a full graph always does. Balance assumes that
+    **captions and images come from the same people, in equal shares**.
+
+    ``relaxation`` softens that assumption, for targets where some captions have no
+    image: each update is raised to ρ / (ρ + ε), which is unbalanced transport with a
+    Kullback-Leibler penalty ρ on either marginal. ρ → 0 leaves the similarities alone,
+    ρ → ∞ is balanced, ρ = ε goes half of the way at each update.
+
+    Cost: linear in the number of edges. Computed in float32, under autocast too.
+
+    Args:
+        edges: See :class:`CandidateEdges`.
+        num_rows: N.
+        num_columns: M.
+        epsilon: ε, in units of cosine similarity: the smaller, the closer the plan is
+            to one image a caption. Defaults to 0.06.
+        iterations: At least 1. Defaults to 4.
+        relaxation: ρ, positive, in units of cosine similarity; None is balanced.
+            Defaults to None.
+
+    Returns:
+        f, shape (N,), and g, shape (M,), in units of cosine similarity. Rows and
+        columns without an edge have 0.
+
+    Source: Cuturi, *Sinkhorn distances*, NIPS 2013, algorithm 1; the exponent from
+    Chizat et al., *Scaling algorithms for unbalanced optimal transport problems*,
+    Mathematics of Computation 2018. Its use here, on candidate edges, is ours.
+    """
+    kernel, shift = _kernel(edges.similarity, epsilon)
+    has_row = torch.bincount(edges.rows, minlength=num_rows) > 0
+    has_column = torch.bincount(edges.columns, minlength=num_columns) > 0
+    row_share, column_share = 1 / has_row.sum(), 1 / has_column.sum()
+    power = 1.0 if relaxation is None else relaxation / (relaxation + epsilon)
+    column_scaling = kernel.new_ones(num_columns)
+    for _ in range(iterations):
+        row_sums = _sums(kernel * column_scaling[edges.columns], edges.rows, num_rows)
+        row_scaling = _guarded((row_share / row_sums) ** power)
+        column_sums = _sums(
+            kernel * row_scaling[edges.rows], edges.columns, num_columns
+        )
+        column_scaling = _guarded((column_share / column_sums) ** power)
+    # The kernel is exp(s / ε) divided by exp(shift / ε); a fixed point of the scalings
+    # answers a factor c of its kernel with c ** (-power / (1 + power)) on either side.
+    shift = shift * power / (1 + power)
+    f = epsilon * row_scaling.log() - shift
+    g = epsilon * column_scaling.log() - shift
+    return f.where(has_row, 0), g.where(has_column, 0)
+
+
+@torch.no_grad()
+def dual_softmax_potentials(
+    edges: CandidateEdges, num_rows: int, num_columns: int, epsilon: float = 0.06
+) -> tuple[Tensor, Tensor]:
+    """Discount each image by how much all captions ask for it, and the reverse.
+
+    g_j = −ε log Σ_k exp(s_kj / ε), and f_k likewise over the columns, with the sums
+    over the edges alone. Then exp((s + g) / ε) is the softmax over the captions.
+
+    Args:
+        edges: See :class:`CandidateEdges`.
+        num_rows: N.
+        num_columns: M.
+        epsilon: ε, in units of cosine similarity. Defaults to 0.06.
+
+    Returns:
+        f, shape (N,), and g, shape (M,), float32, in units of cosine similarity. Rows
+        and columns without an edge have 0.
+
+    Source: Cheng et al., *Improving Video-Text Retrieval by Multi-Stream Corpus
+    Alignment and Dual Softmax Loss* (CAMoE), 2021. They multiply the similarities by
+    that softmax p; s + g = ε log p takes their place here, which is the inverted
+    softmax of Smith et al., ICLR 2017. On candidate edges: ours.
+    """
+    kernel, shift = _kernel(edges.similarity, epsilon)
+
+    def potentials(index: Tensor, size: int) -> Tensor:
+        sums = _guarded(_sums(kernel, index, size))
+        has_edge = torch.bincount(index, minlength=size) > 0
+        return (-epsilon * sums.log() - shift).where(has_edge, 0)
+
+    return potentials(edges.rows, num_rows), potentials(edges.columns, num_columns)
+
+
+@torch.no_grad()
+def csls_potentials(
+    edges: CandidateEdges, num_rows: int, num_columns: int, k: int = 10
+) -> tuple[Tensor, Tensor]:
+    """Discount each image by half its mean similarity to its k best captions.
+
+    The same for captions: s + f + g is then half of the paper's measure.
+
+    Args:
+        edges: See :class:`CandidateEdges`.
+        num_rows: N.
+        num_columns: M.
+        k: A row or column with fewer edges uses those that it has. Defaults to 10.
+
+    Returns:
+        f, shape (N,), and g, shape (M,), float32, in units of cosine similarity. Rows
+        and columns without an edge have 0.
+
+    Source: Conneau et al., *Word Translation Without Parallel Data*, ICLR 2018,
+    section 2.3 (cross-domain similarity local scaling). On candidate edges: ours.
+    """
+    similarity, best_first = edges.similarity.float().sort(descending=True)
+
+    def potentials(index: Tensor, size: int) -> Tensor:
+        grouped, order = index[best_first].sort(stable=True)
+        counts = torch.bincount(index, minlength=size)
+        starts = counts.cumsum(0) - counts
+        places = torch.arange(len(index), device=index.device) - starts[grouped]
+        best = places < k
+        sums = _sums(similarity[order][best], grouped[best], size)
+        return -sums / counts.clamp(1, k) / 2
+
+    return potentials(edges.rows, num_rows), potentials(edges.columns, num_columns)
+
+
+def _kernel(similarity: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    similarity = similarity.float()
+    # The best pair, rather than 1, has the value 1: teachers whose similarities are all
+    # low would lose their digits, or everything, to underflow at a small ε.
+    shift = similarity.max() if len(similarity) else similarity.new_zeros(())
+    return ((similarity - shift) / epsilon).exp(), shift
+
+
+def _sums(values: Tensor, index: Tensor, size: int) -> Tensor:
+    return values.new_zeros(size).index_add_(0, index, values)
+
+
+def _guarded(values: Tensor) -> Tensor:
+    tiny = torch.finfo(values.dtype).tiny
+    return values.clamp(tiny, 1 / tiny)
