@@ -116,6 +116,7 @@ INSTALL_REQUIRES = [
     # the first whose torch.serialization.safe_globals takes (object, name) pairs, by
     # which checkpoints load without executing what they hold
     'torch>=2.6',
+    'torch-geometric>=2.6',
 ]
 
 EXTRAS_REQUIRE = {

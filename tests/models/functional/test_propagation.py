@@ -1,0 +1,178 @@
+"""Propagation without parameters, against loops over neighbours in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gckd_mm.models.functional.neighbours import Neighbours
+from gckd_mm.models.functional.propagation import (
+    has_neighbours,
+    neighbour_average,
+    neighbour_weights,
+    propagate,
+)
+
+NOBODY = float('-inf')
+#: rows with all, some, one and no neighbours, and one whose gap comes first
+INDEX = [[3, 0, 6], [5, 2, -1], [1, -1, -1], [-1, -1, -1], [-1, 4, 4]]
+SIMILARITY = [
+    [0.9, 0.7, -0.4],
+    [0.8, 0.8, NOBODY],
+    [0.1, NOBODY, NOBODY],
+    [NOBODY, NOBODY, NOBODY],
+    [NOBODY, 0.3, 0.2],
+]
+
+
+def graph() -> Neighbours:
+    return Neighbours(torch.tensor(INDEX), torch.tensor(SIMILARITY))
+
+
+def embeddings(rows: int, dim: int = 4) -> Tensor:
+    generator = torch.Generator().manual_seed(rows)
+    feats = torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+    return F.normalize(feats, dim=1)
+
+
+def naive_average(senders: Tensor, temperature: float) -> list[list[float]]:
+    rows = []
+    for index, similarity in zip(INDEX, SIMILARITY, strict=True):
+        row = [0.0] * senders.shape[1]
+        pairs = [(i, s) for i, s in zip(index, similarity, strict=True) if i >= 0]
+        total = sum(math.exp(s / temperature) for _, s in pairs)
+        for i, s in pairs:
+            for d, value in enumerate(senders[i].tolist()):
+                row[d] += math.exp(s / temperature) / total * value
+        rows.append(row)
+    return rows
+
+
+def naive_propagate(
+    feats: Tensor, senders: Tensor, temperature: float, share: float
+) -> list[list[float]]:
+    rows = []
+    averages = naive_average(senders, temperature)
+    for own, average, index in zip(feats.tolist(), averages, INDEX, strict=True):
+        if max(index) < 0:
+            rows.append(own)
+            continue
+        mixed = [(1 - share) * a + share * b for a, b in zip(own, average, strict=True)]
+        length = math.sqrt(sum(value**2 for value in mixed))
+        rows.append([value / length for value in mixed])
+    return rows
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.1, 0.02])
+@pytest.mark.parametrize(
+    'dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+)
+def test_the_average_against_a_loop(dtype: torch.dtype, temperature: float) -> None:
+    senders = embeddings(7).to(dtype)
+
+    average = neighbour_average(senders, graph(), temperature)
+
+    assert average.dtype == torch.promote_types(dtype, torch.float32)
+    expected = torch.tensor(naive_average(senders, temperature), dtype=torch.float64)
+    torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('share', [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+def test_propagation_against_a_loop(dtype: torch.dtype, share: float) -> None:
+    feats, senders = embeddings(5).to(dtype), embeddings(7).to(dtype)
+
+    moved = propagate(feats, senders, graph(), 0.1, share)
+
+    assert moved.dtype == torch.promote_types(dtype, torch.float32)
+    expected = torch.tensor(
+        naive_propagate(feats, senders, 0.1, share), dtype=torch.float64
+    )
+    torch.testing.assert_close(moved.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_without_neighbours_stays_to_the_bit() -> None:
+    # Not of unit length, so that normalising it would show.
+    feats = 3 * embeddings(5).float()
+
+    moved = propagate(feats, embeddings(7).float(), graph(), 0.1, 0.5)
+
+    assert has_neighbours(graph()).tolist() == [True, True, True, False, True]
+    assert torch.equal(moved[3], feats[3])
+    torch.testing.assert_close(moved[[0, 1, 2, 4]].norm(dim=1), torch.ones(4))
+
+
+def test_weights_are_a_distribution_over_those_that_are_there() -> None:
+    weights = neighbour_weights(graph(), 0.1)
+
+    assert torch.equal(weights == 0, torch.tensor(INDEX) < 0)
+    torch.testing.assert_close(weights.sum(dim=1), has_neighbours(graph()).float())
+
+
+@pytest.mark.parametrize('slots', [0, 2])
+@pytest.mark.parametrize('rows', [0, 3])
+def test_nobody_to_hear_and_nobody_to_hear_it(rows: int, slots: int) -> None:
+    feats, senders = torch.randn(rows, 4), torch.empty(0, 4)
+    shape = (rows, slots)
+    nobody = Neighbours(torch.full(shape, -1), torch.full(shape, NOBODY))
+
+    assert torch.equal(neighbour_average(senders, nobody, 0.1), torch.zeros(rows, 4))
+    assert torch.equal(propagate(feats, senders, nobody, 0.1, 0.5), feats)
+    assert torch.equal(propagate(feats, feats, nobody, 0.1, 0.5), feats)
+
+
+def test_autocast_changes_nothing() -> None:
+    feats, senders = embeddings(5).float(), embeddings(7).float()
+    outside = propagate(feats, senders, graph(), 0.1, 0.5)
+
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert (feats @ feats.t()).dtype == torch.bfloat16
+        inside = propagate(feats, senders, graph(), 0.1, 0.5)
+
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, outside)
+
+
+def test_gradients_against_finite_differences() -> None:
+    leaves = embeddings(5).requires_grad_(), embeddings(7).requires_grad_()
+
+    assert torch.autograd.gradcheck(
+        lambda feats, senders: propagate(feats, senders, graph(), 0.1, 0.5), leaves
+    )
+
+
+def test_gradients_stay_finite_where_there_is_no_neighbour() -> None:
+    similarity = torch.tensor(SIMILARITY, requires_grad=True)
+    feats = embeddings(5).float().requires_grad_()
+
+    neighbours = Neighbours(torch.tensor(INDEX), similarity)
+    propagate(feats, embeddings(7).float(), neighbours, 1e-3, 0.5).sum().backward()
+
+    assert similarity.grad.isfinite().all()
+    assert feats.grad.isfinite().all()
+
+
+def test_memory_is_linear_in_the_nodes() -> None:
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                sizes.append(result.numel())
+            return result
+
+    count, slots, dim = 20_000, 6, 4
+    feats = F.normalize(torch.randn(count, dim), dim=1).requires_grad_()
+    neighbours = Neighbours(
+        torch.randint(count, (count, slots)), torch.rand(count, slots)
+    )
+    with Sizes():
+        propagate(feats, feats, neighbours, 0.1, 0.5).sum().backward()
+
+    assert max(sizes) == count * slots * dim
