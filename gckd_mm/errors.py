@@ -16,3 +16,7 @@ class MissingDataError(InputError):
 
 class CheckpointError(InputError):
     """A checkpoint is missing, damaged, unsafe or of another architecture."""
+
+
+class DivergedError(InputError):
+    """A loss is NaN or infinite: the settings of the training have to change."""

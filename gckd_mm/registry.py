@@ -6,7 +6,7 @@ A component is found as ``type='DualEncoder'`` in our own configs (``default_sco
 registries and not mmpretrain's, because a grandchild is not found from the root.
 
 The registries that hold nothing of ours are there because mmengine warns, whenever it
-builds an optimiser or a scheduler, about a scope without them.
+builds an optimiser, about a scope without them.
 """
 
 from mmengine import registry as root
@@ -27,6 +27,7 @@ FUNCTIONS = _child(root.FUNCTIONS, 'gckd_mm.datasets.collate')
 HOOKS = _child(root.HOOKS, 'gckd_mm.engine.hooks')
 LOOPS = _child(root.LOOPS, 'gckd_mm.engine.loops')
 METRICS = _child(root.METRICS, 'gckd_mm.evaluation.metrics')
+PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, 'gckd_mm.engine.schedulers')
 
 EVALUATOR = _child(root.EVALUATOR)
 LOG_PROCESSORS = _child(root.LOG_PROCESSORS)
@@ -34,7 +35,6 @@ MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS)
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS)
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS)
 OPTIMIZERS = _child(root.OPTIMIZERS)
-PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS)
 RUNNERS = _child(root.RUNNERS)
 VISBACKENDS = _child(root.VISBACKENDS)
 VISUALIZERS = _child(root.VISUALIZERS)

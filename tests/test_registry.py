@@ -12,7 +12,7 @@ from mmengine import registry as root
 
 from gckd_mm import datasets, models, registry
 from gckd_mm.datasets import samplers, transforms
-from gckd_mm.engine import hooks, loops
+from gckd_mm.engine import hooks, loops, schedulers
 from gckd_mm.evaluation import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +25,7 @@ COMPONENTS = {
     'MODELS': models.__all__,
     'HOOKS': hooks.__all__,
     'LOOPS': loops.__all__,
+    'PARAM_SCHEDULERS': schedulers.__all__,
     'METRICS': sorted({*metrics.__all__} - {'Embeddings'}),
 }
 CONFIG = """

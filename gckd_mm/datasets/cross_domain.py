@@ -27,7 +27,8 @@ class CrossDomainDataset(Dataset):
 
     Items are asked for by a :class:`Draw` of :class:`CrossDomainSampler`, and are
     ``dict(inputs=…, data_samples=…, target=dict(inputs=…, image_index=…,
-    caption_index=…))``: the first two as the source's pipeline packs them.
+    caption_index=…))``: the first two as the source's pipeline packs them. A draw of
+    the source stage, whose image index is None, gives an item without ``target``.
 
     Args:
         source: Config of the labelled dataset, with ``view='pairs'``.
@@ -71,8 +72,8 @@ class CrossDomainDataset(Dataset):
         # Keyed by the path inside the image folder: the same order on every machine,
         # and an image that is listed twice is not drawn twice as often.
         paths = {record.image: unlabelled.image_path(record) for record in records}
-        self._target_images = [paths[image] for image in _canonical_order(paths)]
-        self._target_captions = _canonical_order(
+        self._target_images = [paths[image] for image in canonical_order(paths)]
+        self._target_captions = canonical_order(
             caption for record in records for caption in record.captions
         )
         if not target_captions:
@@ -115,6 +116,8 @@ class CrossDomainDataset(Dataset):
         source_index, image_index, caption_index = draw.index
         with seeded_augmentation(draw.seed):
             item = self.source.prepare_data(source_index)
+            if image_index is None:
+                return item
             results = {
                 'img_path': self._target_images[image_index],
                 'sample_idx': image_index,
@@ -136,5 +139,6 @@ def _build(dataset: dict | PersonTextDataset, **kwargs: Any) -> PersonTextDatase
     return DATASETS.build({**dataset, **kwargs})
 
 
-def _canonical_order(texts: Iterable[str]) -> list[str]:
+def canonical_order(texts: Iterable[str]) -> list[str]:
+    """Sort by SHA-256: an order that says nothing of what the texts are about."""
     return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())

@@ -88,6 +88,7 @@ def distribute_over_cpus(cfg: Config) -> None:
         'type': 'MMDistributedDataParallel',
         'device_ids': None,
         'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
     }
 
 

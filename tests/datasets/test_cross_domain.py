@@ -291,6 +291,38 @@ def test_target_images_alone(miniature: Path) -> None:
         }
 
 
+def test_an_item_of_the_source_stage_is_the_sources_alone(miniature: Path) -> None:
+    dataset = build(miniature)
+
+    for index in range(20):
+        item = dataset[Draw((index, None, None), seed=index)]
+        assert list(leaves(item)) == list(leaves(dataset.source[Draw(index, index)]))
+        beside = dataset[Draw((index, 0, 0), seed=index)]
+        del beside['target']
+        assert list(leaves(item)) == list(leaves(beside))
+
+
+def test_the_target_costs_nothing_in_the_source_stage(miniature: Path) -> None:
+    seen = []
+
+    def spy(results: dict) -> dict:
+        seen.append(results['img_path'])
+        return {'inputs': {}, 'data_samples': None}
+
+    dataset = build(miniature, pipeline=[spy])
+    sampler = CrossDomainSampler(dataset, 0, None, source_iters=2, batch_size=3)
+    batches = [[dataset[draw] for draw in itertools.islice(sampler, 6)]]
+    assert len(seen) == 6  # one image a draw, the source's
+    assert not any('rstpreid' in path for path in seen)
+
+    sampler.skip(6)
+    batches.append([dataset[draw] for draw in itertools.islice(sampler, 3)])
+    assert len(seen) == 6 + 2 * 3
+    for batch, keys in zip(batches, (set(), {'target'}), strict=True):
+        collated = collate_person_text(batch)
+        assert set(collated) == {'inputs', 'data_samples'} | keys
+
+
 def test_target_images_are_the_same_with_and_without_captions(miniature: Path) -> None:
     def images(dataset: CrossDomainDataset) -> list:
         return [

@@ -1,12 +1,16 @@
-"""Hooks: exact resumption, whole checkpoints, vocabulary, probe."""
+"""Hooks: adaptation, exact resumption, whole checkpoints, vocabulary, probes."""
 
+from gckd_mm.engine.hooks.adaptation_hook import AdaptationHook
 from gckd_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
+from gckd_mm.engine.hooks.finite_loss_hook import FiniteLossHook
 from gckd_mm.engine.hooks.fit_tokenizer_hook import FitTokenizerHook
 from gckd_mm.engine.hooks.iteration_seed_hook import IterationSeedHook
 from gckd_mm.engine.hooks.target_probe_hook import TargetProbeHook
 
 __all__ = [
+    'AdaptationHook',
     'AtomicCheckpointHook',
+    'FiniteLossHook',
     'FitTokenizerHook',
     'IterationSeedHook',
     'TargetProbeHook',

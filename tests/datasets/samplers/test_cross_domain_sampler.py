@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from gckd_mm.datasets.draw import Draw
 from gckd_mm.datasets.samplers import CrossDomainSampler, PairedSampler, draw_sampler
 from gckd_mm.errors import InputError
 
@@ -127,3 +128,67 @@ def test_the_ranks_interleave_to_one_stream(
 def test_a_dataset_without_target_is_refused() -> None:
     with pytest.raises(InputError, match='for one domain use PairedSampler'):
         CrossDomainSampler([1, 2, 3], seed=0)
+
+
+@pytest.mark.parametrize('instances', [None, 3])
+@pytest.mark.parametrize('world_size', [1, 2])
+def test_the_source_stage_draws_what_a_source_only_run_draws(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, instances: int | None
+) -> None:
+    dataset = CrossDomain(12, 10, 15)
+    for rank in range(world_size):
+        info = (rank, world_size)
+        monkeypatch.setattr(draw_sampler, 'get_dist_info', lambda info=info: info)
+        sampler = CrossDomainSampler(dataset, 0, instances, 5, batch_size=4)
+        paired = PairedSampler(dataset.source, 0, instances)
+
+        drawn = list(itertools.islice(sampler, 20))
+        assert drawn == [  # the augmentation's seeds included
+            Draw((draw.index, None, None), draw.seed)
+            for draw in itertools.islice(paired, 20)
+        ]
+
+
+@pytest.mark.parametrize('world_size', [1, 2])
+@pytest.mark.parametrize('captions', [0, 15])
+def test_the_target_begins_with_its_first_entry_when_the_adaptation_does(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, captions: int
+) -> None:
+    dataset = CrossDomain(12, 10, captions)
+    for rank in range(world_size):
+        info = (rank, world_size)
+        monkeypatch.setattr(draw_sampler, 'get_dist_info', lambda info=info: info)
+        staged = triples(CrossDomainSampler(dataset, 0, None, 5, batch_size=4), 60)
+        plain = triples(CrossDomainSampler(dataset, 0), 60)
+
+        assert [triple[0] for triple in staged] == [triple[0] for triple in plain]
+        assert [triple[1:] for triple in staged[20:]] == [
+            triple[1:] for triple in plain[:40]
+        ]
+
+
+@pytest.mark.parametrize('skipped', [0, 7, 20, 33])
+def test_skipping_knows_of_the_source_stage(skipped: int) -> None:
+    dataset = CrossDomain(12, 10, 15)
+    whole = itertools.islice(
+        CrossDomainSampler(dataset, 0, None, 5, batch_size=4), skipped, 60
+    )
+    sampler = CrossDomainSampler(dataset, 0, None, 5, batch_size=4)
+    sampler.skip(skipped)
+
+    assert list(itertools.islice(sampler, 60 - skipped)) == list(whole)
+
+
+@pytest.mark.parametrize(
+    ('source_iters', 'batch_size', 'message'),
+    [
+        (-1, 4, 'source_iters must not be negative, got -1'),
+        (5, None, 'needs the batch_size of the loader'),
+        (5, 0, 'needs the batch_size of the loader'),
+    ],
+)
+def test_a_source_stage_that_cannot_be_counted_is_refused(
+    source_iters: int, batch_size: int | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        CrossDomainSampler(CrossDomain(6, 10, 15), 0, None, source_iters, batch_size)

@@ -1,0 +1,218 @@
+"""A source stage and then the adaptation, in one run or branching off another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook, IterTimerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
+from gckd_mm.checkpoint import load_weights, read_checkpoint
+from gckd_mm.errors import InputError
+from gckd_mm.registry import HOOKS
+
+#: file in the work dir: what the source stage ended with
+SOURCE_CHECKPOINT = 'source.pth'
+_CONTRACT = (
+    'source_iters',
+    'set_iteration',
+    'start_adaptation',
+    'update_teacher',
+    'schedules',
+)
+#: what a source stage trains, and all that the adaptation takes over from it
+_SOURCE_MODULES = (
+    'data_preprocessor',
+    'heads',
+    'image_backbone',
+    'image_neck',
+    'text_backbone',
+    'text_neck',
+)
+
+
+@HOOKS.register_module()
+class AdaptationHook(Hook):
+    """Tell the model when the adaptation starts and when its teacher moves.
+
+    The first ``model.source_iters`` iterations are the source stage. The adaptation
+    then starts with a fresh teacher, empty memories and an optimiser without state: it
+    is a function of the source stage's weights alone. Many adaptations can therefore
+    branch off one source stage and end as if each had trained its own. (A dynamic loss
+    scale of mixed precision is the one thing that is carried over.)
+
+    What the source stage ends with is kept in the work dir as ``source.pth``, without
+    the optimiser: the source-only model of this run, to be tested, and to branch off.
+
+    Args:
+        source_checkpoint: The weights of a finished source stage, of a run of any
+            method. The run then begins with the adaptation, with the data and the
+            learning rate of that iteration. What the checkpoint holds beside the
+            encoders, the necks, the heads and the vocabulary is left there. Without
+            effect on a run that is resumed. Defaults to None: the source stage is part
+            of this run.
+    """
+
+    # After the seeding of the iteration, and before anything is logged or saved.
+    priority = 'HIGH'
+
+    def __init__(self, source_checkpoint: str | None = None) -> None:
+        self._source_checkpoint = source_checkpoint
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that the model, the data and the schedules agree on the two stages.
+
+        Raises:
+            InputError: If the model does not adapt; if the source stage ends between
+                two optimiser steps; if the sampler has another source stage or batch
+                size; if a ramp does not end before the training does; or if there is
+                nothing to branch off for.
+        """
+        model = _unwrapped(runner)
+        missing = [name for name in _CONTRACT if not hasattr(model, name)]
+        if missing:
+            raise InputError(
+                f'AdaptationHook: {type(model).__name__} does not adapt (it has no '
+                f"{missing[0]}): set model.type='GCKD', or remove the hook"
+            )
+        counts = runner.optim_wrapper._accumulative_counts
+        if model.source_iters % counts:
+            raise InputError(
+                f'source_iters={model.source_iters} must be a multiple of '
+                f'optim_wrapper.accumulative_counts={counts}: the source stage would '
+                f'end between two optimiser steps'
+            )
+        _check_sampler(runner, model.source_iters)
+        adaptation_iters = runner.max_iters - model.source_iters
+        if adaptation_iters > 0:
+            _check_ramps(model, adaptation_iters)
+        elif self._source_checkpoint is not None:
+            raise InputError(
+                f'source_checkpoint={self._source_checkpoint!r} is to begin at '
+                f'iteration {model.source_iters}, but train_cfg.max_iters='
+                f'{runner.max_iters} leaves no iteration for the adaptation'
+            )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Branch off ``source_checkpoint``, unless the run is resumed.
+
+        mmengine calls this after every ``before_train``, in which other hooks must
+        still see a fresh run, and before it advances the data.
+
+        Raises:
+            CheckpointError: If the checkpoint does not fit the model.
+        """
+        if self._source_checkpoint is not None and runner.iter == 0:
+            _branch_off(runner, self._source_checkpoint)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Start the adaptation when the source stage is over."""
+        model = _unwrapped(runner)
+        model.set_iteration(runner.iter)
+        if runner.iter == model.source_iters:
+            model.start_adaptation()
+            runner.optim_wrapper.optimizer.state.clear()
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Keep the end of the source stage; let the teacher follow the student."""
+        model = _unwrapped(runner)
+        if runner.iter + 1 == model.source_iters:
+            runner.save_checkpoint(
+                runner.work_dir,
+                SOURCE_CHECKPOINT,
+                save_optimizer=False,
+                save_param_scheduler=False,
+                by_epoch=False,
+                backend_args={'backend': 'atomic'},
+            )
+        if runner.iter >= model.source_iters and runner.optim_wrapper.should_update():
+            model.update_teacher()
+
+
+def _unwrapped(runner: Runner) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _check_sampler(runner: Runner, source_iters: int) -> None:
+    loader = runner.train_dataloader
+    found = getattr(loader.sampler, 'source_iters', None)
+    if found != source_iters:
+        raise InputError(
+            f'the model has source_iters={source_iters}, the sampler has {found}: set '
+            f"train_dataloader.sampler=dict(type='CrossDomainSampler', "
+            f'source_iters={source_iters}, batch_size={loader.batch_size})'
+        )
+    if source_iters > 0 and loader.sampler.batch_size != loader.batch_size:
+        raise InputError(
+            f'train_dataloader.sampler.batch_size={loader.sampler.batch_size} must be '
+            f'train_dataloader.batch_size={loader.batch_size}: otherwise the target '
+            f'would not begin with the adaptation'
+        )
+
+
+def _check_ramps(model: Any, adaptation_iters: int) -> None:
+    for name, schedule in model.schedules().items():
+        if schedule.last_step > adaptation_iters:
+            raise InputError(
+                f'ramp {name} ends at adaptation step {schedule.last_step}, but the '
+                f'adaptation has {adaptation_iters} iterations: shorten the ramp, or '
+                f'raise train_cfg.max_iters'
+            )
+
+
+def _branch_off(runner: Runner, path: str) -> None:
+    """Go to where the source stage of ``path`` has ended."""
+    model, loop = _unwrapped(runner), runner.train_loop
+    checkpoint = read_checkpoint(path)
+    _load_source_stage(model, checkpoint, path)
+    loop._iter = model.source_iters
+    runner.optim_wrapper.initialize_count_status(
+        runner.model, model.source_iters, loop.max_iters
+    )
+    _advance_schedulers(runner, model.source_iters)
+    for hook in runner.hooks:
+        if isinstance(hook, IterTimerHook):
+            hook.start_iter = model.source_iters  # what it estimates the end from
+    trained = checkpoint.get('meta', {}).get('iter', 'an unknown number of')
+    runner.logger.info(
+        f'The adaptation of {path} ({trained} iterations) begins at iteration '
+        f'{model.source_iters}'
+    )
+
+
+def _load_source_stage(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
+    student = nn.ModuleDict(
+        {
+            name: module
+            for name, module in model.named_children()
+            if name in _SOURCE_MODULES
+        }
+    )
+    weights = {
+        key: value
+        for key, value in checkpoint.get('state_dict', checkpoint).items()
+        if key.removeprefix('module.').partition('.')[0] in _SOURCE_MODULES
+    }
+    load_weights(student, {'state_dict': weights}, where=path)
+
+
+def _advance_schedulers(runner: Runner, iters: int) -> None:
+    """Step as often as the iterations have, in their order: the values are chained."""
+    wrapper: Any = runner.optim_wrapper
+    # The count of the optimiser's steps, by which schedulers tell that they come first.
+    wrapper._global_step = iters // wrapper._accumulative_counts - 1
+    schedulers = [s for s in runner.param_schedulers or [] if not s.by_epoch]
+    for _ in range(iters):
+        for scheduler in schedulers:
+            scheduler.step()

@@ -1,0 +1,67 @@
+"""Stop a training that has diverged."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from gckd_mm.checkpoint import find_last_checkpoint, read_checkpoint
+from gckd_mm.errors import DivergedError
+from gckd_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop at the first loss that is NaN or infinite, before anything is saved.
+
+    Looks at every logged term whose name contains ``loss``, as mmengine does to sum
+    them up. Costs one synchronisation with the device an iteration.
+    """
+
+    priority = 'HIGH'
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Check the losses of this iteration.
+
+        Raises:
+            DivergedError: Names the terms, the iteration and the last good checkpoint.
+        """
+        losses = {name: v for name, v in (outputs or {}).items() if 'loss' in name}
+        if not losses:
+            return
+        values = torch.stack([value.detach() for value in losses.values()]).tolist()
+        bad = [
+            f'{name} is {value}'
+            for name, value in zip(losses, values, strict=True)
+            if not math.isfinite(value)
+        ]
+        if bad:
+            raise DivergedError(
+                f'iteration {runner.iter + 1}: {", ".join(bad)}: the training has '
+                f'diverged. Last good checkpoint: {_last_good_checkpoint(runner)}. '
+                f'Resuming it unchanged ends here again: lower '
+                f'optim_wrapper.optimizer.lr, or clip the gradients with '
+                f'optim_wrapper.clip_grad=dict(max_norm=1.0)'
+            )
+
+
+def _last_good_checkpoint(runner: Runner) -> str:
+    path = find_last_checkpoint(runner.work_dir)
+    if path is None:
+        return 'none yet'
+    # A step can spoil the weights one iteration before a loss shows it.
+    for value in read_checkpoint(path)['state_dict'].values():
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            return f'none; {path} has weights that are not finite'
+    return path

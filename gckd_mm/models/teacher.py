@@ -1,0 +1,82 @@
+"""The teacher: a moving average of the student's encoders and necks."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import ExponentialMovingAverage
+from torch import nn
+
+from gckd_mm.errors import InputError
+
+
+class MomentumTeacher(ExponentialMovingAverage):
+    """A copy of the student that follows it and never receives a gradient.
+
+    It always stays in eval mode, whatever mode its parent is put into: without dropout
+    its targets do not flicker from step to step, and normalisation uses the student's
+    running statistics (ours; the paper's choice is not known).
+
+    The copy is :attr:`module`; the buffer :attr:`steps` counts the updates since it
+    was last synchronised. Call :meth:`synchronise` once the student has the
+    weights to start from, and :meth:`update` after each optimiser step. The inherited
+    ``update_parameters`` is not for it: its first call copies the student, and its
+    momentum is 1 − m and can be neither 0 nor 1.
+
+    Args:
+        student: The encoders and necks; anything else of the model, such as memories,
+            stays outside. Modules may hold extra state.
+
+    Source: He et al., *Momentum Contrast for Unsupervised Visual Representation
+    Learning* (MoCo), CVPR 2020, eq. 2.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__(student)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> MomentumTeacher:
+        """Stay in eval mode: see the class."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def synchronise(self, student: nn.Module) -> None:
+        """Become an exact copy of the student: weights, buffers and extra state.
+
+        Args:
+            student: Of the same structure as the one it was built from.
+        """
+        self.module.load_state_dict(student.state_dict())
+        self._copy_buffers(student)
+        self.steps.zero_()
+
+    @torch.no_grad()
+    def update(self, student: nn.Module, momentum: float) -> None:
+        """Move towards the student: θ' ← m θ' + (1 − m) θ. Buffers are copied.
+
+        Args:
+            student: Of the same structure as the one it was built from.
+            momentum: m, the share that is kept: 0 copies the student's weights, 1
+                never moves.
+
+        Raises:
+            InputError: If the momentum is outside [0, 1].
+        """
+        if not 0 <= momentum <= 1:
+            raise InputError(
+                f'teacher_momentum must be in [0, 1], the share of the teacher that '
+                f'is kept at each step, got {momentum}'
+            )
+        sources = dict(student.named_parameters())
+        torch._foreach_lerp_(
+            list(self.avg_parameters.values()),
+            [sources[name] for name in self.avg_parameters],
+            1 - momentum,
+        )
+        self._copy_buffers(student)
+        self.steps += 1
+
+    def _copy_buffers(self, student: nn.Module) -> None:
+        # Not through the state dict, which leaves out those that are not persistent.
+        sources = dict(student.named_buffers())
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(sources[name])
