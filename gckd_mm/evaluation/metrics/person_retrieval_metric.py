@@ -10,8 +10,9 @@ import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
 
+from gckd_mm.errors import InputError
 from gckd_mm.evaluation.ranking import rank_metrics
-from gckd_mm.registry import METRICS
+from gckd_mm.registry import METRICS, MODELS
 
 
 class Embeddings(NamedTuple):
@@ -34,6 +35,13 @@ class PersonRetrievalMetric(BaseMetric):
         ks: The k of Rank-k. Defaults to (1, 5, 10).
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: Put before the names of the metrics. Defaults to None: nothing.
+        gallery_neck: Config of a :class:`GraphPropagationNeck` without parameters, by
+            which each image hears its nearest neighbours in the gallery before it is
+            ranked. Such a score looks at the whole gallery at once: report it under a
+            ``prefix`` of its own, beside the plain one. Defaults to None.
+
+    Raises:
+        InputError: If ``gallery_neck`` has weights, which nobody has trained.
     """
 
     default_prefix = ''  # None would make mmengine warn
@@ -43,9 +51,16 @@ class PersonRetrievalMetric(BaseMetric):
         ks: Sequence[int] = (1, 5, 10),
         collect_device: str = 'cpu',
         prefix: str | None = None,
+        gallery_neck: dict | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
         self.ks = tuple(ks)
+        self.gallery_neck = gallery_neck and MODELS.build(gallery_neck)
+        if self.gallery_neck and any(True for _ in self.gallery_neck.parameters()):
+            raise InputError(
+                "PersonRetrievalMetric: gallery_neck needs layer='parameter_free', got "
+                f'{gallery_neck}'
+            )
         self.results: list[dict[str, Any]] = []
         #: test set -> ``'images'`` and ``'captions'`` -> :class:`Embeddings`; filled on
         #: the main process
@@ -107,8 +122,11 @@ class PersonRetrievalMetric(BaseMetric):
             )
         test_set = (self.dataset_meta or {}).get('test_set', 'test')
         self.embeddings[test_set] = {'images': images, 'captions': captions}
+        gallery = images.feats
+        if self.gallery_neck:
+            gallery = self.gallery_neck(torch.from_numpy(gallery)).numpy()
         return rank_metrics(
-            captions.feats, images.feats, captions.pids, images.pids, ks=self.ks
+            captions.feats, gallery, captions.pids, images.pids, ks=self.ks
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TypeAlias, cast
 
 import torch
@@ -29,11 +30,13 @@ EdgeType: TypeAlias = tuple[str, str, str]
 class GraphPropagationNeck(BaseModule):
     """Let embeddings hear their neighbours in a graph, of one kind or of many.
 
-    In each layer a row x becomes x + the mean over the edge types that reach it of
+    In each layer a row x becomes
 
-    - gate · conv(neighbours, x) for the learned layers. The gate, one number a layer
-      and relation, starts at 0, so that an untrained neck changes nothing;
-    - share · (average of the neighbours − x) for ``'parameter_free'``.
+    - with learned layers, x + the mean over the edge types that reach it of gate ·
+      conv(neighbours, x). The gate, one number a layer and relation, starts at 0, so
+      that an untrained neck changes nothing;
+    - with ``'parameter_free'``, x + share · (average of its neighbours − x), weighted
+      by one softmax of the similarities over all of them, whatever their relation.
 
     A row that no edge reaches is left alone, whatever the biases. All rows of a layer
     are updated at once. Computed in float32, under autocast too; what comes out has the
@@ -149,8 +152,9 @@ class GraphPropagationNeck(BaseModule):
         Args:
             nodes: Type of nodes -> embeddings, shape (N, D); N may be 0.
             edges: (type of the senders, relation, type of the receivers) -> the rows of
-                the senders that each row of the receivers hears. Each of these edge
-                types counts as much as another in what a row hears.
+                the senders that each row of the receivers hears. What a row hears is
+                the mean over these edge types; without parameters, it is one average
+                of all its neighbours, the more similar the louder.
 
         Returns:
             Type of nodes -> embeddings, of the same shapes and dtypes.
@@ -184,20 +188,35 @@ class GraphPropagationNeck(BaseModule):
     ) -> Tensor:
         """Return the nodes of one type after layer ``number``."""
         own = feats[name]
+        heard = {edge: n for edge, n in edges.items() if edge[2] == name}
         with torch.autocast(own.device.type, enabled=False):
-            total = torch.zeros_like(own)
-            count = own.new_zeros(len(own), 1)
-            for (sender, relation, receiver), neighbours in edges.items():
-                if receiver != name:
-                    continue
-                heard = has_neighbours(neighbours)[:, None]
-                message = self._message(
-                    number, relation, feats[sender], own, neighbours
-                )
-                total = total + message.masked_fill(~heard, 0)
-                count = count + heard
-            result = own + total / count.clamp(min=1)
+            result = own
+            if heard:
+                loudness = torch.stack([self._loudness(n) for n in heard.values()])
+                shares = loudness.softmax(dim=0).nan_to_num(0.0).to(own.dtype)
+                for share, (edge, neighbours) in zip(
+                    shares, heard.items(), strict=True
+                ):
+                    sender, relation, _ = edge
+                    message = self._message(
+                        number, relation, feats[sender], own, neighbours
+                    )
+                    silent = (share == 0)[:, None]
+                    result = result + share[:, None] * message.masked_fill(silent, 0)
             return F.normalize(result, dim=1) if self.normalize else result
+
+    def _loudness(self, neighbours: Neighbours) -> Tensor:
+        """Return the logits, shape (N,), by which a row weighs what it is told.
+
+        -inf where there is no neighbour. Learned relations count alike: their gates
+        weigh them. Without parameters all neighbours of a row share one softmax,
+        whatever their relation.
+        """
+        if self.layer == 'parameter_free':
+            similarity = neighbours.similarity.masked_fill(neighbours.index < 0, -inf)
+            return (similarity / self.temperature).logsumexp(dim=1)
+        heard = has_neighbours(neighbours)
+        return torch.zeros_like(heard, dtype=torch.float32).masked_fill(~heard, -inf)
 
     def _message(
         self,

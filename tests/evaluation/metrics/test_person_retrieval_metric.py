@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gckd_mm.errors import InputError
 from gckd_mm.evaluation import rank_metrics
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 
@@ -72,3 +73,43 @@ def test_a_sample_that_was_not_embedded_is_an_error() -> None:
         metric.evaluate(GALLERY + QUERIES)
     with pytest.raises(RuntimeError, match='no images were embedded'):
         metric.evaluate(GALLERY + QUERIES)
+
+
+def test_the_gallery_may_be_propagated_over_its_own_graph() -> None:
+    neck = {'layer': 'parameter_free', 'num_layers': 1, 'k': 2, 'share': 0.4}
+    metric = PersonRetrievalMetric(
+        prefix='propagated',
+        gallery_neck={
+            'type': 'gckd_mm.GraphPropagationNeck',
+            'in_channels': DIM,
+            **neck,
+        },
+    )
+    images, captions = _samples('images', GALLERY, 0), _samples('captions', QUERIES, 1)
+    for samples in (images, captions):
+        metric.process(None, samples)
+
+    scores = metric.evaluate(GALLERY + QUERIES)
+
+    x = torch.stack([sample['feat'] for sample in images])
+    expected = []
+    for i in range(GALLERY):
+        near = sorted(
+            (j for j in range(GALLERY) if j != i), key=lambda j: -float(x[i] @ x[j])
+        )[:2]
+        weights = torch.tensor([float(x[i] @ x[j]) / 0.1 for j in near]).softmax(0)
+        heard = sum(w * x[j] for w, j in zip(weights, near, strict=True))
+        expected.append(torch.nn.functional.normalize(0.6 * x[i] + 0.4 * heard, dim=0))
+    plain = rank_metrics(
+        torch.stack([sample['feat'] for sample in captions]),
+        torch.stack(expected),
+        [sample['pid'] for sample in captions],
+        [sample['pid'] for sample in images],
+    )
+    assert scores == {f'propagated/{name}': value for name, value in plain.items()}
+
+
+def test_a_gallery_neck_must_not_have_weights() -> None:
+    neck = {'type': 'gckd_mm.GraphPropagationNeck', 'in_channels': DIM}
+    with pytest.raises(InputError, match='parameter_free'):
+        PersonRetrievalMetric(gallery_neck=neck)

@@ -160,7 +160,7 @@ def naive(neck: GraphPropagationNeck, nodes: Nodes, edges: Edges) -> Nodes:
     for number in range(neck.num_layers):
         after = {}
         for name, own in feats.items():
-            messages: list[list[Tensor]] = [[] for _ in own]
+            messages: list[list[tuple[float, Tensor]]] = [[] for _ in own]
             for (sender, relation, receiver), neighbours in edges.items():
                 if receiver != name:
                     continue
@@ -169,10 +169,22 @@ def naive(neck: GraphPropagationNeck, nodes: Nodes, edges: Edges) -> Nodes:
                 message = NAIVE[neck.layer](neck, gated, own, feats[sender], a)
                 for row in range(len(own)):
                     if a[row].sum() > 0:
-                        messages[row].append(message[row])
+                        loudness = 1.0
+                        if neck.layer == 'parameter_free':
+                            loudness = sum(
+                                math.exp(s / neck.temperature)
+                                for i, s in zip(
+                                    neighbours.index[row].tolist(),
+                                    neighbours.similarity[row].tolist(),
+                                    strict=True,
+                                )
+                                if i >= 0
+                            )
+                        messages[row].append((loudness, message[row]))
             rows = []
             for row, heard in zip(own, messages, strict=True):
-                result = row + sum(heard) / len(heard) if heard else row
+                whole = sum(loudness for loudness, _ in heard)
+                result = row + sum(part / whole * said for part, said in heard)
                 rows.append(result / result.norm() if neck.normalize else result)
             after[name] = torch.stack(rows)
         feats = after
