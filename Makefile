@@ -8,12 +8,12 @@ CONSTRAINTS := requirements/tested.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
-DEMO_CONFIG := configs/baselines/source_only_street2mall.py
+DEMO_CONFIG := configs/gckd_street2mall.py
 DEMO_DIR := work_dirs/demo
 PRETRAIN_CONFIG := configs/pretrain/synthclip_tiny_web.py
 PRETRAIN_DIR := work_dirs/synthclip_tiny_web
 DATA := data/synthpedes
-BENCHMARKS := evaluation data
+BENCHMARKS := evaluation data step_time
 
 # more arguments for tools/make_synthpedes.py, tools/train.py, pytest, mkdocs build
 DATA_OPTIONS ?=
@@ -32,18 +32,22 @@ help: ## list the targets
 data: $(INSTALLED) ## draw world 0 of SynthPedes, a minute (DATA_OPTIONS='--world 1')
 	@$(PY) tools/make_synthpedes.py --out $(DATA) $(DATA_OPTIONS)
 
-demo: $(INSTALLED) ## draw pedestrians, train on one domain, search another
+demo: $(INSTALLED) ## draw pedestrians, train on one domain, adapt to another, search it
 	@echo '==> drawing street and mall'
 	@$(PY) tools/make_synthpedes.py street mall --out $(DATA) \
 		--contact-sheet $(DEMO_DIR)/contact_sheet.png
-	@echo '==> training on the CPU: $(DEMO_CONFIG)'
+	@echo '==> training on street, then adapting to mall, on the CPU: $(DEMO_CONFIG)'
 	@$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR) $(DEMO_OPTIONS)
-	@echo '==> testing'
+	@echo '==> testing what the source stage ended with'
+	@$(PY) tools/test.py $(DEMO_CONFIG) $(DEMO_DIR)/source.pth \
+		--work-dir $(DEMO_DIR) --out $(DEMO_DIR)/source_only.json
+	@echo '==> testing the adapted model'
 	@$(PY) tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_DIR)/last_checkpoint)" \
 		--work-dir $(DEMO_DIR) \
-		--out $(DEMO_DIR)/results.json --rank-lists $(DEMO_DIR)/rank_lists.png
-	@echo '==> results in $(DEMO_DIR)/results.json, pictures in' \
-		'$(DEMO_DIR)/contact_sheet.png and rank_lists.png'
+		--out $(DEMO_DIR)/gckd.json --rank-lists $(DEMO_DIR)/rank_lists.png
+	@$(PY) tools/compare_results.py source-only=$(DEMO_DIR)/source_only.json \
+		GCKD=$(DEMO_DIR)/gckd.json
+	@echo '==> pictures in $(DEMO_DIR)/contact_sheet.png and rank_lists.png'
 
 pretrain: $(INSTALLED) ## make the weights that the package ships, 12 minutes
 	@$(PY) tools/make_synthpedes.py street mall campus web --out $(DATA)

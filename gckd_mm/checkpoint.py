@@ -30,6 +30,9 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 _SCOPE = 'gckd_mm'
 _PREFIXES = ('', f'{_SCOPE}.')
 _TRUSTED_OTHERS = ('CenterCrop', 'DefaultSampler', 'Pad', 'Resize')
+#: where a model with a teacher keeps it, and how often it has moved
+_TEACHER = 'teacher.module.'
+_TEACHER_STEPS = 'teacher.steps'
 _TEST_KEYS = (
     'default_scope',
     'model',
@@ -182,6 +185,38 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
     state_dict = checkpoint.get('state_dict', checkpoint)
     check_state_dict(model, state_dict, where)
     _unwrap(model).load_state_dict(_without_wrapper(state_dict))
+
+
+def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Put the teacher's encoders and necks in the place of the student's.
+
+    Args:
+        checkpoint: Of a model with a ``teacher``; left as it is.
+        where: Its name, for messages.
+
+    Returns:
+        The same with another ``state_dict``.
+
+    Raises:
+        CheckpointError: If it has no teacher, as after source-only training, or one
+            that has not begun to teach, as in the source stage.
+    """
+    state_dict = _without_wrapper(checkpoint.get('state_dict', checkpoint))
+    taught = {
+        key.removeprefix(_TEACHER): value
+        for key, value in state_dict.items()
+        if key.startswith(_TEACHER)
+    }
+    if not taught:
+        raise CheckpointError(
+            f'{where}: holds no teacher: it was trained on the source alone'
+        )
+    if int(state_dict[_TEACHER_STEPS]) == 0:
+        raise CheckpointError(
+            f'{where}: its teacher has not begun: the adaptation had not started'
+        )
+    own = {key: value for key, value in taught.items() if key in state_dict}
+    return {**checkpoint, 'state_dict': {**state_dict, **own}}
 
 
 def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:

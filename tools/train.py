@@ -35,6 +35,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar='CHECKPOINT',
         help='continue exactly: from CHECKPOINT, or from the last in the work dir',
     )
+    parser.add_argument(
+        '--source-checkpoint',
+        metavar='CHECKPOINT',
+        help='skip the source stage: begin the adaptation with these weights',
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
     parser.add_argument('--seed', type=int, help='overrides randomness.seed')
     parser.add_argument(
@@ -48,7 +53,8 @@ def make_config(arguments: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it.
 
     Raises:
-        InputError: If the config does not exist, or ``--amp`` has no GPU to run on.
+        InputError: If the config does not exist, ``--amp`` has no GPU to run on, or
+            there is no adaptation for ``--source-checkpoint`` to begin with.
     """
     cfg = apply_run_options(
         read_config(arguments.config), arguments, config_name(arguments.config)
@@ -60,6 +66,13 @@ def make_config(arguments: argparse.Namespace) -> Config:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if arguments.tensorboard:
         cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
+    if arguments.source_checkpoint:
+        if 'adaptation' not in cfg.default_hooks:
+            raise InputError(
+                f'--source-checkpoint: {arguments.config} does not adapt; it has no '
+                f'default_hooks.adaptation'
+            )
+        cfg.default_hooks.adaptation.source_checkpoint = arguments.source_checkpoint
     if arguments.resume:
         resume(cfg, arguments.resume)
     if arguments.seed is not None:

@@ -2,15 +2,28 @@
 
 from gckd_mm.models.backbones import TinyImageEncoder, TinyTextEncoder
 from gckd_mm.models.data_preprocessors import PersonTextPreprocessor
-from gckd_mm.models.heads import InfoNCEHead, SDMHead
-from gckd_mm.models.necks import ImageProjection, TextProjection
-from gckd_mm.models.retrievers import DualEncoder
+from gckd_mm.models.heads import (
+    ImageTextMatchingHead,
+    InfoNCEHead,
+    MomentumDistillHead,
+    NeighbourConsistencyHead,
+    SDMHead,
+)
+from gckd_mm.models.memory_graph import MemoryGraph
+from gckd_mm.models.necks import GraphPropagationNeck, ImageProjection, TextProjection
+from gckd_mm.models.retrievers import GCKD, DualEncoder
 from gckd_mm.models.tokenizers import WordPieceTokenizer
 
 __all__ = [
+    'GCKD',
     'DualEncoder',
+    'GraphPropagationNeck',
     'ImageProjection',
+    'ImageTextMatchingHead',
     'InfoNCEHead',
+    'MemoryGraph',
+    'MomentumDistillHead',
+    'NeighbourConsistencyHead',
     'PersonTextPreprocessor',
     'SDMHead',
     'TextProjection',

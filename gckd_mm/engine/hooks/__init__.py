@@ -5,6 +5,7 @@ from gckd_mm.engine.hooks.atomic_checkpoint_hook import AtomicCheckpointHook
 from gckd_mm.engine.hooks.finite_loss_hook import FiniteLossHook
 from gckd_mm.engine.hooks.fit_tokenizer_hook import FitTokenizerHook
 from gckd_mm.engine.hooks.iteration_seed_hook import IterationSeedHook
+from gckd_mm.engine.hooks.pseudo_pair_probe_hook import PseudoPairProbeHook
 from gckd_mm.engine.hooks.target_probe_hook import TargetProbeHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'FiniteLossHook',
     'FitTokenizerHook',
     'IterationSeedHook',
+    'PseudoPairProbeHook',
     'TargetProbeHook',
 ]

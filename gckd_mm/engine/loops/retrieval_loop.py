@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from typing import Any, cast
 
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 from mmengine.runner.base_loop import BaseLoop
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gckd_mm.errors import InputError
+from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.registry import LOOPS
 
 ROLES = ('gallery', 'query')
@@ -93,8 +96,12 @@ class _RetrievalLoop(BaseLoop):
 
         Returns:
             ``<test set>/<metric>`` -> value.
+
+        Raises:
+            InputError: If a metric is to re-rank and the model has no matching head.
         """
         self.runner.model.eval()
+        self._connect_matching()
         metrics = {}
         batch_idx = 0
         for name in self.dataloader:
@@ -105,6 +112,27 @@ class _RetrievalLoop(BaseLoop):
             scores = self.evaluator.evaluate(self.dataloader.num_samples(name))
             metrics.update({f'{name}/{key}': value for key, value in scores.items()})
         return metrics
+
+    def _connect_matching(self) -> None:
+        """Let the metrics that re-rank call the matching head of the model."""
+        model = self.runner.model
+        if is_model_wrapper(model):
+            model = cast(nn.Module, model.module)
+        asking = [
+            metric
+            for metric in self.evaluator.metrics
+            if isinstance(metric, PersonRetrievalMetric) and metric.rerank
+        ]
+        if getattr(model, 'matching', None) is not None:
+            model.keep_tokens = bool(asking)
+        elif asking:
+            raise InputError(
+                'rerank (--rerank) needs a model with a matching head, which '
+                f"{type(model).__name__} has not: train it with matching=dict(type='"
+                "ImageTextMatchingHead', …)"
+            )
+        for metric in asking:
+            metric.matcher = _matcher(model)
 
     def _run_iter(self, batch_idx: int, data_batch: Any, call_hooks: bool) -> None:
         if call_hooks:
@@ -135,6 +163,12 @@ class RetrievalTestLoop(_RetrievalLoop):
     """Test over named test sets: see :class:`_RetrievalLoop`."""
 
     stage = 'test'
+
+
+def _matcher(model: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return the score of the matching head for tokens on any device."""
+    device = next(model.matching.parameters()).device
+    return lambda *tokens: model.matching.score(*(part.to(device) for part in tokens))
 
 
 def _build_loaders(

@@ -1,5 +1,6 @@
-"""Retrievers: whole models that train and embed."""
+"""Retrievers: whole models, from images and captions to losses or embeddings."""
 
 from gckd_mm.models.retrievers.dual_encoder import DualEncoder
+from gckd_mm.models.retrievers.gckd import GCKD
 
-__all__ = ['DualEncoder']
+__all__ = ['GCKD', 'DualEncoder']

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.heads.contrastive_head import ContrastiveHead
+from gckd_mm.models.retrievers.towers import TwoTowers
 from gckd_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class DualEncoder(BaseModel):
+class DualEncoder(TwoTowers, BaseModel):
     """Two encoders that meet in one space: cosine similarity ranks the gallery.
 
     image → ``image_backbone`` → ``image_neck`` → L2 norm → (N, D), and the same for
@@ -57,53 +57,18 @@ class DualEncoder(BaseModel):
         )
         self._check_vocabulary()
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            images: Normalised, shape (N, 3, H, W).
-
-        Returns:
-            L2-normalised embeddings, shape (N, D).
-        """
-        return F.normalize(self.image_neck(self.image_backbone(images)), dim=1)
-
-    def encode_captions(self, captions: dict[str, Tensor]) -> Tensor:
-        """Embed captions.
-
-        Args:
-            captions: ``input_ids`` and ``attention_mask``, each of shape (N, L).
-
-        Returns:
-            L2-normalised embeddings, shape (N, D).
-        """
-        tokens = self.text_backbone(**captions)
-        return F.normalize(self.text_neck(tokens, captions['attention_mask']), dim=1)
-
-    def extract_feat(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """Embed whichever modality the inputs hold.
-
-        Args:
-            inputs: ``images`` and/or ``captions``, as the data preprocessor gives them.
-
-        Returns:
-            The same keys, with L2-normalised embeddings of shape (N, D).
-        """
-        feats = {}
-        if 'images' in inputs:
-            feats['images'] = self.encode_images(inputs['images'])
-        if 'captions' in inputs:
-            feats['captions'] = self.encode_captions(inputs['captions'])
-        return feats
-
     def loss(
-        self, inputs: dict[str, Any], data_samples: Sequence[BaseDataElement]
+        self,
+        inputs: dict[str, Any],
+        data_samples: Sequence[BaseDataElement],
+        target: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss of every head on a batch of labelled pairs.
 
         Args:
             inputs: ``images`` and ``captions`` of N pairs.
             data_samples: N samples with ``pid``.
+            target: Left alone: nothing is learned from the target.
 
         Returns:
             ``loss_<name>`` -> scalar.
@@ -158,8 +123,8 @@ class DualEncoder(BaseModel):
         Args:
             inputs: See :meth:`extract_feat`.
             data_samples: See :meth:`loss`.
-            target: The unlabelled half of a cross-domain batch. A source-only model
-                leaves it alone.
+            target: The unlabelled half of a cross-domain batch, for models that
+                adapt. A source-only model leaves it alone.
             mode: ``'tensor'`` (:meth:`extract_feat`), ``'loss'`` or ``'predict'``.
 
         Raises:
@@ -168,7 +133,7 @@ class DualEncoder(BaseModel):
         if mode == 'tensor':
             return self.extract_feat(inputs)
         if mode == 'loss':
-            return self.loss(inputs, data_samples or [])
+            return self.loss(inputs, data_samples or [], target)
         if mode == 'predict':
             return self.predict(inputs, data_samples or [])
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")

@@ -1,0 +1,3 @@
+# No neighbours within a modality.
+_base_ = '../gckd_street2mall.py'
+model = dict(consistency=None)

@@ -1,0 +1,87 @@
+"""The two encoders of a retriever, and a copy of them alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TwoTowers:
+    """What every module with the four parts below can do with them.
+
+    image → ``image_backbone`` → ``image_neck`` → L2 norm → (N, D), and the same for
+    captions.
+    """
+
+    image_backbone: nn.Module
+    image_neck: nn.Module
+    text_backbone: nn.Module
+    text_neck: nn.Module
+
+    def embed_images(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Embed images, and keep what the embeddings were pooled from.
+
+        Args:
+            images: Normalised, shape (N, 3, H, W).
+
+        Returns:
+            L2-normalised embeddings, shape (N, D), and the backbone's feature maps.
+        """
+        maps = self.image_backbone(images)
+        return F.normalize(self.image_neck(maps), dim=1), maps
+
+    def embed_captions(self, captions: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Embed captions, and keep what the embeddings were pooled from.
+
+        Args:
+            captions: ``input_ids`` and ``attention_mask``, each of shape (N, L).
+
+        Returns:
+            L2-normalised embeddings, shape (N, D), and token features, shape (N, L, C).
+        """
+        tokens = self.text_backbone(**captions)
+        feats = self.text_neck(tokens, captions['attention_mask'])
+        return F.normalize(feats, dim=1), tokens
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return the first of what :meth:`embed_images` gives."""
+        return self.embed_images(images)[0]
+
+    def encode_captions(self, captions: dict[str, Tensor]) -> Tensor:
+        """Return the first of what :meth:`embed_captions` gives."""
+        return self.embed_captions(captions)[0]
+
+    def extract_feat(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """Embed whichever modality the inputs hold.
+
+        Args:
+            inputs: ``images`` and/or ``captions``, as the data preprocessor gives them.
+
+        Returns:
+            The same keys, with L2-normalised embeddings of shape (N, D).
+        """
+        feats = {}
+        if 'images' in inputs:
+            feats['images'] = self.encode_images(inputs['images'])
+        if 'captions' in inputs:
+            feats['captions'] = self.encode_captions(inputs['captions'])
+        return feats
+
+
+class TeacherTowers(TwoTowers, nn.Module):
+    """The parts of a retriever that its teacher averages: encoders and necks.
+
+    Args:
+        student: Whose parts these are; they are shared, not copied.
+        graph_neck: The neck of its graph, if it has one that learns.
+    """
+
+    def __init__(self, student: TwoTowers, graph_neck: nn.Module | None = None) -> None:
+        super().__init__()
+        self.image_backbone = student.image_backbone
+        self.image_neck = student.image_neck
+        self.text_backbone = student.text_backbone
+        self.text_neck = student.text_neck
+        self.graph_neck = graph_neck
