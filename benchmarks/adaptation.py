@@ -74,10 +74,7 @@ class Cell:
             seconds = 0.0
             checkpoint = self.world.train(f'oracle_{self.source}')
             if METHODS[self.method] is not None:
-                began = time.perf_counter()
-                self._run('train', '--source-checkpoint', checkpoint)
-                seconds = time.perf_counter() - began
-                checkpoint = Path(find_last_checkpoint(self.folder) or '')
+                seconds, checkpoint = self._train(checkpoint)
             out = self.folder / 'results.json'
             self._run('test', checkpoint, '--out', out)
             metrics = json.loads(out.read_text())['metrics'][self.target]
@@ -96,6 +93,17 @@ class Cell:
             f'  world {found["world"]} {self.config}: R1 {found["R1"]:.2f}', flush=True
         )
         return found
+
+    def _train(self, source: Path) -> tuple[float, Path]:
+        """Adapt, unless that is done; return the seconds it took, and the weights."""
+        done = self.folder / 'train_seconds.json'
+        if not done.exists():
+            began = time.perf_counter()
+            self._run('train', '--source-checkpoint', source)
+            done.write_text(json.dumps(time.perf_counter() - began))
+        return json.loads(done.read_text()), Path(
+            find_last_checkpoint(self.folder) or ''
+        )
 
     def _run(self, tool: str, *arguments: object) -> None:
         cfg = Config.fromfile(ROOT / f'configs/{self.config}.py')

@@ -33,8 +33,9 @@ class MemoryGraph(BaseModule):
     written hear the memories as they are.
 
     A neck that learns is trained on the source: its batch is propagated over the same
-    relations (its own pair and its own older copies left out, which would give the
-    answer away), and the source's heads judge the result.
+    relations, and the source's heads judge the result. What the memories hold of the
+    same pair is left out, since it would give the answer away; other pairs of the same
+    person are neighbours like any.
 
     Args:
         neck: Config of the :class:`GraphPropagationNeck`. Its ``relations`` are set
@@ -49,7 +50,8 @@ class MemoryGraph(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        InputError: If a relation does not exist or none is on.
+        InputError: If a relation does not exist or none is on, or for ``pair`` with a
+            neck that learns.
 
     Source: the graph over batch and memories of both domains and modalities is the
     paper's (GMP); relations, refresh and training on the source are ours.
@@ -83,6 +85,11 @@ class MemoryGraph(BaseModule):
         self.refresh = refresh
         relations = {'in_channels': dim, 'relations': tuple(self.k)}
         self.neck = cast(GraphPropagationNeck, MODELS.build({**neck, **relations}))
+        if self.learns and 'pair' in self.k:
+            raise InputError(
+                "MemoryGraph: the relation 'pair' is for layer='parameter_free': the "
+                'source, which trains a neck that learns, must not hear its own answer'
+            )
         self.schedules = {'loss_weight': Schedule.build(loss_weight, 'loss_weight')}
         self.register_buffer('images', torch.zeros(size, dim))
         self.register_buffer('captions', torch.zeros(size, dim))

@@ -45,8 +45,10 @@ class PseudoPairProbeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Read the labels, in the order in which the run numbers its samples."""
-        if not hasattr(_model(runner), 'last_pairs'):
-            raise InputError('PseudoPairProbeHook looks at the pseudo pairs of GCKD')
+        if getattr(_model(runner), 'distill', None) is None:
+            raise InputError(
+                'PseudoPairProbeHook looks at the pseudo pairs of GCKD with `distill`'
+            )
         dataset = DATASETS.build({**self._target, 'lazy_init': True, 'view': 'images'})
         pid_of_image: dict[str, int] = {}
         pids_of_caption: dict[str, set[int]] = {}

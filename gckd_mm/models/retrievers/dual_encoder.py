@@ -73,12 +73,23 @@ class DualEncoder(TwoTowers, BaseModel):
         Returns:
             ``loss_<name>`` -> scalar.
         """
-        feats = self.extract_feat(inputs)
-        pids = torch.tensor(
-            [sample.pid for sample in data_samples], device=feats['images'].device
-        )
+        return self.head_losses(self.extract_feat(inputs), self._pids(data_samples))
+
+    def head_losses(
+        self, feats: dict[str, Tensor], pids: Tensor, prefix: str = 'loss'
+    ) -> dict[str, Tensor]:
+        """Return the loss of every head on embedded pairs.
+
+        Args:
+            feats: ``images`` and ``captions``, shape (N, D).
+            pids: Person ids, shape (N,).
+            prefix: Of the names. Defaults to ``'loss'``.
+
+        Returns:
+            ``<prefix>_<name>`` -> scalar.
+        """
         return {
-            f'loss_{name}': cast(ContrastiveHead, head).loss(
+            f'{prefix}_{name}': cast(ContrastiveHead, head).loss(
                 feats['images'], feats['captions'], pids
             )
             for name, head in self.heads.items()
@@ -137,6 +148,10 @@ class DualEncoder(TwoTowers, BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples or [])
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
+
+    def _pids(self, data_samples: Sequence[BaseDataElement]) -> Tensor:
+        device = next(self.parameters()).device
+        return torch.tensor([sample.pid for sample in data_samples], device=device)
 
     def _check_vocabulary(self) -> None:
         tokenizer = getattr(self.data_preprocessor, 'tokenizer', None)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.gather import gather_with_gradient
-from gckd_mm.models.heads.contrastive_head import ContrastiveHead
 from gckd_mm.models.heads.image_text_matching_head import ImageTextMatchingHead
 from gckd_mm.models.heads.momentum_distill_head import (
     MomentumDistillHead,
@@ -227,8 +226,8 @@ class GCKD(DualEncoder):
     ) -> dict[str, Tensor]:
         source, source_tokens = self._embed(inputs)
         student, target_tokens = self._embed(target['inputs'])
-        device = source['images'].device
-        pids = torch.tensor([sample.pid for sample in data_samples], device=device)
+        pids = self._pids(data_samples)
+        device = pids.device
         keys = {
             'source': torch.tensor([s.sample_idx for s in data_samples], device=device),
             'images': torch.tensor(target['image_index'], device=device),
@@ -237,12 +236,7 @@ class GCKD(DualEncoder):
             keys['captions'] = torch.tensor(target['caption_index'], device=device)
         written = self._remember(inputs, target['inputs'], keys, pids)
         self.neighbours.update(self.memories, written)
-        terms = {
-            f'loss_{name}': cast(ContrastiveHead, head).loss(
-                source['images'], source['captions'], pids
-            )
-            for name, head in self.heads.items()
-        }
+        terms = self.head_losses(source, pids)
         batch = self._target_batch(student, written, step)
         if self.graph is not None:
             terms |= self._graph_loss(source, written, pids, step)
@@ -396,13 +390,8 @@ class GCKD(DualEncoder):
         }
         propagated = graph.propagate_source(source, slots, self.memories)
         weight = graph.schedules['loss_weight'].at(step)
-        return {
-            f'loss_graph_{name}': weight
-            * cast(ContrastiveHead, head).loss(
-                propagated['images'], propagated['captions'], pids
-            )
-            for name, head in self.heads.items()
-        }
+        losses = self.head_losses(propagated, pids, prefix='loss_graph')
+        return {name: weight * loss for name, loss in losses.items()}
 
     def _consistency_loss(
         self, batch: TargetBatch, modality: str, feats: Tensor, step: int
