@@ -28,6 +28,7 @@ from gckd_mm.checkpoint import (
     local_path,
     read_checkpoint,
     use_strict_loading,
+    with_teacher,
 )
 from gckd_mm.engine.launch import (
     add_run_options,
@@ -38,9 +39,12 @@ from gckd_mm.engine.launch import (
 )
 from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
+from gckd_mm.evaluation import top_matches
 from gckd_mm.evaluation.metrics import Embeddings, PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
-from gckd_mm.visualization import RankList, draw_rank_lists, top_matches
+from gckd_mm.visualization import RankList, draw_rank_lists
+
+RERANKED = 'reranked_'
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,6 +55,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         'checkpoint', help=f'checkpoint file, or {PACKAGED}NAME for shipped weights'
+    )
+    parser.add_argument(
+        '--teacher', action='store_true', help='test the teacher of an adapted model'
     )
     parser.add_argument('--out', metavar='JSON', help='write the scores')
     parser.add_argument(
@@ -64,6 +71,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=int,
         default=3,
         help='captions of each test set to draw',
+    )
+    parser.add_argument(
+        '--rerank',
+        type=int,
+        metavar='K',
+        help='also compare each caption with its first K images anew, by the matching '
+        'head of the model',
+    )
+    parser.add_argument(
+        '--rerank-weight',
+        type=float,
+        default=1.0,
+        metavar='W',
+        help='what a certain match adds to the cosine similarity (default: 1.0)',
     )
     add_run_options(parser)
     return parser.parse_args(arguments)
@@ -89,10 +110,20 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
         cfg[key] = None
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from'):
         cfg[key] = None
+    if arguments.rerank is not None:
+        rerank_with(cfg, arguments.rerank, arguments.rerank_weight)
     cfg.resume = False
     cfg.custom_hooks = []
     cfg.setdefault('log_processor', {})['by_epoch'] = False
     return cfg
+
+
+def rerank_with(cfg: Config, top: int, weight: float) -> None:
+    """Let every :class:`PersonRetrievalMetric` of the test re-rank."""
+    metrics = cfg.test_evaluator
+    for metric in [metrics] if isinstance(metrics, dict) else metrics:
+        if metric['type'].rpartition('.')[2] == PersonRetrievalMetric.__name__:
+            metric['rerank'] = dict(top=top, weight=weight)
 
 
 def results_of(
@@ -105,9 +136,12 @@ def results_of(
     return {
         'config': arguments.config,
         'checkpoint': arguments.checkpoint,
+        'weights': 'teacher' if arguments.teacher else 'student',
         'selection': meta.get('selection', 'unknown'),
         'iteration': meta.get('iter'),
         'seed': meta.get('seed'),
+        'rerank': arguments.rerank
+        and dict(top=arguments.rerank, weight=arguments.rerank_weight),
         'gckd_mm': gckd_mm.__version__,
         'torch': torch.__version__,
         'metrics': {
@@ -118,12 +152,20 @@ def results_of(
 
 
 def print_table(scores: dict[str, dict[str, float]], title: str) -> None:
-    """Print a row for each test set."""
+    """Print a row for each test set, and one below for its re-ranked scores."""
     table = Table(title=title, box=rich.box.SIMPLE_HEAVY, collapse_padding=True)
     table.add_column('test set', no_wrap=True)
-    for name in next(iter(scores.values())):
+    rows = {}
+    for test_set, found in scores.items():
+        plain = {k: v for k, v in found.items() if not k.startswith(RERANKED)}
+        rows[test_set] = plain
+        if plain.keys() != found.keys():
+            rows[f'{test_set} (re-ranked)'] = {
+                name: found.get(RERANKED + name, value) for name, value in plain.items()
+            }
+    for name in next(iter(rows.values())):
         table.add_column(name.removeprefix('num_'), justify='right')
-    for test_set, row in scores.items():
+    for test_set, row in rows.items():
         cells = [f'{v:.2f}' if isinstance(v, float) else str(v) for v in row.values()]
         table.add_row(test_set, *cells)
     Console().print(table)
@@ -141,10 +183,10 @@ def split_by_test_set(metrics: dict[str, float]) -> dict[str, dict[str, float]]:
 def dump_embeddings(path: str, embeddings: dict[str, dict[str, Embeddings]]) -> None:
     """Write ``<test set>/<images or captions>/<feats, pids or indices>`` arrays."""
     arrays = {
-        f'{test_set}/{modality}/{field}': array
+        f'{test_set}/{modality}/{field}': getattr(part, field)
         for test_set, modalities in embeddings.items()
         for modality, part in modalities.items()
-        for field, array in part._asdict().items()
+        for field in ('feats', 'pids', 'indices')
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -186,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with user_errors():
         options = parse_arguments(arguments)
         checkpoint = read_checkpoint(options.checkpoint)
+        if options.teacher:
+            checkpoint = with_teacher(checkpoint, options.checkpoint)
         use_strict_loading()
         runner = Runner.from_cfg(make_config(options, checkpoint))
         load_weights(runner.model, checkpoint, options.checkpoint)
@@ -196,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = options.checkpoint
     if not name.startswith(PACKAGED):
         name = os.path.relpath(name)
+    if options.teacher:
+        name = f'teacher of {name}'
     print_table(scores, f'{name} (selection: {results["selection"]})')
     if options.out:
         write_atomically(options.out, json.dumps(results, indent=2) + '\n')

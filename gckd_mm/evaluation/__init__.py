@@ -1,5 +1,5 @@
 """Evaluation of text-to-image person retrieval: ranking and metrics."""
 
-from .ranking import rank_metrics
+from .ranking import rank_metrics, top_matches
 
-__all__ = ['rank_metrics']
+__all__ = ['rank_metrics', 'top_matches']

@@ -17,6 +17,7 @@ import torch
 
 Features: TypeAlias = torch.Tensor | np.ndarray
 PersonIds: TypeAlias = torch.Tensor | np.ndarray | Sequence[int]
+Shortlist: TypeAlias = torch.Tensor | np.ndarray
 
 # Large enough for the matrix product to run at full speed, small beside the features.
 _CHUNK_BYTES = 64 * 2**20
@@ -33,6 +34,7 @@ def rank_metrics(
     gallery_pids: PersonIds,
     ks: Sequence[int] = (1, 5, 10),
     chunk_size: int | None = None,
+    shortlist: Shortlist | None = None,
 ) -> dict[str, float]:
     """Compute Rank-k, mAP and mINP of a text-to-image person search.
 
@@ -54,6 +56,8 @@ def rank_metrics(
         ks (Sequence[int]): The ``k`` of each Rank-k. Defaults to ``(1, 5, 10)``.
         chunk_size (int, optional): Queries scored at a time. Defaults to as many as
             fill 64 MiB of similarities.
+        shortlist (Tensor | ndarray, optional): Another order of the head of each
+            ranking, shape ``(Q, K)``: see :func:`rank_of_positives`.
 
     Returns:
         dict[str, float]: ``R<k>`` for each ``k``, ``mAP`` and ``mINP``, in percent
@@ -61,10 +65,11 @@ def rank_metrics(
         ``num_unmatched``, as ints.
 
     Raises:
-        TypeError: Features that are not floating-point arrays, or ids, ``ks`` or
-            ``chunk_size`` that are not integers.
+        TypeError: Features that are not floating-point arrays, or ids, ``ks``,
+            ``chunk_size`` or a ``shortlist`` that are not integers.
         ValueError: Empty inputs, shapes that do not fit, features that are NaN,
-            infinite or too large to multiply, or a ``k`` or ``chunk_size`` below 1.
+            infinite or too large to multiply, a ``k`` or ``chunk_size`` below 1, or a
+            ``shortlist`` that repeats an image or names one that is not there.
 
     Example:
         >>> import numpy as np
@@ -81,7 +86,7 @@ def rank_metrics(
     """
     ks = [_positive_int(k, 'each of ks') for k in ks]
     blocks = rank_of_positives(
-        query_feats, gallery_feats, query_pids, gallery_pids, chunk_size
+        query_feats, gallery_feats, query_pids, gallery_pids, chunk_size, shortlist
     )
     num_queries = len(query_feats)
     best_rank = np.full(num_queries, np.nan)
@@ -109,6 +114,7 @@ def rank_of_positives(
     query_pids: PersonIds,
     gallery_pids: PersonIds,
     chunk_size: int | None = None,
+    shortlist: Shortlist | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Find the rank of every positive of every query.
 
@@ -128,6 +134,10 @@ def rank_of_positives(
         gallery_pids (Tensor | ndarray | Sequence[int]): Person ids, shape ``(G,)``.
         chunk_size (int, optional): Queries scored at a time. Defaults to as many as
             fill 64 MiB of similarities.
+        shortlist (Tensor | ndarray, optional): Gallery indices that come first, in this
+            order and whatever their similarity, shape ``(Q, K)``; all others follow by
+            similarity. Where it holds the K most similar images, as a re-ranker gives
+            them, every other image keeps its rank.
 
     Returns:
         Iterator[tuple[ndarray, ndarray]]: Blocks of ``B`` queries of one person:
@@ -157,7 +167,40 @@ def rank_of_positives(
     if chunk_size is None:
         chunk_size = max(1, _CHUNK_BYTES // (len(gallery) * gallery.element_size()))
     chunk_size = _positive_int(chunk_size, 'chunk_size')
-    return _iterate_ranks(query, gallery, query_ids, gallery_ids, chunk_size)
+    if shortlist is not None:
+        shortlist = _as_shortlist(shortlist, len(query), len(gallery))
+    return _iterate_ranks(query, gallery, query_ids, gallery_ids, chunk_size, shortlist)
+
+
+def top_matches(
+    query_feats: np.ndarray,
+    gallery_feats: np.ndarray,
+    k: int,
+    chunk_size: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best gallery indices of each query, and their scores.
+
+    Args:
+        query_feats: Shape (Q, D).
+        gallery_feats: Shape (G, D).
+        k: At most G are returned.
+        chunk_size: Queries sorted at a time. Defaults to as many as fill 64 MiB of
+            similarities.
+
+    Returns:
+        Indices and scores, each of shape (Q, min(k, G)), best first; among equal scores
+        the lower index comes first.
+    """
+    if chunk_size is None:
+        row_bytes = len(gallery_feats) * gallery_feats.itemsize
+        chunk_size = max(1, _CHUNK_BYTES // row_bytes)
+    orders, best = [], []
+    for start in range(0, len(query_feats), chunk_size):
+        scores = query_feats[start : start + chunk_size] @ gallery_feats.T
+        order = np.argsort(-scores, axis=1, kind='stable')[:, :k]
+        orders.append(order)
+        best.append(np.take_along_axis(scores, order, axis=1))
+    return np.concatenate(orders), np.concatenate(best)
 
 
 def _iterate_ranks(
@@ -166,6 +209,7 @@ def _iterate_ranks(
     query_pids: np.ndarray,
     gallery_pids: np.ndarray,
     chunk_size: int,
+    shortlist: np.ndarray | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the blocks of :func:`rank_of_positives` from checked inputs."""
     gallery_order = np.argsort(gallery_pids, kind='stable')
@@ -182,12 +226,23 @@ def _iterate_ranks(
         similarity = buffer[: len(chunk)]
         torch.mm(query[torch.from_numpy(chunk)], gallery.T, out=similarity)
         scores = similarity.numpy()
+        if shortlist is not None:
+            _put_first(scores, shortlist[chunk])
         for rows in _same_pid_blocks(query_pids[chunk], block_size):
             query_index = chunk[rows.start]
             positives = gallery_order[
                 first_positive[query_index] : last_positive[query_index]
             ]
             yield chunk[rows], _block_ranks(scores[rows], positives)
+
+
+def _put_first(scores: np.ndarray, shortlist: np.ndarray) -> None:
+    """Raise the items of ``shortlist`` ``(B, K)`` above all of ``scores``."""
+    limits = np.finfo(scores.dtype)
+    # Two representable steps apart and just below the largest number of the dtype,
+    # which no similarity of features of any use comes near.
+    places = np.arange(shortlist.shape[1], dtype=scores.dtype)
+    np.put_along_axis(scores, shortlist, limits.max * (1 - places * limits.eps), axis=1)
 
 
 def _same_pid_blocks(pids: np.ndarray, block_size: int) -> Iterator[slice]:
@@ -322,3 +377,27 @@ def _as_pids(pids: PersonIds, count: int, name: str, feats_name: str) -> np.ndar
     if not np.issubdtype(array.dtype, np.integer):
         raise TypeError(f'{name} must be integers, got {array.dtype}')
     return array.astype(np.int64)
+
+
+def _as_shortlist(
+    shortlist: Shortlist, num_queries: int, num_gallery: int
+) -> np.ndarray:
+    """Return ``shortlist`` as an int64 array of different gallery indices in a row."""
+    if isinstance(shortlist, torch.Tensor):
+        shortlist = shortlist.cpu().numpy()
+    if shortlist.ndim != 2 or len(shortlist) != num_queries:
+        raise ValueError(
+            f'shortlist must have shape (Q, K) with Q = {num_queries}, got '
+            f'{shortlist.shape}'
+        )
+    if not np.issubdtype(shortlist.dtype, np.integer):
+        raise TypeError(f'shortlist must be integers, got {shortlist.dtype}')
+    ascending = np.sort(shortlist, axis=1)
+    if np.any(ascending < 0) or np.any(ascending >= num_gallery):
+        raise ValueError(
+            f'shortlist must hold indices of the {num_gallery} gallery images, got '
+            f'{ascending.min()} to {ascending.max()}'
+        )
+    if np.any(ascending[:, 1:] == ascending[:, :-1]):
+        raise ValueError('shortlist must not name an image twice for one query')
+    return shortlist.astype(np.int64)

@@ -1,5 +1,5 @@
 """Pictures for papers and debugging."""
 
-from gckd_mm.visualization.rank_lists import RankList, draw_rank_lists, top_matches
+from gckd_mm.visualization.rank_lists import RankList, draw_rank_lists
 
-__all__ = ['RankList', 'draw_rank_lists', 'top_matches']
+__all__ = ['RankList', 'draw_rank_lists']

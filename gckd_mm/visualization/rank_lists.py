@@ -7,7 +7,6 @@ from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
 
-import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,25 +24,6 @@ class RankList(NamedTuple):
     images: Sequence[str]  # paths, best first
     scores: Sequence[float]  # cosine similarities
     correct: Sequence[bool]  # same person id
-
-
-def top_matches(
-    query_feats: np.ndarray, gallery_feats: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k best gallery indices of each query, and their scores.
-
-    Args:
-        query_feats: Shape (Q, D).
-        gallery_feats: Shape (G, D).
-        k: At most G are returned.
-
-    Returns:
-        Indices and scores, each of shape (Q, min(k, G)), best first; among equal scores
-        the lower index comes first.
-    """
-    scores = query_feats @ gallery_feats.T
-    order = np.argsort(-scores, axis=1, kind='stable')[:, :k]
-    return order, np.take_along_axis(scores, order, axis=1)
 
 
 def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Image:

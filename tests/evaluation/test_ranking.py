@@ -9,19 +9,25 @@ import pytest
 import torch
 
 from gckd_mm.evaluation import ranking
-from gckd_mm.evaluation.ranking import rank_metrics, rank_of_positives
+from gckd_mm.evaluation.ranking import (
+    rank_metrics,
+    rank_of_positives,
+    top_matches,
+)
 
 
-def naive_ranks(query, gallery, query_pids, gallery_pids):
+def naive_ranks(query, gallery, query_pids, gallery_pids, shortlist=None):
     """Return each query's ascending 1-based ranks of its positives, in float64."""
     all_ranks = []
-    for features, pid in zip(query, query_pids, strict=True):
+    first = [[]] * len(query) if shortlist is None else shortlist.tolist()
+    for features, pid, head in zip(query, query_pids, first, strict=True):
         scores = []
         for other in gallery:
             scores.append(
                 sum(float(a) * float(b) for a, b in zip(features, other, strict=True))
             )
         order = sorted(range(len(scores)), key=lambda j: (-scores[j], j))
+        order = head + [j for j in order if j not in head]
         ranks = []
         for rank, j in enumerate(order, start=1):
             if gallery_pids[j] == pid:
@@ -30,8 +36,10 @@ def naive_ranks(query, gallery, query_pids, gallery_pids):
     return all_ranks
 
 
-def naive_metrics(query, gallery, query_pids, gallery_pids, ks=(1, 5, 10)):
-    all_ranks = naive_ranks(query, gallery, query_pids, gallery_pids)
+def naive_metrics(
+    query, gallery, query_pids, gallery_pids, ks=(1, 5, 10), shortlist=None
+):
+    all_ranks = naive_ranks(query, gallery, query_pids, gallery_pids, shortlist)
     matched = [ranks for ranks in all_ranks if ranks]
     hits = {k: 0 for k in ks}
     sum_ap = sum_inp = 0.0
@@ -218,6 +226,65 @@ def test_small_blocks_change_nothing(monkeypatch):
     assert ranks_by_query(*world) == expected
 
 
+@pytest.mark.parametrize('k', [1, 7, 53])
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_a_reordered_shortlist_agrees_with_naive_loops(k, dtype):
+    query, gallery, *pids = integer_world(17)
+    world = (query.astype(dtype), gallery.astype(dtype), *pids)
+    order, _ = top_matches(*world[:2], k)
+    shortlist = np.random.default_rng(17).permuted(order, axis=1)
+
+    found = ranks_by_query(*world, shortlist=shortlist)
+
+    assert found == naive_ranks(*world, shortlist=shortlist)
+    metrics = rank_metrics(*world, shortlist=torch.from_numpy(shortlist))
+    assert metrics == pytest.approx(naive_metrics(*world, shortlist=shortlist))
+    assert rank_metrics(*world, shortlist=shortlist, chunk_size=5) == metrics
+    for before, after in zip(ranks_by_query(*world), found, strict=True):
+        assert [rank for rank in before if rank > k] == [r for r in after if r > k]
+
+
+def test_a_shortlist_of_anything_comes_first():
+    world = integer_world(18)
+    rng = np.random.default_rng(18)
+    shortlist = np.stack([rng.permutation(53)[:9] for _ in world[0]])
+    assert ranks_by_query(*world, shortlist=shortlist) == naive_ranks(
+        *world, shortlist=shortlist
+    )
+
+
+def test_a_shortlist_in_the_first_order_changes_nothing():
+    world = integer_world(19)
+    order, _ = top_matches(*world[:2], 20)
+    assert ranks_by_query(*world, shortlist=order) == ranks_by_query(*world)
+
+
+def test_a_long_shortlist_keeps_its_order():
+    num_gallery = 20_000
+    gallery = np.zeros((num_gallery, 1), np.float32)
+    shortlist = np.random.default_rng(20).permutation(num_gallery)[None]
+    for place in (0, 1, 9_999, num_gallery - 1):
+        pids = np.zeros(num_gallery, int)
+        pids[shortlist[0, place]] = 7
+        ranks = ranks_by_query(gallery[:1], gallery, [7], pids, shortlist=shortlist)
+        assert ranks == [[place + 1]]
+
+
+@pytest.mark.parametrize('k', [1, 10, 53, 100])
+def test_top_matches_agrees_with_sorting_under_many_ties(k):
+    query, gallery, *_ = integer_world(21)
+    order, scores = top_matches(query, gallery, k)
+    assert order.shape == scores.shape == (37, min(k, 53))
+    for row in range(37):
+        products = [int(query[row] @ image) for image in gallery]
+        expected = sorted(range(53), key=lambda j: (-products[j], j))[:k]
+        assert order[row].tolist() == expected
+        assert scores[row].tolist() == [products[j] for j in expected]
+    for chunk_size in (1, 5, 37):
+        chunked = top_matches(query, gallery, k, chunk_size)
+        assert all(map(np.array_equal, chunked, (order, scores)))
+
+
 def test_order_of_queries_and_gallery_does_not_matter():
     query, gallery, query_pids, gallery_pids = real_world(9)
     # float64: distinct scores stay distinct, whatever the order of the products
@@ -316,6 +383,12 @@ def test_errors_come_at_the_call_not_at_the_first_block():
         ({'ks': (True,)}, TypeError, 'ks'),
         ({'chunk_size': 0}, ValueError, 'chunk_size .*0'),
         ({'chunk_size': 2.5}, TypeError, 'chunk_size'),
+        ({'shortlist': np.zeros(37, int)}, ValueError, r'Q = 37, got \(37,\)'),
+        ({'shortlist': np.zeros((36, 1), int)}, ValueError, r'got \(36, 1\)'),
+        ({'shortlist': np.zeros((37, 1))}, TypeError, 'shortlist .*float64'),
+        ({'shortlist': np.full((37, 1), 53)}, ValueError, '53 gallery .* 53 to 53'),
+        ({'shortlist': np.full((37, 1), -1)}, ValueError, 'shortlist .* -1 to -1'),
+        ({'shortlist': np.zeros((37, 2), int)}, ValueError, 'an image twice'),
     ],
 )
 def test_bad_input_is_refused_with_a_reason(change, error, match):

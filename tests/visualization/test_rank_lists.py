@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from gckd_mm.visualization import RankList, draw_rank_lists, top_matches
+from gckd_mm.visualization import RankList, draw_rank_lists
 from gckd_mm.visualization.rank_lists import RIGHT, WRONG
-
-
-def test_top_matches_orders_by_score_then_index() -> None:
-    query = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
-    gallery = np.array([[0.5, 0], [1, 0.2], [0.5, 0.2]], dtype=np.float32)
-    order, scores = top_matches(query, gallery, k=5)
-    assert order.tolist() == [[1, 0, 2], [1, 2, 0]]
-    assert scores[0].tolist() == [1.0, 0.5, 0.5]
-    assert top_matches(query, gallery, k=1)[0].shape == (2, 1)
 
 
 def test_frames_tell_right_from_wrong(tmp_path: Path) -> None:

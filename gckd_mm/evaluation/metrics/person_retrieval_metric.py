@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
+from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.evaluation.ranking import rank_metrics
+from gckd_mm.evaluation import reranking
+from gckd_mm.evaluation.ranking import rank_metrics, top_matches
 from gckd_mm.registry import METRICS, MODELS
+
+_TOKEN_KEYS = ('tokens', 'token_mask')
 
 
 class Embeddings(NamedTuple):
@@ -21,6 +25,15 @@ class Embeddings(NamedTuple):
     feats: np.ndarray  # (N, D), float32, L2-normalised
     pids: np.ndarray  # (N,), int64
     indices: np.ndarray  # (N,), int64, position in the dataset
+    tokens: np.ndarray | None = None  # (N, L, C), float16, of models that keep them
+    token_mask: np.ndarray | None = None  # (N, L), bool, of captions; False on padding
+
+
+class _Rerank(NamedTuple):
+    """How many images of each ranking are compared anew, and what a match counts."""
+
+    top: int = 128
+    weight: float = 1.0
 
 
 @METRICS.register_module()
@@ -39,9 +52,14 @@ class PersonRetrievalMetric(BaseMetric):
             which each image hears its nearest neighbours in the gallery before it is
             ranked. Such a score looks at the whole gallery at once: report it under a
             ``prefix`` of its own, beside the plain one. Defaults to None.
+        rerank: ``dict(top=128, weight=1.0)``: also report ``reranked_R1``, …, after
+            :attr:`matcher` has compared the tokens of every caption with those of its
+            ``top`` first images; ``weight`` as in
+            :func:`gckd_mm.evaluation.reranking.rerank`. Defaults to None.
 
     Raises:
-        InputError: If ``gallery_neck`` has weights, which nobody has trained.
+        InputError: If ``gallery_neck`` has weights, which nobody has trained, or if
+            ``top`` is below 1 or ``weight`` negative.
     """
 
     default_prefix = ''  # None would make mmengine warn
@@ -52,6 +70,7 @@ class PersonRetrievalMetric(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
         gallery_neck: dict | None = None,
+        rerank: dict | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
         self.ks = tuple(ks)
@@ -61,6 +80,16 @@ class PersonRetrievalMetric(BaseMetric):
                 "PersonRetrievalMetric: gallery_neck needs layer='parameter_free', got "
                 f'{gallery_neck}'
             )
+        self.rerank = None if rerank is None else _Rerank(**rerank)
+        if self.rerank and (self.rerank.top < 1 or self.rerank.weight < 0):
+            raise InputError(
+                'PersonRetrievalMetric: rerank needs top of at least 1 and a weight '
+                f'that is not negative, got {rerank}'
+            )
+        #: image tokens (n, T, C), caption tokens (n, L, C), both float32, and the
+        #: captions' mask (n, L), all on the CPU -> logits of a match (n,); the loop
+        #: sets it where :attr:`rerank` asks for it
+        self.matcher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.results: list[dict[str, Any]] = []
         #: test set -> ``'images'`` and ``'captions'`` -> :class:`Embeddings`; filled on
         #: the main process
@@ -72,17 +101,21 @@ class PersonRetrievalMetric(BaseMetric):
         Args:
             data_batch: Unused.
             data_samples: Each with ``feat`` of shape (D,), ``modality``, ``pid`` and
-                ``sample_idx``.
+                ``sample_idx``; where there is :attr:`rerank`, also with ``tokens`` and,
+                if it is a caption, ``token_mask``.
         """
         feats = torch.stack([sample['feat'] for sample in data_samples])
-        self.results.append(
-            {
-                'modality': data_samples[0]['modality'],
-                'feats': feats.float().cpu().numpy(),
-                'pids': np.array([sample['pid'] for sample in data_samples]),
-                'indices': np.array([sample['sample_idx'] for sample in data_samples]),
-            }
-        )
+        batch = {
+            'modality': data_samples[0]['modality'],
+            'feats': feats.float().cpu().numpy(),
+            'pids': np.array([sample['pid'] for sample in data_samples]),
+            'indices': np.array([sample['sample_idx'] for sample in data_samples]),
+        }
+        for key in _TOKEN_KEYS:
+            if self.rerank and key in data_samples[0]:
+                values = torch.stack([sample[key] for sample in data_samples])
+                batch[key] = values.cpu().numpy()
+        self.results.append(batch)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gather all ranks' embeddings and score them.
@@ -91,10 +124,11 @@ class PersonRetrievalMetric(BaseMetric):
             size: Number of images and captions together.
 
         Returns:
-            ``R1``, … in percent, ``num_queries`` and ``num_unmatched``; equal on all
-            ranks.
+            ``R1``, … in percent, ``num_queries`` and ``num_unmatched``, and with
+            :attr:`rerank` ``reranked_R1``, …; equal on all ranks.
 
         Raises:
+            InputError: If there is nothing to re-rank with: no tokens or no matcher.
             RuntimeError: If some images or captions were not embedded.
         """
         batches = [batch for part in all_gather_object(self.results) for batch in part]
@@ -125,8 +159,44 @@ class PersonRetrievalMetric(BaseMetric):
         gallery = images.feats
         if self.gallery_neck:
             gallery = self.gallery_neck(torch.from_numpy(gallery)).numpy()
-        return rank_metrics(
-            captions.feats, gallery, captions.pids, images.pids, ks=self.ks
+        ranked = (captions.feats, gallery, captions.pids, images.pids, self.ks)
+        scores = rank_metrics(*ranked)
+        if self.rerank:
+            order = self._reranked(self.rerank, captions, images, gallery)
+            for name, value in rank_metrics(*ranked, shortlist=order).items():
+                if not name.startswith('num_'):
+                    scores[f'reranked_{name}'] = value
+        return scores
+
+    def _reranked(
+        self,
+        rerank: _Rerank,
+        captions: Embeddings,
+        images: Embeddings,
+        gallery: np.ndarray,
+    ) -> Tensor:
+        """Return the first gallery rows of each caption in their new order."""
+        matcher = self.matcher
+        tokens = (images.tokens, captions.tokens, captions.token_mask)
+        if matcher is None or any(part is None for part in tokens):
+            raise InputError(
+                'PersonRetrievalMetric: rerank needs a matcher and samples with '
+                'tokens, which RetrievalTestLoop gets from a model with a matching head'
+            )
+        image_tokens, caption_tokens, mask = (
+            torch.from_numpy(cast(np.ndarray, part)) for part in tokens
+        )
+
+        def score(caption_rows: Tensor, image_rows: Tensor) -> Tensor:
+            return matcher(
+                image_tokens[image_rows].float(),
+                caption_tokens[caption_rows].float(),
+                mask[caption_rows],
+            )
+
+        order, similarity = top_matches(captions.feats, gallery, rerank.top)
+        return reranking.rerank(
+            torch.from_numpy(order), score, rerank.weight, torch.from_numpy(similarity)
         )
 
 
@@ -141,4 +211,22 @@ def _merge(batches: list[dict[str, Any]], modality: str) -> Embeddings:
     }
     # Samplers repeat samples to give every rank as many.
     indices, first = np.unique(merged['indices'], return_index=True)
-    return Embeddings(merged['feats'][first], merged['pids'][first], indices)
+    tokens = {
+        key: _pad_and_join([batch[key] for batch in chosen])[first]
+        for key in _TOKEN_KEYS
+        if key in chosen[0]
+    }
+    return Embeddings(merged['feats'][first], merged['pids'][first], indices, **tokens)
+
+
+def _pad_and_join(parts: list[np.ndarray]) -> np.ndarray:
+    """Join (N, L, …) arrays of different lengths L, with zeros behind the shorter."""
+    length = max(part.shape[1] for part in parts)
+    joined = np.zeros(
+        (sum(map(len, parts)), length, *parts[0].shape[2:]), parts[0].dtype
+    )
+    start = 0
+    for part in parts:
+        joined[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return joined

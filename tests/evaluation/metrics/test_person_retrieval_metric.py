@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gckd_mm.errors import InputError
-from gckd_mm.evaluation import rank_metrics
+from gckd_mm.evaluation import rank_metrics, top_matches
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 
 GALLERY, QUERIES, DIM = 12, 7, 5
@@ -113,3 +113,149 @@ def test_a_gallery_neck_must_not_have_weights() -> None:
     neck = {'type': 'gckd_mm.GraphPropagationNeck', 'in_channels': DIM}
     with pytest.raises(InputError, match='parameter_free'):
         PersonRetrievalMetric(gallery_neck=neck)
+
+
+def _with_tokens(samples: list[dict[str, Any]], length: int) -> list[dict[str, Any]]:
+    """Give each sample tokens that hold its index, and NaN where there are none."""
+    for sample in samples:
+        tokens = torch.full((length, 2), float('nan'), dtype=torch.float16)
+        used = length
+        if sample['modality'] == 'captions':
+            used = 1 + sample['sample_idx'] % length
+            sample['token_mask'] = torch.arange(length) < used
+        tokens[:used] = sample['sample_idx']
+        sample['tokens'] = tokens
+    return samples
+
+
+def _logits() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return 3 * torch.randn(QUERIES, GALLERY, generator=generator)
+
+
+def _matcher(
+    image_tokens: torch.Tensor, caption_tokens: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Look up the logit of each pair by what its tokens hold."""
+    assert image_tokens.dtype == caption_tokens.dtype == torch.float32
+    assert mask.dtype == torch.bool
+    assert mask.shape == caption_tokens.shape[:2]
+    captions = [
+        int(row[seen].mean()) for row, seen in zip(caption_tokens, mask, strict=True)
+    ]
+    images = [int(row.mean()) for row in image_tokens]
+    return _logits()[captions, images]
+
+
+def _process_in_batches(metric: PersonRetrievalMetric) -> None:
+    """Show images and captions backwards, the captions' batches of unequal length."""
+    images = _with_tokens(_samples('images', GALLERY, 0), 3)
+    captions = _samples('captions', QUERIES, 1)
+    for start in range(GALLERY - 4, -1, -4):
+        metric.process(None, images[start : start + 4])
+    metric.process(None, _with_tokens(captions[4:], 5))
+    metric.process(None, _with_tokens(captions[:4], 2))
+    metric.process(None, _with_tokens(captions[:1], 2))  # as a sampler repeats one
+
+
+@pytest.mark.parametrize(('top', 'weight'), [(4, 1.0), (4, 0.2), (100, 2.0)])
+def test_reranked_scores_are_those_of_a_loop(top: int, weight: float) -> None:
+    metric = PersonRetrievalMetric(rerank={'top': top, 'weight': weight})
+    metric.matcher = _matcher
+    _process_in_batches(metric)
+
+    scores = metric.evaluate(GALLERY + QUERIES)
+
+    plain = _expected()
+    assert {name: scores[name] for name in plain} == plain
+    images, captions = _samples('images', GALLERY, 0), _samples('captions', QUERIES, 1)
+    total = torch.empty(QUERIES, GALLERY, dtype=torch.float64)
+    for q, caption in enumerate(captions):
+        similarity = [float(caption['feat'] @ image['feat']) for image in images]
+        order = sorted(range(GALLERY), key=lambda g: -similarity[g])
+        for place, g in enumerate(order):
+            match = float(_logits()[q, g].sigmoid())
+            # what is not in the shortlist comes after all of it
+            first = place < top
+            total[q, g] = similarity[g] + (10 + weight * match if first else 0)
+    expected = rank_metrics(
+        total,
+        torch.eye(GALLERY, dtype=torch.float64),
+        [caption['pid'] for caption in captions],
+        [image['pid'] for image in images],
+    )
+    names = ('R1', 'R5', 'R10', 'mAP', 'mINP')
+    assert set(scores) - set(plain) == {f'reranked_{name}' for name in names}
+    for name in names:
+        assert scores[f'reranked_{name}'] == expected[name]
+    assert scores['reranked_mAP'] != scores['mAP']
+
+
+def test_a_weight_of_zero_reranks_to_the_plain_scores() -> None:
+    metric = PersonRetrievalMetric(rerank={'weight': 0})
+    metric.matcher = _matcher
+    _process_in_batches(metric)
+    scores = metric.evaluate(GALLERY + QUERIES)
+    for name in ('R1', 'R5', 'R10', 'mAP', 'mINP'):
+        assert scores[f'reranked_{name}'] == scores[name]
+
+
+def test_the_propagated_gallery_gives_the_shortlist_of_a_reranking() -> None:
+    neck = {'layer': 'parameter_free', 'num_layers': 1, 'k': 2, 'share': 0.9}
+    metric = PersonRetrievalMetric(
+        gallery_neck={
+            'type': 'gckd_mm.GraphPropagationNeck',
+            'in_channels': DIM,
+            **neck,
+        },
+        rerank={'top': 3},
+    )
+    pairs = set()
+
+    def matcher(
+        images: torch.Tensor, captions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        pairs.update(
+            (int(c[0, 0]), int(i[0, 0])) for c, i in zip(captions, images, strict=True)
+        )
+        return torch.zeros(len(images))
+
+    metric.matcher = matcher
+    _process_in_batches(metric)
+    metric.evaluate(GALLERY + QUERIES)
+    parts = metric.embeddings['test']
+    heard = metric.gallery_neck(torch.from_numpy(parts['images'].feats)).numpy()
+    order, _ = top_matches(parts['captions'].feats, heard, 3)
+    assert pairs == {(q, g) for q in range(QUERIES) for g in order[q].tolist()}
+
+
+def test_tokens_are_kept_in_the_order_of_the_dataset_and_only_to_rerank() -> None:
+    metric = PersonRetrievalMetric(rerank={})
+    metric.matcher = _matcher
+    _process_in_batches(metric)
+    metric.evaluate(GALLERY + QUERIES)
+    captions = metric.embeddings['test']['captions']
+    assert captions.tokens.dtype == np.float16
+    assert captions.tokens.shape == (QUERIES, 5, 2)
+    assert captions.token_mask.shape == (QUERIES, 5)
+    for index in range(QUERIES):
+        assert (captions.tokens[index][captions.token_mask[index]] == index).all()
+    plain = PersonRetrievalMetric()
+    _process_in_batches(plain)
+    plain.evaluate(GALLERY + QUERIES)
+    assert plain.embeddings['test']['captions'].tokens is None
+
+
+def test_reranking_without_what_it_needs() -> None:
+    for wrong in ({'top': 0}, {'weight': -0.1}):
+        with pytest.raises(InputError, match=r'top of at least 1 .* got \{'):
+            PersonRetrievalMetric(rerank=wrong)
+    metric = PersonRetrievalMetric(rerank={})
+    _process_in_batches(metric)
+    with pytest.raises(InputError, match='needs a matcher'):
+        metric.evaluate(GALLERY + QUERIES)
+    metric.matcher = _matcher
+    for samples in (_samples('images', GALLERY, 0), _samples('captions', QUERIES, 1)):
+        metric.process(None, samples)
+    with pytest.raises(InputError, match='samples with tokens'):
+        metric.evaluate(GALLERY + QUERIES)
