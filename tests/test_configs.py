@@ -18,6 +18,22 @@ CONFIGS = sorted(
     for path in ROOT.rglob('*.py')
     if '_base_' not in path.relative_to(ROOT).parts
 )
+#: of each direction, and what each kind of ablation changes in `model`
+DIRECTIONS = [
+    f'{source}2{target}'
+    for source in ('street', 'mall', 'campus')
+    for target in ('street', 'mall', 'campus')
+    if source != target
+]
+ABLATIONS: dict[str, dict[str, Any]] = {
+    'cmkd': {'graph': None, 'consistency': None},
+    'gmp': {'distill': None},
+    'without_assignment': {'distill.assignment': None},
+    'without_consistency': {'consistency': None},
+    'without_graph': {'graph': None},
+    'without_momentum': {'teacher_momentum': 0.0},
+}
+ADAPTING = [name for name in CONFIGS if name.startswith(('gckd_', 'ablations/'))]
 
 
 def datasets(node: Any) -> Iterator[dict]:
@@ -74,6 +90,87 @@ def test_directions_between_the_domains(source: str, target: str) -> None:
     # equal budget, equal start
     for key in ('model', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'load_from'):
         assert alone[key] == both[key]
+
+
+@pytest.mark.parametrize('direction', DIRECTIONS)
+def test_gckd_trains_like_the_source_only_baseline_and_then_on_the_target(
+    direction: str,
+) -> None:
+    cfg = Config.fromfile(ROOT / f'gckd_{direction}.py')
+    baseline = Config.fromfile(ROOT / f'baselines/source_only_{direction}.py')
+    source, target = direction.split('2')
+    loader, expected = cfg.train_dataloader, baseline.train_dataloader
+    assert Path(loader.dataset.target.data_root).name == target
+    assert loader.dataset.target.split == 'train'
+    # The first iterations are the baseline's, in what is learned from ...
+    assert loader.dataset.source == expected.dataset
+    assert Path(loader.dataset.source.data_root).name == source
+    others = loader.keys() - {'dataset', 'sampler'}
+    assert others == expected.keys() - {'dataset', 'sampler'}
+    assert all(loader[key] == expected[key] for key in others)
+    assert expected.sampler == {'type': 'PairedSampler'}
+    assert 'num_instances' not in loader.sampler
+    # ... and in how: from the same start, with the same encoders and heads.
+    added = cfg.model.keys() - baseline.model.keys()
+    assert added == {
+        *('embedding_size', 'memory_size', 'source_iters', 'teacher_momentum'),
+        *('graph', 'distill', 'consistency'),
+    }
+    assert {k: v for k, v in cfg.model.items() if k not in added} == {
+        **baseline.model,
+        'type': 'GCKD',
+    }
+    assert cfg.model.source_iters == baseline.train_cfg.max_iters
+    assert cfg.param_scheduler[:-1] == baseline.param_scheduler
+    for name in ('adaptation', 'finite_loss'):
+        cfg.default_hooks.pop(name)
+    for key in (
+        *('optim_wrapper', 'load_from', 'randomness', 'default_hooks', 'custom_hooks'),
+        *('test_dataloader', 'test_cfg', 'test_evaluator'),
+    ):
+        assert cfg[key] == baseline[key], key
+
+
+@pytest.mark.parametrize('name', ADAPTING)
+def test_all_parts_agree_on_the_stages(name: str) -> None:
+    cfg = Config.fromfile(ROOT / name)
+    source_iters, max_iters = cfg.model.source_iters, cfg.train_cfg.max_iters
+    assert 0 < source_iters < max_iters
+    assert cfg.train_dataloader.sampler == {
+        'type': 'CrossDomainSampler',
+        'source_iters': source_iters,
+        'batch_size': cfg.train_dataloader.batch_size,
+    }
+    *before, adaptation = cfg.param_scheduler
+    assert max(scheduler['end'] for scheduler in before) == source_iters
+    assert adaptation['type'] == 'AdaptationLR'
+    assert (adaptation['begin'], adaptation['end']) == (source_iters, max_iters)
+    model = MODELS.build({**cfg.model, '_scope_': 'gckd_mm'})
+    for ramp in model.schedules().values():
+        assert ramp.last_step <= max_iters - source_iters
+    assert cfg.model.memory_size >= cfg.train_dataloader.batch_size
+
+
+def test_every_ablation_is_known() -> None:
+    kinds = [Path(name).stem.rsplit('_', 1) for name in ADAPTING if 'ablations' in name]
+    assert {kind for kind, _ in kinds} == set(ABLATIONS)
+    # The two halves of the method in every direction.
+    for half in ('cmkd', 'gmp'):
+        assert {d for kind, d in kinds if kind == half} == set(DIRECTIONS)
+
+
+@pytest.mark.parametrize('name', [name for name in ADAPTING if 'ablations' in name])
+def test_an_ablation_differs_from_its_parent_in_the_named_part_alone(
+    name: str,
+) -> None:
+    kind, direction = Path(name).stem.rsplit('_', 1)
+    parent = Config.fromfile(ROOT / f'gckd_{direction}.py')
+    ablation = Config.fromfile(ROOT / name)
+    assert ablation.to_dict() != parent.to_dict()
+    parent.merge_from_dict(
+        {f'model.{key}': value for key, value in ABLATIONS[kind].items()}
+    )
+    assert ablation.to_dict() == parent.to_dict()
 
 
 def test_no_two_configs_share_a_name() -> None:

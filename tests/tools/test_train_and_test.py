@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,12 @@ from PIL import Image
 
 from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.evaluation import rank_metrics
-from tests.training import in_process, last_checkpoint, small_config
+from tests.training import (
+    in_process,
+    last_checkpoint,
+    small_config,
+    small_gckd_config,
+)
 from tools import print_config
 from tools import test as test_tool
 from tools import train as train_tool
@@ -37,6 +43,13 @@ def _error_of_training(tmp_path: Path, *arguments: str) -> str:
     assert in_process(_train_expecting_error, out, list(arguments)) == 0
     assert not list(tmp_path.glob('**/*.pth')), 'it trained before it saw the error'
     return out.read_text()
+
+
+def _gckd_config(path: Path, data: Path, work_dir: Path, **overrides: object) -> str:
+    # The teacher must not be taken for the student.
+    overrides = {'model__teacher_momentum': 0.5, **overrides}
+    small_gckd_config(data, work_dir, **overrides).dump(path)
+    return str(path)
 
 
 @pytest.fixture
@@ -201,6 +214,141 @@ def test_a_checkpoint_alone_gives_what_it_gives_with_its_config(
     assert alone['seed'] == 0
     assert set(alone['metrics']) == {'rstpreid', 'cuhk_pedes'}
     assert f'{alone["metrics"]["rstpreid"]["mAP"]:.2f}' in capsys.readouterr().out
+
+
+@pytest.fixture(scope='module')
+def adapted(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a small run of GCKD, its config in it."""
+    work_dir = tmp_path_factory.mktemp('adapted')
+    config = _gckd_config(work_dir / 'config.py', miniature, work_dir)
+    assert in_process(train_tool.main, [config]) == 0
+    return work_dir
+
+
+def test_a_source_checkpoint_takes_the_place_of_the_source_stage(
+    adapted: Path, tmp_path: Path
+) -> None:
+    options = ['--source-checkpoint', str(adapted / 'source.pth')]
+    options += ['--work-dir', str(tmp_path)]
+    assert in_process(train_tool.main, [str(adapted / 'config.py'), *options]) == 0
+    assert not (tmp_path / 'source.pth').exists()
+    found, expected = (
+        read_checkpoint(folder / 'iter_8.pth')['state_dict']
+        for folder in (tmp_path, adapted)
+    )
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_source_checkpoint_for_a_config_that_does_not_adapt(
+    config: str, tmp_path: Path
+) -> None:
+    message = _error_of_training(tmp_path, config, '--source-checkpoint', 'any.pth')
+    assert message.startswith('error: --source-checkpoint:')
+    assert 'does not adapt' in message
+
+
+def test_a_source_checkpoint_that_is_not_there(miniature: Path, tmp_path: Path) -> None:
+    config = _gckd_config(tmp_path / 'config.py', miniature, tmp_path / 'work')
+    message = _error_of_training(tmp_path, config, '--source-checkpoint', 'no.pth')
+    assert message.startswith('error: checkpoint no.pth does not exist')
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        pytest.param(
+            ['model.distill.loss_weight.length=6'],
+            'error: ramp distill.loss_weight ends at adaptation step 6, but the '
+            'adaptation has 5 iterations',
+            id='ramp',
+        ),
+        pytest.param(
+            ['model.memory_size=7'],
+            'error: a memory of 7 rows',
+            id='memory',
+        ),
+        pytest.param(
+            ['model.teacher_momentum=1.5'],
+            'error: teacher_momentum must be within [0, 1], got 1.5',
+            id='momentum',
+        ),
+        pytest.param(
+            ['train_dataloader.sampler.source_iters=0'],
+            'error: the model has source_iters=3, the sampler has 0: set train_',
+            id='source stage of the sampler',
+        ),
+    ],
+)
+def test_settings_of_an_adaptation_that_cannot_be(
+    miniature: Path, tmp_path: Path, options: list[str], expected: str
+) -> None:
+    config = _gckd_config(tmp_path / 'config.py', miniature, tmp_path / 'work')
+    message = _error_of_training(tmp_path, config, '--cfg-options', *options)
+    assert message.startswith(expected)
+    assert '\n' not in message
+
+
+def test_a_sampler_of_one_domain_for_an_adaptation(
+    miniature: Path, tmp_path: Path
+) -> None:
+    config = _gckd_config(
+        tmp_path / 'config.py',
+        miniature,
+        tmp_path / 'work',
+        train_dataloader__sampler=dict(type='PairedSampler', _delete_=True),
+    )
+    message = _error_of_training(tmp_path, config)
+    assert message.startswith('error: ')
+    assert 'CrossDomainSampler' in message
+
+
+def _tested(tmp_path: Path, name: str, *arguments: str) -> tuple[dict, dict]:
+    """Test; return the results and the embeddings."""
+    out, dump = tmp_path / f'{name}.json', tmp_path / f'{name}.npz'
+    options = ['--out', str(out), '--dump', str(dump)]
+    test_tool.main([*arguments, *options, '--work-dir', str(tmp_path / 'work')])
+    with np.load(dump) as arrays:
+        return json.loads(out.read_text()), dict(arrays)
+
+
+def test_the_teacher_is_tested_as_a_dual_encoder_with_its_weights(
+    adapted: Path, tmp_path: Path, miniature: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(adapted / 'iter_8.pth')
+    teacher, teacher_feats = _tested(tmp_path, 'teacher', checkpoint, '--teacher')
+    assert f'teacher of {os.path.relpath(checkpoint)}' in capsys.readouterr().out
+    student, student_feats = _tested(tmp_path, 'student', checkpoint)
+    assert (teacher['weights'], student['weights']) == ('teacher', 'student')
+
+    state_dict = read_checkpoint(checkpoint)['state_dict']
+    weights = {
+        name.removeprefix('teacher.module.'): value
+        for name, value in state_dict.items()
+        if name.startswith(('teacher.module.', 'data_preprocessor.', 'heads.'))
+    }
+    torch.save({'state_dict': weights}, tmp_path / 'plain.pth')
+    config = _config(tmp_path / 'config.py', miniature, tmp_path / 'work')
+    plain, plain_feats = _tested(tmp_path, 'plain', config, str(tmp_path / 'plain.pth'))
+
+    assert teacher['metrics'] == plain['metrics']
+    for name, array in plain_feats.items():
+        assert np.array_equal(teacher_feats[name], array), name
+        if name.endswith('/feats'):
+            assert not np.array_equal(student_feats[name], array), name
+
+
+def test_the_end_of_a_source_stage_is_tested_but_has_no_teacher(
+    adapted: Path, trained: Path, tmp_path: Path
+) -> None:
+    source = str(adapted / 'source.pth')
+    results, _ = _tested(tmp_path, 'source', source)
+    assert results['iteration'] == 3
+    assert set(results['metrics']) == {'rstpreid', 'cuhk_pedes'}
+    with pytest.raises(SystemExit, match=r'source\.pth: its teacher has not begun'):
+        test_tool.main([source, '--teacher'])
+    with pytest.raises(SystemExit, match='holds no teacher: it was trained on the'):
+        test_tool.main([str(last_checkpoint(trained)), '--teacher'])
 
 
 def test_dump_and_rank_lists(trained: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook, IterTimerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -12,6 +13,7 @@ from torch import nn
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import load_weights, read_checkpoint
 from gckd_mm.errors import InputError
+from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.registry import HOOKS
 
 #: file in the work dir: what the source stage ended with
@@ -68,8 +70,8 @@ class AdaptationHook(Hook):
         Raises:
             InputError: If the model does not adapt; if the source stage ends between
                 two optimiser steps; if the sampler has another source stage or batch
-                size; if a ramp does not end before the training does; or if there is
-                nothing to branch off for.
+                size; if a ramp does not end before the training does; if a memory does
+                not hold a batch; or if there is nothing to branch off for.
         """
         model = _unwrapped(runner)
         missing = [name for name in _CONTRACT if not hasattr(model, name)]
@@ -89,6 +91,7 @@ class AdaptationHook(Hook):
         adaptation_iters = runner.max_iters - model.source_iters
         if adaptation_iters > 0:
             _check_ramps(model, adaptation_iters)
+            _check_memories(model, runner.train_dataloader.batch_size)
         elif self._source_checkpoint is not None:
             raise InputError(
                 f'source_checkpoint={self._source_checkpoint!r} is to begin at '
@@ -168,6 +171,17 @@ def _check_ramps(model: Any, adaptation_iters: int) -> None:
                 f'ramp {name} ends at adaptation step {schedule.last_step}, but the '
                 f'adaptation has {adaptation_iters} iterations: shorten the ramp, or '
                 f'raise train_cfg.max_iters'
+            )
+
+
+def _check_memories(model: nn.Module, batch_size: int) -> None:
+    pushed = batch_size * get_world_size()
+    for memory in model.modules():
+        if isinstance(memory, EmbeddingMemory) and memory.size < pushed:
+            raise InputError(
+                f'a memory of {memory.size} rows does not hold the batch of all ranks, '
+                f"{pushed}: raise model.memory_size, best to the size of the target's "
+                f'train set'
             )
 
 

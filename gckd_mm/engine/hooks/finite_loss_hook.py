@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -24,6 +25,15 @@ class FiniteLossHook(Hook):
     """
 
     priority = 'HIGH'
+
+    def __init__(self) -> None:
+        self._buffers: set[str] = set()
+
+    def before_train(self, runner: Runner) -> None:
+        """Note which of the model's tensors are no weights."""
+        wrapped = is_model_wrapper(runner.model)
+        model = runner.model.module if wrapped else runner.model
+        self._buffers = {name for name, _ in model.named_buffers()}
 
     def after_train_iter(
         self,
@@ -47,21 +57,24 @@ class FiniteLossHook(Hook):
             if not math.isfinite(value)
         ]
         if bad:
+            last_good = self._last_good_checkpoint(runner)
             raise DivergedError(
                 f'iteration {runner.iter + 1}: {", ".join(bad)}: the training has '
-                f'diverged. Last good checkpoint: {_last_good_checkpoint(runner)}. '
+                f'diverged. Last good checkpoint: {last_good}. '
                 f'Resuming it unchanged ends here again: lower '
                 f'optim_wrapper.optimizer.lr, or clip the gradients with '
                 f'optim_wrapper.clip_grad=dict(max_norm=1.0)'
             )
 
-
-def _last_good_checkpoint(runner: Runner) -> str:
-    path = find_last_checkpoint(runner.work_dir)
-    if path is None:
-        return 'none yet'
-    # A step can spoil the weights one iteration before a loss shows it.
-    for value in read_checkpoint(path)['state_dict'].values():
-        if isinstance(value, Tensor) and not value.isfinite().all():
-            return f'none; {path} has weights that are not finite'
-    return path
+    def _last_good_checkpoint(self, runner: Runner) -> str:
+        path = find_last_checkpoint(runner.work_dir)
+        if path is None:
+            return 'none yet'
+        # A step can spoil the weights one iteration before a loss shows it. Buffers
+        # may be infinite: the similarity of a neighbour that there is none of.
+        for name, value in read_checkpoint(path)['state_dict'].items():
+            if name in self._buffers or not isinstance(value, Tensor):
+                continue
+            if not value.isfinite().all():
+                return f'none; {path} has weights that are not finite'
+        return path
