@@ -28,8 +28,18 @@ DIRECTIONS = [
 ABLATIONS: dict[str, dict[str, Any]] = {
     'cmkd': {'graph': None, 'consistency': None},
     'gmp': {'distill': None},
+    'with_cross_modal': {'graph.k.cross_modal': 3},
+    'with_learned_graph': {'graph.neck.layer': 'SAGEConv', 'graph.neck.num_layers': 2},
+    'with_matching': {
+        'matching': {
+            'type': 'ImageTextMatchingHead',
+            'image_channels': 128,
+            'caption_channels': 128,
+        }
+    },
     'without_assignment': {'distill.assignment': None},
     'without_consistency': {'consistency': None},
+    'without_cross_domain': {'graph.k.cross_domain': 0},
     'without_graph': {'graph': None},
     'without_momentum': {'teacher_momentum': 0.0},
 }
@@ -144,7 +154,10 @@ def test_all_parts_agree_on_the_stages(name: str) -> None:
     *before, adaptation = cfg.param_scheduler
     assert max(scheduler['end'] for scheduler in before) == source_iters
     assert adaptation['type'] == 'AdaptationLR'
-    assert (adaptation['begin'], adaptation['end']) == (source_iters, max_iters)
+    # Its end is the training's, which the runner fills in.
+    assert adaptation['begin'] == source_iters
+    assert 'end' not in adaptation
+    assert adaptation['warmup'] < max_iters - source_iters
     model = MODELS.build({**cfg.model, '_scope_': 'gckd_mm'})
     for ramp in model.schedules().values():
         assert ramp.last_step <= max_iters - source_iters
@@ -171,6 +184,13 @@ def test_an_ablation_differs_from_its_parent_in_the_named_part_alone(
         {f'model.{key}': value for key, value in ABLATIONS[kind].items()}
     )
     assert ablation.to_dict() == parent.to_dict()
+
+
+@pytest.mark.parametrize('name', [name for name in ADAPTING if 'matching' in name])
+def test_the_matching_head_fits_the_encoders(name: str) -> None:
+    model = Config.fromfile(ROOT / name).model
+    assert model.matching.image_channels == model.image_neck.in_channels
+    assert model.matching.caption_channels == model.text_neck.in_channels
 
 
 def test_no_two_configs_share_a_name() -> None:

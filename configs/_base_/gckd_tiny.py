@@ -5,16 +5,16 @@ _base_ = [
     './schedules/source_400.py',
     './synthclip_runtime.py',
 ]
-source_iters = _base_.source_iters
-adapt_iters = 300
-batch_size = 64
-_ramp = adapt_iters // 4
+_source_iters = _base_.train_cfg.max_iters
+_adapt_iters = 300
+_batch_size = 64
+_ramp = _adapt_iters // 4
 
 model = dict(
     type='GCKD',
     embedding_size=128,
     memory_size=5000,  # all of a target's train set: 2,400 images, 4,800 captions
-    source_iters=source_iters,
+    source_iters=_source_iters,
     teacher_momentum=0.97,
     graph=dict(
         type='MemoryGraph',
@@ -35,20 +35,19 @@ model = dict(
     ),
 )
 train_dataloader = dict(
-    batch_size=batch_size,
+    batch_size=_batch_size,
     dataset=dict(type='CrossDomainDataset'),
     sampler=dict(
-        type='CrossDomainSampler', source_iters=source_iters, batch_size=batch_size
+        type='CrossDomainSampler', source_iters=_source_iters, batch_size=_batch_size
     ),
 )
-train_cfg = dict(max_iters=source_iters + adapt_iters)
+train_cfg = dict(max_iters=_source_iters + _adapt_iters)
 param_scheduler = [
     *_base_.param_scheduler,
     dict(
         type='AdaptationLR',
         by_epoch=False,
-        begin=source_iters,
-        end=source_iters + adapt_iters,
+        begin=_source_iters,
         warmup=30,
     ),
 ]

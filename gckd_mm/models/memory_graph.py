@@ -51,7 +51,7 @@ class MemoryGraph(BaseModule):
 
     Raises:
         InputError: If a relation does not exist or none is on, or for ``pair`` with a
-            neck that learns.
+            neck that learns, without ``cross_domain`` or with a single layer.
 
     Source: the graph over batch and memories of both domains and modalities is the
     paper's (GMP); relations, refresh and training on the source are ours.
@@ -85,6 +85,14 @@ class MemoryGraph(BaseModule):
         self.refresh = refresh
         relations = {'in_channels': dim, 'relations': tuple(self.k)}
         self.neck = cast(GraphPropagationNeck, MODELS.build({**neck, **relations}))
+        if 'pair' in self.k and (
+            'cross_domain' not in self.k or self.neck.num_layers < 2
+        ):
+            raise InputError(
+                "MemoryGraph: the relation 'pair' reaches the target through "
+                'cross_domain, one layer later: it needs k.cross_domain and '
+                'neck.num_layers of at least 2'
+            )
         if self.learns and 'pair' in self.k:
             raise InputError(
                 "MemoryGraph: the relation 'pair' is for layer='parameter_free': the "
@@ -102,7 +110,7 @@ class MemoryGraph(BaseModule):
     @property
     def needs_source(self) -> bool:
         """Whether a node hears the source's memories."""
-        return 'cross_domain' in self.k or 'pair' in self.k
+        return 'cross_domain' in self.k
 
     def needed_neighbours(self) -> dict[tuple[str, str], int]:
         """Return what :class:`MemoryNeighbours` must keep for this graph."""

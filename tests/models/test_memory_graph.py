@@ -21,8 +21,8 @@ SIZE, DIM = 10, 4
 SHARE, TEMPERATURE = 0.4, 0.3
 RELATIONS = ('near', 'cross_domain', 'cross_modal', 'pair')
 #: different counts, so that none can stand for another
-LEARNED = {'near': 2, 'cross_domain': 3, 'cross_modal': 1}
-K = {'near': 2, 'cross_domain': 3, 'cross_modal': 1, 'pair': 1}
+K = {'near': 2, 'cross_domain': 3, 'cross_modal': 1}
+WITH_PAIR = {**K, 'pair': 1}
 Rows = list[list[float]]
 #: sender, relation, receiver -> the neighbours' rows and similarities of each receiver
 NaiveEdges = dict[tuple[str, str, str], list[list[tuple[int, float]]]]
@@ -168,10 +168,22 @@ def naive_refined(
     return {name: torch.tensor(nodes[f'target_{name}']) for name in OTHER_MODALITY}
 
 
-@pytest.mark.parametrize('layers', [1, 2])
 @pytest.mark.parametrize(
-    'k',
-    [K, *({name: K[name]} for name in RELATIONS), {**K, 'near': 0, 'cross_domain': 50}],
+    ('k', 'layers'),
+    [
+        *(
+            (k, layers)
+            for k in (
+                K,
+                *({name: count} for name, count in K.items()),
+                {**K, 'near': 0, 'cross_domain': 50},
+            )
+            for layers in (1, 2)
+        ),
+        (WITH_PAIR, 2),
+        (WITH_PAIR, 3),
+        ({'cross_domain': 3, 'pair': 1}, 2),
+    ],
     ids=str,
 )
 def test_all_are_refined_at_a_refresh(k: dict[str, int], layers: int) -> None:
@@ -206,14 +218,15 @@ def test_between_two_refreshes_the_rows_just_written_hear_the_memories() -> None
 
 
 def test_two_layers_between_two_refreshes_hear_the_memories_as_they_are() -> None:
-    world = World(build(num_layers=2))
+    # The pairs with them: what a source node hears waits for the next renewal.
+    world = World(build(WITH_PAIR, num_layers=2))
     world.refine(world.push([0, 1, 2], [0, 1, 2], [3, 4, 5]), 0)
     written = world.push([2, 3], [2, 3], [6, 4])
 
     found = world.refine(written, 1)
 
     nodes = world.nodes()
-    edges = naive_edges(nodes, K)
+    edges = naive_edges(nodes, WITH_PAIR)
     once = naive_layer(nodes, edges)
     for name in OTHER_MODALITY:
         receiver = f'target_{name}'
@@ -244,7 +257,9 @@ def test_the_pair_reaches_the_target_through_the_source() -> None:
 
 @pytest.mark.parametrize('off', RELATIONS)
 def test_a_relation_that_is_off_is_neither_searched_nor_asked(off: str) -> None:
-    graph = build({**K, off: 0})
+    # Pairs cannot do without cross_domain.
+    k = K if off == 'cross_domain' else WITH_PAIR
+    graph = build({**k, off: 0}, num_layers=2)
 
     needed = graph.needed_neighbours()
 
@@ -253,7 +268,7 @@ def test_a_relation_that_is_off_is_neither_searched_nor_asked(off: str) -> None:
         (modality, name): K[name] for modality in OTHER_MODALITY for name in on
     }
     assert off not in graph.neck.relations
-    assert graph.needs_source
+    assert graph.needs_source == (off != 'cross_domain')
 
 
 @pytest.mark.parametrize(
@@ -261,7 +276,6 @@ def test_a_relation_that_is_off_is_neither_searched_nor_asked(off: str) -> None:
     [
         ({'near': 2, 'cross_modal': 2}, False),
         ({'near': 2, 'cross_domain': 1}, True),
-        ({'near': 2, 'pair': 1}, True),
     ],
 )
 def test_it_knows_whether_it_hears_the_source(k: dict[str, int], needed: bool) -> None:
@@ -334,7 +348,7 @@ def test_a_source_pair_hears_nothing_of_its_own_in_the_memories() -> None:
 
 
 def test_a_learned_neck_changes_nothing_at_first() -> None:
-    world = World(build(LEARNED, layer='SAGEConv', num_layers=2))
+    world = World(build(K, layer='SAGEConv', num_layers=2))
     assert world.graph.learns
     feats, slots = source_batch(world)
     written = world.push([1, 6], [4, 5], [6, 7])
@@ -349,7 +363,7 @@ def test_a_learned_neck_changes_nothing_at_first() -> None:
 
 
 def test_the_source_trains_the_weights_of_every_relation() -> None:
-    world = World(build(LEARNED, layer='SAGEConv', num_layers=2))
+    world = World(build(K, layer='SAGEConv', num_layers=2))
     feats, slots = source_batch(world)
     with torch.no_grad():
         for name, weight in world.graph.named_parameters():
@@ -365,7 +379,7 @@ def test_the_source_trains_the_weights_of_every_relation() -> None:
 
 
 def test_a_closed_gate_can_be_opened_by_the_source() -> None:
-    world = World(build(LEARNED, layer='SAGEConv'))
+    world = World(build(K, layer='SAGEConv'))
     feats, slots = source_batch(world)
 
     propagated = world.graph.propagate_source(feats, slots, world.memories)
@@ -382,7 +396,24 @@ def test_a_closed_gate_can_be_opened_by_the_source() -> None:
 
 def test_a_neck_that_learns_must_not_hear_the_pairs() -> None:
     with pytest.raises(InputError, match='own answer'):
-        build(K, layer='SAGEConv')
+        build(WITH_PAIR, layer='SAGEConv', num_layers=2)
+
+
+@pytest.mark.parametrize(
+    ('k', 'layers'),
+    [
+        ({'near': 2, 'pair': 1}, 2),
+        ({**WITH_PAIR, 'cross_domain': 0}, 3),
+        (WITH_PAIR, 1),
+    ],
+    ids=str,
+)
+def test_pairs_that_the_target_could_not_hear_are_refused(
+    k: dict[str, int], layers: int
+) -> None:
+    message = r"'pair' .* needs k\.cross_domain and neck\.num_layers of at least 2"
+    with pytest.raises(InputError, match=message):
+        build(k, num_layers=layers)
 
 
 def test_a_neck_without_weights_does_not_learn() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import load_weights, read_checkpoint
+from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
 from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.registry import HOOKS
@@ -70,8 +71,9 @@ class AdaptationHook(Hook):
         Raises:
             InputError: If the model does not adapt; if the source stage ends between
                 two optimiser steps; if the sampler has another source stage or batch
-                size; if a ramp does not end before the training does; if a memory does
-                not hold a batch; or if there is nothing to branch off for.
+                size; if a ramp does not end before the training does; if the learning
+                rate has another stage; if a memory does not hold a batch; or if there
+                is nothing to branch off for.
         """
         model = _unwrapped(runner)
         missing = [name for name in _CONTRACT if not hasattr(model, name)]
@@ -92,6 +94,8 @@ class AdaptationHook(Hook):
         if adaptation_iters > 0:
             _check_ramps(model, adaptation_iters)
             _check_memories(model, runner.train_dataloader.batch_size)
+            _check_learning_rate(runner, model.source_iters)
+            _warn_of_small_memories(runner, model)
         elif self._source_checkpoint is not None:
             raise InputError(
                 f'source_checkpoint={self._source_checkpoint!r} is to begin at '
@@ -185,6 +189,36 @@ def _check_memories(model: nn.Module, batch_size: int) -> None:
             )
 
 
+def _check_learning_rate(runner: Runner, source_iters: int) -> None:
+    stage = (source_iters, runner.max_iters)
+    for scheduler in runner.param_schedulers or []:
+        if not isinstance(scheduler, AdaptationLR):
+            continue
+        if (scheduler.begin, scheduler.end) != stage:
+            raise InputError(
+                f'AdaptationLR goes from iteration {scheduler.begin} to '
+                f'{scheduler.end}, the adaptation from {stage[0]} to {stage[1]}: mend '
+                f'its begin, and leave out its end (a resumed run keeps its own)'
+            )
+
+
+def _warn_of_small_memories(runner: Runner, model: nn.Module) -> None:
+    """Say if the target does not fit: captions would be matched with who is left."""
+    if getattr(model, 'distill', True) is None:
+        return
+    dataset = runner.train_dataloader.dataset
+    for modality in ('images', 'captions'):
+        memories = getattr(model, 'memories', {})
+        found = getattr(dataset, f'num_target_{modality}', 0)
+        name = f'target_{modality}'
+        if name in memories and memories[name].size < found:
+            runner.logger.warning(
+                f'The memory holds {memories[name].size} of {found} target {modality}. '
+                f'Balanced assignment wants all of them: raise model.memory_size, or '
+                f'set model.distill.assignment.relaxation'
+            )
+
+
 def _branch_off(runner: Runner, path: str) -> None:
     """Go to where the source stage of ``path`` has ended."""
     model, loop = _unwrapped(runner), runner.train_loop
@@ -206,6 +240,13 @@ def _branch_off(runner: Runner, path: str) -> None:
 
 
 def _load_source_stage(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
+    given = checkpoint.get('state_dict', checkpoint)
+    steps = given.get('teacher.steps', given.get('module.teacher.steps', 0))
+    if int(steps) > 0:
+        raise InputError(
+            f'{path}: has been adapted already; give what a source stage ended with '
+            f'({SOURCE_CHECKPOINT} in the work dir), or a source-only checkpoint'
+        )
     student = nn.ModuleDict(
         {
             name: module
@@ -215,7 +256,7 @@ def _load_source_stage(model: nn.Module, checkpoint: dict[str, Any], path: str) 
     )
     weights = {
         key: value
-        for key, value in checkpoint.get('state_dict', checkpoint).items()
+        for key, value in given.items()
         if key.removeprefix('module.').partition('.')[0] in _SOURCE_MODULES
     }
     load_weights(student, {'state_dict': weights}, where=path)

@@ -24,7 +24,7 @@ class FiniteLossHook(Hook):
     them up. Costs one synchronisation with the device an iteration.
     """
 
-    priority = 'HIGH'
+    priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
         self._buffers: set[str] = set()

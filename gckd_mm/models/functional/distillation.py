@@ -19,7 +19,7 @@ def soft_labels(similarity: Tensor, potentials: Tensor, temperature: float) -> T
 
     Args:
         similarity: The teacher's cosine similarities, shape (B, M).
-        potentials: Corrections of the columns, shape (M,), in units of cosine
+        potentials: Corrections of the columns, shape (M,) or (B, M), in units of cosine
             similarity; zeros give the plain softmax.
         temperature: Divides the corrected similarities.
 

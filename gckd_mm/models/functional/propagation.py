@@ -8,6 +8,9 @@ from torch import Tensor
 
 from gckd_mm.models.functional.neighbours import Neighbours
 
+#: numbers that are gathered at once: 64 MB in float32
+_CHUNK = 1 << 24
+
 
 def neighbour_weights(neighbours: Neighbours, temperature: float) -> Tensor:
     """Return how much each neighbour counts: a softmax over those that there are.
@@ -52,8 +55,16 @@ def neighbour_average(
         return feats.new_zeros(len(neighbours.index), feats.shape[1])
     with torch.autocast(feats.device.type, enabled=False):
         weights = neighbour_weights(neighbours, temperature).to(feats.dtype)
-        heard = F.embedding(neighbours.index.clamp(min=0), feats)
-        return torch.einsum('nk,nkd->nd', weights, heard)
+        index = neighbours.index.clamp(min=0)
+        rows = max(1, _CHUNK // max(1, index.shape[1] * feats.shape[1]))
+        return torch.cat(
+            [
+                torch.einsum('nk,nkd->nd', part, F.embedding(heard, feats))
+                for part, heard in zip(
+                    weights.split(rows), index.split(rows), strict=True
+                )
+            ]
+        )
 
 
 def propagate(

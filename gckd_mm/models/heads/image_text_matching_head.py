@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.hard_negatives import hard_negatives
+from gckd_mm.models.schedule import Schedule
 from gckd_mm.registry import MODELS
 
 _EPSILON = 1e-8
@@ -34,7 +35,7 @@ class ImageTextMatchingHead(BaseModule):
         grid: Rows and columns of the image tokens: the feature map is average-pooled to
             this size, whatever its own. Defaults to (8, 4).
         dropout: Dropout on the attention and in the MLPs. Defaults to 0.
-        loss_weight: Factor of the loss. Defaults to 1.
+        loss_weight: A number or a schedule, which GCKD applies. Defaults to 1.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -55,7 +56,7 @@ class ImageTextMatchingHead(BaseModule):
         num_layers: int = 1,
         grid: tuple[int, int] = (8, 4),
         dropout: float = 0.0,
-        loss_weight: float = 1.0,
+        loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -68,7 +69,7 @@ class ImageTextMatchingHead(BaseModule):
         if min(grid) < 1:
             raise InputError(f'both sides of grid must be at least 1, got {grid}')
         self.grid = (grid[0], grid[1])
-        self.loss_weight = loss_weight
+        self.schedules = {'loss_weight': Schedule.build(loss_weight, 'loss_weight')}
         self.image_projection = nn.Linear(image_channels, channels)
         self.image_position = nn.Parameter(torch.empty(grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.image_position, std=0.02)
@@ -162,7 +163,7 @@ class ImageTextMatchingHead(BaseModule):
                 same person. Such a pair is never a negative, nor is a positive one.
 
         Returns:
-            ``loss``, the weighted mean binary cross-entropy times ``loss_weight``;
+            ``loss``, the weighted mean binary cross-entropy, without ``loss_weight``;
             ``num_negatives``, how many pairs were found for the positives;
             ``accuracy``, the fraction of all these pairs that are on the right side
             (without any pair 0; 2/3 for a head that always says no). Scalars, float32,
@@ -198,7 +199,7 @@ class ImageTextMatchingHead(BaseModule):
         )
         right = (logits > 0) == (matches > 0)
         return {
-            'loss': self.loss_weight * total / pair_weights.sum().clamp(min=_EPSILON),
+            'loss': total / pair_weights.sum().clamp(min=_EPSILON),
             'num_negatives': logits.new_tensor(len(logits) - len(positives)),
             'accuracy': right.float().sum() / max(1, len(logits)),
         }

@@ -53,6 +53,8 @@ DIRECTIONS = {
 _CHUNK = 1 << 24
 #: a soft label below which a pair is not the same person
 _UNLIKELY = 1e-3
+#: a soft label from which a pair of the batch is taken for the same person
+_LIKELY = 0.1
 
 
 class TargetBatch(NamedTuple):
@@ -190,7 +192,7 @@ class MomentumDistillHead(BaseModule):
         for modality in ('images', 'captions'):
             self._buffer(modality, 'potentials').zero_()
             self._buffer(modality, 'keys').fill_(-1)
-        self.last_pairs = None
+        self.last_pairs = self.last_labels = None
 
     @torch.no_grad()
     def assign(
@@ -256,23 +258,29 @@ class MomentumDistillHead(BaseModule):
         return terms
 
     @torch.no_grad()
-    def matches_in_batch(self, batch: TargetBatch) -> tuple[Tensor, Tensor]:
+    def matches_in_batch(
+        self, batch: TargetBatch, rows: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Say which captions and images of the batch of the last loss belong together.
 
         Args:
             batch: What :meth:`loss` was called with.
+            rows: Those of one rank. Defaults to all of them.
 
         Returns:
-            Two bool tensors of shape (N, N), captions × images of the batch: where the
-            image is the best of all the memory for a caption that passed the gate, and
-            where it is at all likely: those must not serve as negatives.
+            Caption row and image row of each likely pair, shape (G, 2): for a caption
+            that passed the gate the best image of the batch, if its soft label is at
+            least a tenth; these soft labels, shape (G,); and, bool, captions × images,
+            where a pair is at all possible and must not serve as a negative.
         """
         if self.last_labels is None or self.last_pairs is None:
             raise RuntimeError('matches_in_batch comes after loss')
-        labels = self.last_labels[:, batch.slots['images']]
-        best = self.last_pairs.confidence[:, None]
-        found = (labels == best) & self.last_pairs.kept[:, None]
-        return found, labels > _UNLIKELY
+        labels = self.last_labels[rows][:, batch.slots['images'][rows]]
+        best = labels.max(dim=1)
+        found = (best.values >= _LIKELY) & self.last_pairs.kept[rows]
+        captions = found.nonzero().flatten()
+        pairs = torch.stack([captions, best.indices[captions]], dim=1)
+        return pairs, best.values[captions], labels > _UNLIKELY
 
     @torch.no_grad()
     def _labels(

@@ -49,13 +49,16 @@ class GCKD(DualEncoder):
        captions and images), of ``consistency`` (neighbours within a modality), of the
        graph's own training, and of ``matching``.
 
+    Without ``distill`` nothing uses refined embeddings, and only a graph that learns is
+    made.
+
     ``None`` takes a part out; whatever stays still trains.
     :class:`gckd_mm.engine.hooks.AdaptationHook` drives the stages and the teacher.
 
     Args:
         embedding_size: D, of both towers.
-        memory_size: Rows of each of the four memories. Balanced assignment wants it to
-            hold the target's whole train set.
+        memory_size: Rows of each of the four memories: at least as many as the target
+            has images and captions, since balanced assignment wants to see them all.
         source_iters: Iterations on the source alone. Defaults to 0.
         teacher_momentum: m, the share of itself that the teacher keeps in an update, in
             [0, 1]; a number or a schedule. Defaults to 0.98.
@@ -90,6 +93,7 @@ class GCKD(DualEncoder):
         **towers: Any,
     ) -> None:
         super().__init__(**towers)
+        self.embedding_size = embedding_size
         self.source_iters = source_iters
         self.teacher_momentum = Schedule.build(teacher_momentum, 'teacher_momentum')
         _check_momentum(self.teacher_momentum)
@@ -115,7 +119,9 @@ class GCKD(DualEncoder):
     def needs_source_memory(self) -> bool:
         """Whether the teacher must embed the source as well."""
         graph = cast('MemoryGraph | None', self.graph)
-        return graph is not None and (graph.needs_source or graph.learns)
+        if graph is None:
+            return False
+        return graph.learns or (graph.needs_source and self.distill is not None)
 
     @property
     def last_pairs(self) -> PseudoPairs | None:
@@ -178,7 +184,9 @@ class GCKD(DualEncoder):
             raise InputError('GCKD: the source has no person ids; they are its labels')
         step = self._step()
         if step < 0:
-            return super().loss(inputs, data_samples)
+            feats = self.extract_feat(inputs)
+            self._check_size(feats)
+            return self.head_losses(feats, self._pids(data_samples))
         if target is None:
             raise InputError(
                 'GCKD: the adaptation has begun, but the batch has no target: '
@@ -234,6 +242,7 @@ class GCKD(DualEncoder):
         }
         if 'captions' in student:
             keys['captions'] = torch.tensor(target['caption_index'], device=device)
+        self._check_size(source)
         written = self._remember(inputs, target['inputs'], keys, pids)
         self.neighbours.update(self.memories, written)
         terms = self.head_losses(source, pids)
@@ -251,7 +260,7 @@ class GCKD(DualEncoder):
             terms |= distill.loss(batch, self.neighbours, step)
         if self.matching is not None:
             terms |= self._matching_loss(
-                [source, student], [source_tokens, target_tokens], pids, batch
+                [source, student], [source_tokens, target_tokens], pids, batch, step
             )
         return terms
 
@@ -278,6 +287,7 @@ class GCKD(DualEncoder):
         tokens: list[dict[str, Tensor]],
         pids: Tensor,
         batch: TargetBatch,
+        step: int,
     ) -> dict[str, Tensor]:
         """Match the pairs of this rank; ``feats`` and ``tokens``: source, target."""
         captions = [part['captions'] for part in feats if 'captions' in part]
@@ -293,13 +303,12 @@ class GCKD(DualEncoder):
         same[num:, num:] = True
         if len(captions) > 1 and self.distill is not None:
             distill = cast(MomentumDistillHead, self.distill)
-            found, possible = distill.matches_in_batch(batch)
             rank = get_rank()
             own = slice(rank * len(images[1]), (rank + 1) * len(images[1]))
-            same[num:, num:] = possible[own, own]
-            pairs = found[own, own].nonzero()
+            pairs, trust, possible = distill.matches_in_batch(batch, own)
+            same[num:, num:] = possible
             positives = torch.cat([positives, pairs + num])
-            weights = torch.cat([weights, weights.new_ones(len(pairs))])
+            weights = torch.cat([weights, trust])
         words = [part['captions'] for part in tokens if 'captions' in part]
         masks = [part['mask'] for part in tokens if 'mask' in part]
         head = cast(ImageTextMatchingHead, self.matching)
@@ -313,9 +322,9 @@ class GCKD(DualEncoder):
             same,
         )
         return {
-            'loss_matching': result['loss'],
+            'loss_matching': head.schedules['loss_weight'].at(step) * result['loss'],
             'matching_accuracy': result['accuracy'],
-            'matching_positives': weights.sum(),
+            'matching_target_positives': weights.new_tensor(len(positives) - num),
         }
 
     @torch.no_grad()
@@ -359,7 +368,8 @@ class GCKD(DualEncoder):
         }
         raw = {modality: memory.feats for modality, memory in memories.items()}
         refined = raw
-        if self.graph is not None:
+        # Soft labels are all that refined embeddings are for.
+        if self.graph and self.distill and 'captions' in student:
             graph = cast(MemoryGraph, self.graph)
             neck = self.teacher.module.graph_neck if graph.learns else graph.neck
             graph.refine(self.memories, self.neighbours, written, neck, step)
@@ -413,6 +423,15 @@ class GCKD(DualEncoder):
             for relation, k in wishes.items():
                 needs[relation] = max(k, needs.get(relation, 0))
         return needs
+
+    def _check_size(self, feats: dict[str, Tensor]) -> None:
+        for modality, rows in feats.items():
+            if rows.shape[1] != self.embedding_size:
+                raise InputError(
+                    f'GCKD: the embeddings of {modality} have {rows.shape[1]} numbers, '
+                    f'embedding_size is {self.embedding_size}: the two towers, and the '
+                    f'memories, must agree'
+                )
 
     def _towers(self) -> TeacherTowers:
         """Return the student's parts that the teacher averages: shared, not copied."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook, Hook, IterTimerHook
 from mmengine.model import BaseModel
+from mmengine.optim import LinearLR
 from mmengine.runner import Runner, get_priority
 from torch import Tensor, nn
 
@@ -20,7 +21,9 @@ from gckd_mm.checkpoint import find_last_checkpoint, read_checkpoint
 from gckd_mm.datasets.draw import Draw
 from gckd_mm.datasets.samplers import CrossDomainSampler, PairedSampler
 from gckd_mm.engine.hooks import AdaptationHook, AtomicCheckpointHook
-from gckd_mm.errors import CheckpointError, InputError
+from gckd_mm.engine.schedulers import AdaptationLR
+from gckd_mm.errors import CheckpointError, DivergedError, InputError
+from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.models.schedule import Schedule
 from gckd_mm.models.teacher import MomentumTeacher
 
@@ -29,7 +32,7 @@ NUMBERS = itertools.count()
 SCHEDULERS = (
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=3),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=2, end=4),
-    dict(type='AdaptationLR', warmup=2, by_epoch=False, begin=4, end=10),
+    dict(type='AdaptationLR', warmup=2, by_epoch=False, begin=4),
 )
 
 
@@ -132,6 +135,7 @@ def run(
     source_iters: int = SOURCE_ITERS,
     max_iters: int = MAX_ITERS,
     schedulers: Sequence[dict] = SCHEDULERS,
+    hooks: Sequence[dict] = (),
     **kwargs: Any,
 ) -> Runner:
     """Train; ``runner.spy`` has seen it."""
@@ -169,6 +173,7 @@ def run(
                 type='AdaptationHook',
                 source_checkpoint=source_checkpoint and str(source_checkpoint),
             ),
+            *hooks,
             spy,
         ],
         randomness=dict(seed=0),
@@ -305,7 +310,11 @@ def test_a_branch_that_is_resumed_does_not_branch_again(
 def test_only_the_student_is_taken_over(tmp_path: Path, whole: Runner) -> None:
     state = read_checkpoint(Path(whole.work_dir) / 'iter_4.pth')['state_dict']
     student = {name: v for name, v in state.items() if name.startswith('image_neck.')}
-    others = {name: v + 7 for name, v in state.items() if name not in student}
+    others = {
+        name: v + 7
+        for name, v in state.items()
+        if name not in student and name != 'teacher.steps'
+    }
     # Of a run without teacher, and of one with another teacher and other modules.
     for name, state_dict in (
         ('plain', student),
@@ -372,7 +381,7 @@ def test_chained_schedulers_are_advanced_in_their_order(tmp_path: Path) -> None:
 
 
 def test_without_a_source_stage_the_adaptation_starts_at_once(tmp_path: Path) -> None:
-    adapted = run(tmp_path, source_iters=0, max_iters=2)
+    adapted = run(tmp_path, source_iters=0, max_iters=2, schedulers=())
 
     assert events(adapted, 'start', 'target') == [
         ('start', 0),
@@ -382,7 +391,7 @@ def test_without_a_source_stage_the_adaptation_starts_at_once(tmp_path: Path) ->
 
 
 def test_the_source_stage_alone(tmp_path: Path) -> None:
-    alone = run(tmp_path, max_iters=SOURCE_ITERS)
+    alone = run(tmp_path, max_iters=SOURCE_ITERS, schedulers=SCHEDULERS[:2])
 
     assert {name for name, _ in alone.model.events} == {'source'}
 
@@ -399,8 +408,11 @@ def fake_runner(model: nn.Module | None = None, **kwargs: Any) -> Any:
                 _accumulative_counts=kwargs.pop('counts', 1)
             ),
             'train_dataloader': SimpleNamespace(
-                sampler=kwargs.pop('sampler', sampler), batch_size=3
+                sampler=kwargs.pop('sampler', sampler),
+                batch_size=3,
+                dataset=CrossDomain(),
             ),
+            'param_schedulers': [],
             **kwargs,
         }
     )
@@ -413,6 +425,11 @@ def ramped(length: int) -> Adapting:
     return model
 
 
+def scheduled(begin: int, end: int, kind: type = AdaptationLR) -> list[Any]:
+    optimiser = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    return [kind(optimiser, begin=begin, end=end, by_epoch=False)]
+
+
 @pytest.mark.parametrize(
     'runner',
     [
@@ -421,8 +438,20 @@ def ramped(length: int) -> Adapting:
         fake_runner(counts=4),
         fake_runner(ramped(5)),
         fake_runner(ramped(99), max_iters=SOURCE_ITERS),
+        fake_runner(param_schedulers=scheduled(4, 10)),
+        fake_runner(param_schedulers=scheduled(1, 9, LinearLR)),
+        fake_runner(param_schedulers=None),
     ],
-    ids=['plain', 'wrapped', 'accumulating', 'ramp to the end', 'source alone'],
+    ids=[
+        'plain',
+        'wrapped',
+        'accumulating',
+        'ramp to the end',
+        'source alone',
+        'its learning rate',
+        'another learning rate',
+        'a constant learning rate',
+    ],
 )
 def test_what_agrees_passes(runner: Any) -> None:
     AdaptationHook().before_train(runner)
@@ -446,11 +475,50 @@ def test_what_agrees_passes(runner: Any) -> None:
             fake_runner(ramped(6)),
             'ramp target_weight ends at adaptation step 7, but the adaptation has 6',
         ),
+        *(
+            (
+                fake_runner(
+                    param_schedulers=[
+                        *scheduled(0, 4, LinearLR),
+                        *scheduled(begin, end),
+                    ]
+                ),
+                f'from iteration {begin} to {end}, the adaptation from 4 to 10: mend',
+            )
+            for begin, end in ((3, 10), (4, 9), (4, 11), (0, 10))
+        ),
     ],
 )
 def test_what_disagrees_is_named(runner: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         AdaptationHook().before_train(runner)
+
+
+@pytest.mark.parametrize('modality', ['images', 'captions'])
+@pytest.mark.parametrize(('size', 'warned'), [(4, True), (5, False), (6, False)])
+def test_a_memory_that_does_not_hold_the_target_is_warned_of(
+    modality: str, size: int, warned: bool
+) -> None:
+    model, said = Adapting(), []
+    model.memories = nn.ModuleDict(
+        {
+            # The source may be forgotten.
+            f'{domain}_{name}': EmbeddingMemory(
+                size if (domain, name) == ('target', modality) else rows, 4
+            )
+            for domain, rows in (('source', 3), ('target', 99))
+            for name in ('images', 'captions')
+        }
+    )
+    runner = fake_runner(model, logger=SimpleNamespace(warning=said.append))
+    runner.train_dataloader.dataset.num_target_captions = 5
+
+    AdaptationHook().before_train(runner)
+
+    assert len(said) == warned
+    if warned:
+        assert f'memory holds 4 of 5 target {modality}.' in said[0]
+        assert 'raise model.memory_size' in said[0]
 
 
 def test_branching_off_for_nothing_is_refused() -> None:
@@ -473,3 +541,34 @@ def test_the_end_of_the_source_stage_is_kept(whole: Runner, tmp_path: Path) -> N
 
     assert_ends_alike(tmp_path, Path(whole.work_dir))
     assert not (tmp_path / 'source.pth').exists()
+
+
+@pytest.mark.parametrize('name', ['iter_6.pth', 'iter_10.pth'])
+def test_branching_off_an_adaptation_is_refused(
+    tmp_path: Path, whole: Runner, name: str
+) -> None:
+    path = Path(whole.work_dir) / name
+
+    with pytest.raises(InputError, match=rf'{path}: has been adapted.*source\.pth'):
+        run(tmp_path, path)
+
+
+@pytest.mark.parametrize('iteration', [SOURCE_ITERS - 1, SOURCE_ITERS])
+def test_a_source_stage_that_ends_diverged_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iteration: int
+) -> None:
+    forward = Adapting.forward
+
+    def diverging(self: Adapting, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        losses = forward(self, *args, **kwargs)
+        if self.iteration == iteration:
+            losses['loss_source'] = losses['loss_source'] * torch.nan
+        return losses
+
+    monkeypatch.setattr(Adapting, 'forward', diverging)
+
+    with pytest.raises(DivergedError, match=f'iteration {iteration + 1}: '):
+        run(tmp_path, hooks=[dict(type='FiniteLossHook')])
+
+    # One iteration later it is the adaptation's, and the source stage stays.
+    assert (tmp_path / 'source.pth').exists() == (iteration == SOURCE_ITERS)

@@ -10,7 +10,12 @@ import torch
 from mmengine.hooks import CheckpointHook, Hook, LoggerHook
 from mmengine.runner import get_priority
 
-from gckd_mm.engine.hooks import AtomicCheckpointHook, FiniteLossHook, TargetProbeHook
+from gckd_mm.engine.hooks import (
+    AdaptationHook,
+    AtomicCheckpointHook,
+    FiniteLossHook,
+    TargetProbeHook,
+)
 from gckd_mm.errors import DivergedError, InputError
 
 INF, NAN = float('inf'), float('nan')
@@ -86,7 +91,14 @@ def test_one_synchronisation_an_iteration(
 
 
 @pytest.mark.parametrize(
-    'later', [CheckpointHook, AtomicCheckpointHook, TargetProbeHook, LoggerHook]
+    'later',
+    [
+        AdaptationHook,
+        CheckpointHook,
+        AtomicCheckpointHook,
+        TargetProbeHook,
+        LoggerHook,
+    ],
 )
 def test_it_looks_before_anything_is_saved_or_shown(later: type[Hook]) -> None:
     assert get_priority(FiniteLossHook.priority) < get_priority(later.priority)

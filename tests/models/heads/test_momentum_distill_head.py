@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.heads import MomentumDistillHead
-from gckd_mm.models.heads.momentum_distill_head import DIRECTIONS, TargetBatch
+from gckd_mm.models.heads.momentum_distill_head import (
+    DIRECTIONS,
+    PseudoPairs,
+    TargetBatch,
+)
 from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.models.memory_neighbours import MemoryNeighbours
 
@@ -352,16 +356,19 @@ def test_potentials_are_renewed_every_refresh_steps_and_follow_their_samples() -
         assert_terms(terms, naive_terms(batch, expected))
 
 
-def test_a_reset_forgets_the_potentials() -> None:
+def test_a_reset_forgets_everything() -> None:
     head, fresh = build(), build()
     target, batch = filled(head)
     terms_of(head, target, batch)
-    head.last_pairs = None
 
     head.reset()
 
     found, expected = head.state_dict(), fresh.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert head.last_pairs is None
+    assert head.last_labels is None
+    with pytest.raises(RuntimeError, match='comes after loss'):
+        head.matches_in_batch(batch)
 
 
 def test_the_state_dict_brings_the_potentials_with_it() -> None:
@@ -471,6 +478,67 @@ def test_the_pairs_of_a_step_are_those_of_the_best_labels() -> None:
         [max(label.values()) for label in labels], rel=1e-4
     )
     assert pairs.kept.tolist() == kept
+
+
+def test_the_labels_of_the_last_captions_are_kept() -> None:
+    head = build(keep=2)
+    target, batch = filled(head)
+    terms_of(head, target, batch)
+
+    potentials = naive_potentials(batch, 3, DEFAULT)
+    expected = naive_labels(batch, 'captions', 'images', 3, 2, potentials)
+    assert head.last_labels is not None
+    for found, label in zip(head.last_labels.tolist(), expected, strict=True):
+        row = [label.get(slot, 0.0) for slot in range(len(batch.memory['images']))]
+        assert found == pytest.approx(row, rel=1e-4)
+
+
+def believing(seed: int, batch: int = 6) -> tuple[MomentumDistillHead, TargetBatch]:
+    """A head after a loss, with labels from nearly 0 to nearly 1, and its batch."""
+    generator = torch.Generator().manual_seed(seed)
+    head = build()
+    slots = torch.randperm(SIZE, generator=generator)[:batch]
+    head.last_labels = torch.randn(batch, SIZE, generator=generator).mul(3).softmax(1)
+    nothing = torch.zeros(batch)
+    kept = torch.rand(batch, generator=generator) < 0.7
+    head.last_pairs = PseudoPairs(nothing, nothing, nothing, kept)
+    return head, TargetBatch({}, {'images': slots}, {}, {}, {})
+
+
+@pytest.mark.parametrize('rows', [slice(None), slice(0, 3), slice(3, 6)], ids=str)
+def test_the_matches_of_a_batch_against_a_loop(rows: slice) -> None:
+    seen = set()
+    for seed in range(30):
+        head, batch = believing(seed)
+        assert head.last_labels is not None
+        assert head.last_pairs is not None
+        slots = batch.slots['images'].tolist()[rows]
+        kept = head.last_pairs.kept.tolist()[rows]
+        pairs, trust, possible = [], [], []
+        for row, label in enumerate(head.last_labels.tolist()[rows]):
+            own = [label[slot] for slot in slots]
+            best = max(own)
+            possible.append([value > 0.001 for value in own])
+            if kept[row] and best >= 0.1:
+                pairs.append([row, own.index(best)])
+                trust.append(pytest.approx(best))
+            seen.add((kept[row], best >= 0.1, best == max(label)))
+
+        found = head.matches_in_batch(batch, rows)
+
+        assert [each.tolist() for each in found] == [pairs, trust, possible]
+        assert found[0].shape == (len(trust), 2)
+    # Gated or not; with the best image in the batch, or a likely or unlikely other.
+    of_batch = [(True, True), (True, False), (False, False)]
+    assert seen >= {(gate, *kind) for gate in (True, False) for kind in of_batch}
+
+
+def test_matches_come_after_the_loss() -> None:
+    head = build()
+    _, batch = filled(head)
+
+    with pytest.raises(RuntimeError, match='comes after loss'):
+        head.matches_in_batch(batch)
 
 
 def test_autocast_changes_nothing() -> None:

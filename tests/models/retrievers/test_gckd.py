@@ -384,8 +384,20 @@ def test_the_memories_hold_what_the_teacher_embeds_now() -> None:
 
 def test_the_source_is_only_remembered_where_it_is_heard() -> None:
     near = dict(GRAPH, k=dict(near=2))
-    for graph, heard in ((None, False), (near, False), (GRAPH, True), (LEARNED, True)):
-        model = begin(build(graph=graph))
+    learned_near = dict(LEARNED, k=dict(near=2))
+    distill = PARTS['distill']
+    for graph, part, heard in (
+        (None, distill, False),
+        (near, distill, False),
+        (GRAPH, distill, True),
+        (LEARNED, distill, True),
+        # Without soft labels nobody asks what a target node has heard, ...
+        (GRAPH, None, False),
+        # ... but the source, which trains the neck, hears the source.
+        (LEARNED, None, True),
+        (learned_near, None, True),
+    ):
+        model = begin(build(graph=graph, distill=part))
 
         losses_of(model, collated())
 
@@ -557,6 +569,28 @@ def test_the_target_is_refined_with_the_neck_of_the_teacher() -> None:
         torch.testing.assert_close(model.graph.refined(modality, 5), memory)
 
 
+def test_without_soft_labels_nothing_is_refined() -> None:
+    alone, bare = (begin(build(distill=None, graph=g)) for g in (GRAPH, None))
+
+    for step in range(4):  # past a renewal
+        found, expected = (adapt(m, collated(step), step) for m in (alone, bare))
+
+        assert_equal(found, expected)
+    assert not any(buffer.any() for buffer in alone.graph.buffers())
+
+
+def test_without_soft_labels_a_learned_neck_still_trains() -> None:
+    model = begin(build(distill=None, graph=LEARNED))
+
+    terms = losses_of(model, collated())
+    terms['loss_graph_sdm'].backward()
+
+    for name, weight in model.graph.neck.named_parameters():
+        if name.endswith('gate'):
+            assert weight.grad.abs() > 0, name
+    assert not any(buffer.any() for buffer in model.graph.buffers())
+
+
 def test_it_says_what_the_teacher_believes() -> None:
     model = begin(build())
     assert model.last_pairs is None
@@ -589,12 +623,26 @@ def test_a_memory_that_cannot_hold_a_batch_is_refused() -> None:
         losses_of(model, collated())
 
 
-@pytest.mark.parametrize('tower', ['image_neck', 'text_neck'])
-def test_towers_of_different_sizes_are_refused(tower: str) -> None:
-    neck = dict(config()[tower], out_channels=24)
-    model = begin(build(**{tower: neck}))
+@pytest.mark.parametrize('iteration', [0, SOURCE_ITERS])
+@pytest.mark.parametrize('modality', ['images', 'captions'])
+def test_towers_of_another_size_are_refused_in_both_stages(
+    modality: str, iteration: int
+) -> None:
+    tower = {'images': 'image_neck', 'captions': 'text_neck'}[modality]
+    model = begin(build(**{tower: dict(config()[tower], out_channels=24)}))
+    model.set_iteration(iteration)
+    message = f'embeddings of {modality} have 24 numbers, embedding_size is 16: '
 
-    with pytest.raises(InputError, match='16 numbers an embedding, got 24'):
+    with pytest.raises(InputError, match=message):
+        losses_of(model, collated())
+
+
+@pytest.mark.parametrize('iteration', [0, SOURCE_ITERS])
+def test_towers_that_agree_with_each_other_alone_are_refused(iteration: int) -> None:
+    model = begin(build(embedding_size=8))
+    model.set_iteration(iteration)
+
+    with pytest.raises(InputError, match='have 16 numbers, embedding_size is 8: '):
         losses_of(model, collated())
 
 

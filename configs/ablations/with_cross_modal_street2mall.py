@@ -1,0 +1,3 @@
+# The graph hears the teacher's best matches of the other modality, too.
+_base_ = '../gckd_street2mall.py'
+model = dict(graph=dict(k=dict(cross_modal=3)))
