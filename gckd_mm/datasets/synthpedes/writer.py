@@ -337,7 +337,8 @@ def _drawing(
 def _collect(workers: Mapping[Connection, Any]) -> Iterator[Shot]:
     waiting = dict(workers)
     while waiting:
-        for ready in multiprocessing.connection.wait(list(waiting)):
+        # A Ctrl-C that arrives just before the wait does not interrupt it: look again.
+        for ready in multiprocessing.connection.wait(list(waiting), timeout=1):
             reader = cast(Connection, ready)
             try:
                 message = reader.recv()
