@@ -220,6 +220,8 @@ def slow_drawing(folder: Path, seconds: float) -> Iterator[tuple[Any, list[int]]
 
     def draw() -> None:
         os.setsid()
+        # Tests that a shell started in the background have it ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         domain = SlowDomain('street', 0, SIZES)
         domain.pids, domain.seconds = pids, seconds
         with open(folder.with_name('errors.txt'), 'w') as file, redirect_stderr(file):
