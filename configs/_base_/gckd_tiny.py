@@ -55,5 +55,5 @@ default_hooks = dict(
     adaptation=dict(type='AdaptationHook'),
     finite_loss=dict(type='FiniteLossHook'),
 )
-# In the source stage the parts of the adaptation have no gradient.
+# A graph that learns, and matching, have no gradient in the source stage.
 find_unused_parameters = True
