@@ -11,7 +11,7 @@ a ViT-B/16, with a text transformer that stands in for CLIP's.
 All memories that the config uses are full, and matching is off. A time is the mean over
 the steps from one renewal of graph and assignment to the next. Images and token ids are
 random: untrained encoders embed them all alike, and no list of neighbours could sort
-that. So the teacher's encoders run, but the memories get a made-up train set.
+that. So the encoders run, but the memories get a made-up train set.
 
 Exit code 1 when a target is missed.
 """
@@ -139,15 +139,16 @@ class Stopwatch:
 
 
 def fill(model: Any, train_set: TrainSet) -> None:
-    """Fill the memories, and bring the neighbour lists to the age that they keep.
+    """Fill the memories in parts, and the neighbour lists with them.
 
     The list of a row is fresh when the row is pushed, and loses entries until it is
-    pushed again: everything is pushed twice, in parts.
+    pushed again. Pushing everything once more, to let the lists age, changed no time by
+    more than these vary, and takes twice as long.
     """
     model.start_adaptation()
     used = MEMORIES if model.needs_source_memory else MEMORIES[2:]
     parts = torch.arange(model.memories['target_images'].size).chunk(16)
-    for keys in [*parts, *parts]:
+    for keys in parts:
         written = dict.fromkeys(MEMORIES, keys[:0])
         for name in used:
             feats = train_set.embed(name, keys)
@@ -161,23 +162,34 @@ def pairs_of(inputs: dict[str, Any], keys: Tensor) -> dict[str, Any]:
     return {'inputs': inputs, 'data_samples': samples}
 
 
+def remember(model: Any, train_set: TrainSet) -> None:
+    """Let every memory hold the made-up embeddings of the samples pushed into it."""
+    for name, memory in model.memories.items():
+        push = partial(_push_made_up, memory.push, partial(train_set.embed, name))
+        memory.push = push
+
+
+def _push_made_up(
+    push: Callable[..., Tensor],
+    embed: Callable[[Tensor], Tensor],
+    feats: Tensor,
+    keys: Tensor,
+    pids: Tensor | None = None,
+) -> Tensor:
+    return push(embed(keys), keys, pids)
+
+
 def cross_domain(
-    train_set: TrainSet, size: int, batch_size: int, draw: Callable[[], dict[str, Any]]
+    size: int, batch_size: int, draw: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return a batch of the adaptation: what ``draw`` gives, what a teacher sees."""
+    """Return a batch of the adaptation; ``draw`` gives the inputs of either domain."""
     pairs, images, captions = torch.randint(size, (3, batch_size))
-
-    def inputs_of(domain: str, images: Tensor, captions: Tensor) -> dict[str, Any]:
-        seen = {
-            'images': train_set.embed(f'{domain}_images', images),
-            'captions': train_set.embed(f'{domain}_captions', captions),
-        }
-        return {**draw(), 'teacher': seen}
-
-    source = inputs_of('source', pairs, pairs)
-    target: dict[str, Any] = {'inputs': inputs_of('target', images, captions)}
-    target |= {'image_index': images.tolist(), 'caption_index': captions.tolist()}
-    return {**pairs_of(source, pairs), 'target': target}
+    target = {
+        'inputs': draw(),
+        'image_index': images.tolist(),
+        'caption_index': captions.tolist(),
+    }
+    return {**pairs_of(draw(), pairs), 'target': target}
 
 
 def random_inputs(cfg: Config, image_size: Sequence[int], count: int) -> dict[str, Any]:
@@ -195,13 +207,13 @@ def measure_growth(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
         changes = {'embedding_size': GROWTH_DIM, 'memory_size': size, 'heads': None}
         models[size] = model = MODELS.build({**cfg.model, **changes})
         fill(model, train_set)
-        model.extract_feat = lambda inputs: {
-            name: feats.requires_grad_() for name, feats in inputs['teacher'].items()
-        }
-        model.teacher.module.extract_feat = lambda inputs: inputs['teacher']
+        remember(model, train_set)
+        # Their own would be encoders'; any embeddings with a gradient will do.
+        embed = partial(_random_feats, args.batch_size)
+        model.extract_feat = model.teacher.module.extract_feat = embed
     for step in watch.steps(model, args.repeats):
         for size, model in models.items():
-            batch = cross_domain(train_set, size, args.batch_size, dict)
+            batch = cross_domain(size, args.batch_size, dict)
             model.set_iteration(model.source_iters + step)
             with watch.time(f'{size} rows'):
                 model.parse_losses(model.loss(**batch))[0].backward()
@@ -214,6 +226,11 @@ def measure_growth(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
         # given in KiB, on Linux
         'peak_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
     }
+
+
+def _random_feats(count: int, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    names = ('images', 'captions')
+    return {name: _unit(count, GROWTH_DIM).requires_grad_() for name in names}
 
 
 def measure_steps(
@@ -230,11 +247,12 @@ def measure_steps(
     train_set, watch = TrainSet(cfg.model.embedding_size), Stopwatch()
     size, twice = cfg.model.memory_size, 2 * batch_size
     fill(gckd, train_set)
+    remember(gckd, train_set)
     watch_parts(watch, gckd, gckd_optim)
     draw = partial(random_inputs, cfg, image_size)
     for step in watch.steps(gckd, repeats):
         pairs = pairs_of(draw(twice), torch.randint(size, (twice,)))
-        batch = cross_domain(train_set, size, batch_size, partial(draw, batch_size))
+        batch = cross_domain(size, batch_size, partial(draw, batch_size))
         with watch.time('source-only'):
             _train(source_only, source_only_optim, pairs)
         gckd.set_iteration(gckd.source_iters + step)
@@ -247,14 +265,10 @@ def measure_steps(
 
 
 def watch_parts(watch: Stopwatch, model: Any, optim_wrapper: Any) -> None:
-    """Time the parts of GCKD's steps, and let its teacher see what it is to see."""
-    teacher = model.teacher.module
-    encode = teacher.extract_feat
-    # Its own embeddings are never empty, and never used.
-    teacher.extract_feat = lambda inputs: encode(inputs) and inputs['teacher']
+    """Time the parts of GCKD's steps."""
     for name, owner, method in (
         ('student forward', model, 'extract_feat'),
-        ('teacher forward', teacher, 'extract_feat'),
+        ('teacher forward', model.teacher.module, 'extract_feat'),
         *(('push', memory, 'push') for memory in model.memories.values()),
         ('neighbour lists', model.neighbours, 'update'),
         ('graph refine', model.graph, 'refine'),

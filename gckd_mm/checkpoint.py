@@ -8,19 +8,19 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mmengine.registry
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.model import is_model_wrapper
 from mmengine.registry import Registry
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from gckd_mm.errors import CheckpointError
+from gckd_mm.model_wrapper import unwrapped
 
 #: before the name of weights that come with the package
 PACKAGED = 'gckd_mm://'
@@ -156,7 +156,7 @@ def check_state_dict(
     Raises:
         CheckpointError: Lists missing, unexpected and misshapen keys.
     """
-    own, given = _unwrap(model).state_dict(), _without_wrapper(state_dict)
+    own, given = unwrapped(model).state_dict(), _without_wrapper(state_dict)
     misshapen = [
         f'{key} ({_shape(given[key])} in the file, {_shape(own[key])} in the model)'
         for key in own.keys() & given.keys()
@@ -184,7 +184,7 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     check_state_dict(model, state_dict, where)
-    _unwrap(model).load_state_dict(_without_wrapper(state_dict))
+    unwrapped(model).load_state_dict(_without_wrapper(state_dict))
 
 
 def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -303,10 +303,6 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple):
         return tuple(_literal(element) for element in node.elts)
     return ast.literal_eval(node)
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return cast(nn.Module, model.module) if is_model_wrapper(model) else model
 
 
 def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,19 +159,26 @@ class NeighbourLists(nn.Module):
 
     def _merge(self, rows: Tensor, similarity: Tensor, new_columns: Tensor) -> None:
         bound = self.bound[rows]
-        similarity = similarity.masked_fill(similarity <= bound[:, None], -torch.inf)
-        candidates = torch.cat([self.similarity[rows], similarity], dim=1)
-        index = torch.cat(
-            [self.index[rows], new_columns.int().expand(len(rows), -1)], dim=1
-        )
-        best, place = candidates.topk(self.length + 1)
-        kept = best[:, :-1]
-        self.similarity[rows] = kept
-        self.index[rows] = index.gather(1, place[:, :-1]).masked_fill(
-            kept == -torch.inf, -1
-        )
+        entering = similarity > bound[:, None]
+        # Few of the new columns enter any one list: the rest need not be sorted.
+        width = int(entering.sum(dim=1).amax()) if len(rows) else 0
+        if width == 0:
+            return
+        new, place = similarity.masked_fill(~entering, -torch.inf).topk(width)
+        held = self.similarity[rows]
+        everything = torch.cat([held, new], dim=1)
+        left_out = everything.topk(width, dim=1, largest=False)
+        left = torch.zeros_like(everything, dtype=torch.bool)
+        left.scatter_(1, left_out.indices, True)
+        # As many new entries stay as old ones leave, in every row.
+        hole, stays = left[:, : self.length], ~left[:, self.length :]
+        index = self.index[rows]
+        index[hole] = new_columns.int()[place[stays]]
+        held[hole] = new[stays]
+        self.similarity[rows] = held
+        self.index[rows] = index.masked_fill_(held == -torch.inf, -1)
         # The best of what was left out; -inf if all found room.
-        self.bound[rows] = bound.maximum(best[:, -1])
+        self.bound[rows] = bound.maximum(left_out.values.amax(dim=1))
 
     def _search(self, rows: Tensor, columns: Tensor, wanted: Tensor) -> None:
         found = nearest_neighbours(

@@ -6,7 +6,6 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook, IterTimerHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -14,6 +13,7 @@ import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import load_weights, read_checkpoint
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.registry import HOOKS
 
@@ -75,7 +75,7 @@ class AdaptationHook(Hook):
                 rate has another stage; if a memory does not hold a batch; or if there
                 is nothing to branch off for.
         """
-        model = _unwrapped(runner)
+        model = unwrapped(runner.model)
         missing = [name for name in _CONTRACT if not hasattr(model, name)]
         if missing:
             raise InputError(
@@ -119,7 +119,7 @@ class AdaptationHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Start the adaptation when the source stage is over."""
-        model = _unwrapped(runner)
+        model = unwrapped(runner.model)
         model.set_iteration(runner.iter)
         if runner.iter == model.source_iters:
             model.start_adaptation()
@@ -133,7 +133,7 @@ class AdaptationHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Keep the end of the source stage; let the teacher follow the student."""
-        model = _unwrapped(runner)
+        model = unwrapped(runner.model)
         if runner.iter + 1 == model.source_iters:
             runner.save_checkpoint(
                 runner.work_dir,
@@ -145,10 +145,6 @@ class AdaptationHook(Hook):
             )
         if runner.iter >= model.source_iters and runner.optim_wrapper.should_update():
             model.update_teacher()
-
-
-def _unwrapped(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _check_sampler(runner: Runner, source_iters: int) -> None:
@@ -221,7 +217,7 @@ def _warn_of_small_memories(runner: Runner, model: nn.Module) -> None:
 
 def _branch_off(runner: Runner, path: str) -> None:
     """Go to where the source stage of ``path`` has ended."""
-    model, loop = _unwrapped(runner), runner.train_loop
+    model, loop = unwrapped(runner.model), runner.train_loop
     checkpoint = read_checkpoint(path)
     _load_source_stage(model, checkpoint, path)
     loop._iter = model.source_iters

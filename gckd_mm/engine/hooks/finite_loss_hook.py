@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
 from gckd_mm.checkpoint import find_last_checkpoint, read_checkpoint
 from gckd_mm.errors import DivergedError
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
 
 
@@ -31,8 +31,7 @@ class FiniteLossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Note which of the model's tensors are no weights."""
-        wrapped = is_model_wrapper(runner.model)
-        model = runner.model.module if wrapped else runner.model
+        model = unwrapped(runner.model)
         self._buffers = {name for name, _ in model.named_buffers()}
 
     def after_train_iter(

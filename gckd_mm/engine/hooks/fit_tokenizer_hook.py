@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
 
 
@@ -23,7 +23,7 @@ class FitTokenizerHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Fit on the main process and give the result to all."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         tokenizer = model.data_preprocessor.tokenizer
         training = isinstance(runner._train_loop, BaseLoop)  # built by Runner.train
         if tokenizer.fitted or not training:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from gckd_mm.datasets.cross_domain import canonical_order
 from gckd_mm.errors import InputError
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.models.heads.momentum_distill_head import PseudoPairs
 from gckd_mm.registry import DATASETS, HOOKS
 
@@ -45,7 +45,7 @@ class PseudoPairProbeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Read the labels, in the order in which the run numbers its samples."""
-        if getattr(_model(runner), 'distill', None) is None:
+        if getattr(unwrapped(runner.model), 'distill', None) is None:
             raise InputError(
                 'PseudoPairProbeHook looks at the pseudo pairs of GCKD with `distill`'
             )
@@ -80,7 +80,7 @@ class PseudoPairProbeHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Count the pairs of this step; log every ``interval`` iterations."""
-        pairs: PseudoPairs | None = _model(runner).last_pairs
+        pairs: PseudoPairs | None = unwrapped(runner.model).last_pairs
         if pairs is not None:
             for caption, image in zip(
                 pairs.captions.tolist(), pairs.images.tolist(), strict=True
@@ -100,7 +100,3 @@ class PseudoPairProbeHook(Hook):
             f'Probe (labels of the target, for the log alone) at {runner.iter + 1}: '
             + '  '.join(f'{name}: {value:.3f}' for name, value in shown.items())
         )
-
-
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

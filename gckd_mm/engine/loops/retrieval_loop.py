@@ -7,15 +7,15 @@ from typing import Any, cast
 
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 from mmengine.runner.base_loop import BaseLoop
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import LOOPS
 
 ROLES = ('gallery', 'query')
@@ -115,9 +115,7 @@ class _RetrievalLoop(BaseLoop):
 
     def _connect_matching(self) -> None:
         """Let the metrics that re-rank call the matching head of the model."""
-        model = self.runner.model
-        if is_model_wrapper(model):
-            model = cast(nn.Module, model.module)
+        model = unwrapped(self.runner.model)
         asking = [
             metric
             for metric in self.evaluator.metrics

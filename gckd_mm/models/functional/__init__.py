@@ -25,7 +25,7 @@ from gckd_mm.models.functional.distillation import (
 from gckd_mm.models.functional.gather import gather_with_gradient
 from gckd_mm.models.functional.hard_negatives import hard_negatives
 from gckd_mm.models.functional.neighbours import Neighbours, nearest_neighbours
-from gckd_mm.models.functional.propagation import neighbour_average, propagate
+from gckd_mm.models.functional.propagation import neighbour_average
 
 __all__ = [
     'CandidateEdges',
@@ -44,7 +44,6 @@ __all__ = [
     'nearest_neighbours',
     'neighbour_average',
     'neighbour_labels',
-    'propagate',
     'quantile_gate',
     'sdm_loss',
     'sinkhorn_potentials',

@@ -8,6 +8,7 @@ changes no label. No potential carries a gradient.
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -69,6 +70,37 @@ def candidate_edges(
     first[1:] = keys[1:] != keys[:-1]
     keys = keys[first]
     return CandidateEdges(keys // num_columns, keys % num_columns, similarity[first])
+
+
+@torch.no_grad()
+def score_edges(
+    edges: CandidateEdges, captions: Tensor, images: Tensor
+) -> CandidateEdges:
+    """Return the same pairs with the similarities of other embeddings.
+
+    Args:
+        edges: Sorted by caption.
+        captions: L2-normalised, shape (N, D).
+        images: L2-normalised, shape (M, D).
+
+    Source: ours.
+    """
+    if len(edges.rows) == 0:
+        return edges
+    starts = torch.bincount(edges.rows, minlength=len(captions)).cumsum(0)
+    starts = torch.cat([starts.new_zeros(1), starts])
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta')
+        # Gathering both ends of every edge takes fifty times as long.
+        pattern = torch.sparse_csr_tensor(
+            starts,
+            edges.columns,
+            torch.zeros_like(edges.rows, dtype=captions.dtype),
+            size=(len(captions), len(images)),
+            check_invariants=False,
+        )
+        products = torch.sparse.sampled_addmm(pattern, captions, images.t(), beta=0)
+    return edges._replace(similarity=products.values())
 
 
 @torch.no_grad()

@@ -67,34 +67,6 @@ def neighbour_average(
         )
 
 
-def propagate(
-    feats: Tensor,
-    senders: Tensor,
-    neighbours: Neighbours,
-    temperature: float,
-    share: float,
-) -> Tensor:
-    """Move each row towards the average of its neighbours, and L2-normalise it.
-
-    Args:
-        feats: L2-normalised, shape (N, D).
-        senders: Shape (M, D); they may be ``feats`` themselves.
-        neighbours: Of the N rows; their indices are rows of ``senders``.
-        temperature: Divides the similarities; see :func:`neighbour_weights`.
-        share: Share of the neighbours in the result, from 0 to 1.
-
-    Returns:
-        Shape (N, D), float32, or float64 if ``feats`` are. A row without neighbours
-        stays as it is.
-
-    Source: ours; DESIGN §7, item 4, with temperature 0.1 and share 1/2.
-    """
-    feats = _at_least_float32(feats)
-    average = neighbour_average(senders, neighbours, temperature)
-    mixed = F.normalize((1 - share) * feats + share * average, dim=1)
-    return torch.where(has_neighbours(neighbours)[:, None], mixed, feats)
-
-
 def has_neighbours(neighbours: Neighbours) -> Tensor:
     """Return which rows have at least one neighbour: shape (N,), bool."""
     return (neighbours.index >= 0).any(dim=1)

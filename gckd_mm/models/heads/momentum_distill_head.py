@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.assignment import (
-    CandidateEdges,
     candidate_edges,
     csls_potentials,
     dual_softmax_potentials,
+    score_edges,
     sinkhorn_potentials,
 )
 from gckd_mm.models.functional.distillation import (
@@ -49,8 +49,6 @@ DIRECTIONS = {
     'text_to_image': ('captions', 'images'),
     'image_to_text': ('images', 'captions'),
 }
-#: numbers of float32 of the products that are made at once: 64 MB
-_CHUNK = 1 << 24
 #: a soft label below which a pair is not the same person
 _UNLIKELY = 1e-3
 #: a soft label from which a pair of the batch is taken for the same person
@@ -206,11 +204,7 @@ class MomentumDistillHead(BaseModule):
             neighbours.of('images', 'cross_modal', k=self.candidates),
         )
         captions, images = batch.refined['captions'], batch.refined['images']
-        edges = CandidateEdges(
-            edges.rows,
-            edges.columns,
-            _paired_products(captions, edges.rows, images, edges.columns),
-        )
+        edges = score_edges(edges, captions, images)
         method, options = self.assignment
         found = ASSIGNMENTS[method](edges, len(captions), len(images), **options)
         for modality, potentials in zip(('captions', 'images'), found, strict=True):
@@ -384,15 +378,3 @@ def _in_range(key: str, value: Any) -> bool:
     if not isinstance(value, int | float):
         return False
     return 0 <= value < 1 if key == 'threshold' else value > 0
-
-
-def _paired_products(
-    left: Tensor, rows: Tensor, right: Tensor, columns: Tensor
-) -> Tensor:
-    """Return ⟨left[rows_e], right[columns_e]⟩ of every edge e, shape (E,)."""
-    step = max(1, _CHUNK // left.shape[1])
-    parts = [
-        (left[r] * right[c]).sum(dim=1)
-        for r, c in zip(rows.split(step), columns.split(step), strict=True)
-    ]
-    return torch.cat(parts) if parts else left.new_zeros(0)

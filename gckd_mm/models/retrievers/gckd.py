@@ -40,10 +40,10 @@ class GCKD(DualEncoder):
     :class:`DualEncoder` on the source alone. Then the teacher is set equal to the
     student, the memories are emptied, and every step of the adaptation
 
-    1. embeds the source pairs, the target images and the target captions, with the
-       student and (no gradient, no dropout) with the teacher;
-    2. pushes the teacher's embeddings into the memories and brings the neighbour lists
-       up to date;
+    1. embeds the source pairs, the target images and the target captions with the
+       student, and the target (no gradient, no dropout) with the teacher;
+    2. pushes the teacher's embeddings of the target, and the student's of the source,
+       into the memories and brings the neighbour lists up to date;
     3. refines the target's memories over the ``graph``;
     4. adds to the source's losses those of ``distill`` (soft matching of target
        captions and images), of ``consistency`` (neighbours within a modality), of the
@@ -117,7 +117,7 @@ class GCKD(DualEncoder):
 
     @property
     def needs_source_memory(self) -> bool:
-        """Whether the teacher must embed the source as well."""
+        """Whether anything hears the source's memories."""
         graph = cast('MemoryGraph | None', self.graph)
         if graph is None:
             return False
@@ -243,7 +243,7 @@ class GCKD(DualEncoder):
         if 'captions' in student:
             keys['captions'] = torch.tensor(target['caption_index'], device=device)
         self._check_size(source)
-        written = self._remember(inputs, target['inputs'], keys, pids)
+        written = self._remember(source, target['inputs'], keys, pids)
         self.neighbours.update(self.memories, written)
         terms = self.head_losses(source, pids)
         batch = self._target_batch(student, written, step)
@@ -330,12 +330,16 @@ class GCKD(DualEncoder):
     @torch.no_grad()
     def _remember(
         self,
-        inputs: dict[str, Any],
+        source: dict[str, Tensor],
         target_inputs: dict[str, Any],
         keys: dict[str, Tensor],
         pids: Tensor,
     ) -> dict[str, Tensor]:
-        """Push the teacher's embeddings; return the slots that were written."""
+        """Push what the memories are to hold; return the slots that were written.
+
+        The source's embeddings are the student's: they are there, their labels hold
+        them in place, and the teacher's would cost another forward pass.
+        """
         none = keys['source'].new_zeros(0)
         written = dict.fromkeys(self.memories, none)
         teacher = cast(TeacherTowers, self.teacher.module)
@@ -346,7 +350,7 @@ class GCKD(DualEncoder):
         if self.needs_source_memory:
             pushes += [
                 (f'source_{modality}', feats, keys['source'], pids)
-                for modality, feats in teacher.extract_feat(inputs).items()
+                for modality, feats in source.items()
             ]
         for name, feats, of, ids in pushes:
             memory = cast(EmbeddingMemory, self.memories[name])

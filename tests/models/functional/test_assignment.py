@@ -15,6 +15,7 @@ from gckd_mm.models.functional.assignment import (
     candidate_edges,
     csls_potentials,
     dual_softmax_potentials,
+    score_edges,
     sinkhorn_potentials,
 )
 from gckd_mm.models.functional.neighbours import Neighbours
@@ -162,6 +163,30 @@ def test_without_neighbours_there_are_no_edges() -> None:
     absent = neighbours([[-1], [-1]], [[-math.inf], [-math.inf]])
 
     assert pairs_of(candidate_edges(absent, absent)) == []
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_edges_are_scored_by_the_embeddings_of_their_ends(dtype: torch.dtype) -> None:
+    captions = torch.randn(7, 5, dtype=dtype)
+    images = torch.randn(9, 5, dtype=dtype)
+    edges = sparse_edges(7, 9)
+    order = (edges.rows * 9 + edges.columns).argsort()
+    edges = CandidateEdges(*(field[order] for field in edges))
+
+    scored = score_edges(edges, captions, images)
+
+    assert scored.rows is edges.rows
+    assert scored.columns is edges.columns
+    expected = [
+        captions[k] @ images[j] for k, j in zip(edges.rows, edges.columns, strict=True)
+    ]
+    torch.testing.assert_close(scored.similarity, torch.stack(expected))
+
+
+def test_no_edges_have_no_scores() -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    edges = CandidateEdges(none, none, torch.zeros(0))
+    assert pairs_of(score_edges(edges, torch.ones(2, 3), torch.ones(4, 3))) == []
 
 
 @pytest.mark.parametrize('relaxation', [None, 0.02, 0.06, 1.0])

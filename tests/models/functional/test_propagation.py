@@ -15,7 +15,6 @@ from gckd_mm.models.functional.propagation import (
     has_neighbours,
     neighbour_average,
     neighbour_weights,
-    propagate,
 )
 
 NOBODY = float('-inf')
@@ -53,21 +52,6 @@ def naive_average(senders: Tensor, temperature: float) -> list[list[float]]:
     return rows
 
 
-def naive_propagate(
-    feats: Tensor, senders: Tensor, temperature: float, share: float
-) -> list[list[float]]:
-    rows = []
-    averages = naive_average(senders, temperature)
-    for own, average, index in zip(feats.tolist(), averages, INDEX, strict=True):
-        if max(index) < 0:
-            rows.append(own)
-            continue
-        mixed = [(1 - share) * a + share * b for a, b in zip(own, average, strict=True)]
-        length = math.sqrt(sum(value**2 for value in mixed))
-        rows.append([value / length for value in mixed])
-    return rows
-
-
 @pytest.mark.parametrize('temperature', [1.0, 0.1, 0.02])
 @pytest.mark.parametrize(
     'dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -82,29 +66,9 @@ def test_the_average_against_a_loop(dtype: torch.dtype, temperature: float) -> N
     torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('share', [0.0, 0.3, 0.5, 1.0])
-@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
-def test_propagation_against_a_loop(dtype: torch.dtype, share: float) -> None:
-    feats, senders = embeddings(5).to(dtype), embeddings(7).to(dtype)
-
-    moved = propagate(feats, senders, graph(), 0.1, share)
-
-    assert moved.dtype == torch.promote_types(dtype, torch.float32)
-    expected = torch.tensor(
-        naive_propagate(feats, senders, 0.1, share), dtype=torch.float64
-    )
-    torch.testing.assert_close(moved.double(), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_a_row_without_neighbours_stays_to_the_bit() -> None:
-    # Not of unit length, so that normalising it would show.
-    feats = 3 * embeddings(5).float()
-
-    moved = propagate(feats, embeddings(7).float(), graph(), 0.1, 0.5)
-
+def test_it_knows_who_hears_nobody() -> None:
     assert has_neighbours(graph()).tolist() == [True, True, True, False, True]
-    assert torch.equal(moved[3], feats[3])
-    torch.testing.assert_close(moved[[0, 1, 2, 4]].norm(dim=1), torch.ones(4))
+    assert not neighbour_average(embeddings(7), graph(), 0.1)[3].any()
 
 
 def test_weights_are_a_distribution_over_those_that_are_there() -> None:
@@ -117,44 +81,42 @@ def test_weights_are_a_distribution_over_those_that_are_there() -> None:
 @pytest.mark.parametrize('slots', [0, 2])
 @pytest.mark.parametrize('rows', [0, 3])
 def test_nobody_to_hear_and_nobody_to_hear_it(rows: int, slots: int) -> None:
-    feats, senders = torch.randn(rows, 4), torch.empty(0, 4)
+    senders = torch.empty(0, 4)
     shape = (rows, slots)
     nobody = Neighbours(torch.full(shape, -1), torch.full(shape, NOBODY))
 
     assert torch.equal(neighbour_average(senders, nobody, 0.1), torch.zeros(rows, 4))
-    assert torch.equal(propagate(feats, senders, nobody, 0.1, 0.5), feats)
-    assert torch.equal(propagate(feats, feats, nobody, 0.1, 0.5), feats)
 
 
 def test_autocast_changes_nothing() -> None:
-    feats, senders = embeddings(5).float(), embeddings(7).float()
-    outside = propagate(feats, senders, graph(), 0.1, 0.5)
+    senders = embeddings(7).float()
+    outside = neighbour_average(senders, graph(), 0.1)
 
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        assert (feats @ feats.t()).dtype == torch.bfloat16
-        inside = propagate(feats, senders, graph(), 0.1, 0.5)
+        assert (senders @ senders.t()).dtype == torch.bfloat16
+        inside = neighbour_average(senders, graph(), 0.1)
 
     assert inside.dtype == torch.float32
     assert torch.equal(inside, outside)
 
 
 def test_gradients_against_finite_differences() -> None:
-    leaves = embeddings(5).requires_grad_(), embeddings(7).requires_grad_()
+    senders = embeddings(7).requires_grad_()
 
     assert torch.autograd.gradcheck(
-        lambda feats, senders: propagate(feats, senders, graph(), 0.1, 0.5), leaves
+        lambda senders: neighbour_average(senders, graph(), 0.1), senders
     )
 
 
 def test_gradients_stay_finite_where_there_is_no_neighbour() -> None:
     similarity = torch.tensor(SIMILARITY, requires_grad=True)
-    feats = embeddings(5).float().requires_grad_()
+    senders = embeddings(7).float().requires_grad_()
 
     neighbours = Neighbours(torch.tensor(INDEX), similarity)
-    propagate(feats, embeddings(7).float(), neighbours, 1e-3, 0.5).sum().backward()
+    neighbour_average(senders, neighbours, 1e-3).sum().backward()
 
     assert similarity.grad.isfinite().all()
-    assert feats.grad.isfinite().all()
+    assert senders.grad.isfinite().all()
 
 
 def test_memory_is_linear_in_the_nodes() -> None:
@@ -173,6 +135,6 @@ def test_memory_is_linear_in_the_nodes() -> None:
         torch.randint(count, (count, slots)), torch.rand(count, slots)
     )
     with Sizes():
-        propagate(feats, feats, neighbours, 0.1, 0.5).sum().backward()
+        neighbour_average(feats, neighbours, 0.1).sum().backward()
 
     assert max(sizes) == count * slots * dim

@@ -358,28 +358,36 @@ def test_the_teacher_gets_no_gradient_and_no_dropout() -> None:
     assert not any(module.training for module in model.teacher.modules())
 
 
-def test_the_memories_hold_what_the_teacher_embeds_now() -> None:
+def test_the_memories_hold_the_teachers_target_and_the_students_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = begin(build())
     shift(model)  # the student has gone on, the teacher has not
     batch = collated()
+    embedded = []
+    extract_feat = model.extract_feat
+    monkeypatch.setattr(
+        model,
+        'extract_feat',
+        lambda inputs: embedded.append(extract_feat(inputs)) or embedded[-1],
+    )
 
     losses_of(model, batch)
 
-    inputs = model.data_preprocessor(batch)
-    for domain, given in (('source', inputs), ('target', inputs['target'])):
-        expected = model.teacher.module.extract_feat(given['inputs'])
-        for modality, feats in expected.items():
-            memory = model.memories[f'{domain}_{modality}']
-            torch.testing.assert_close(memory.feats, feats)
-            if domain == 'source':
-                sample = [each.sample_idx for each in batch['data_samples']]
-                assert memory.pids.tolist() == [
-                    each.pid for each in batch['data_samples']
-                ]
-            else:
-                sample = batch['target'][f'{modality.rstrip("s")}_index']
-                assert (memory.pids == -1).all()
-            assert memory.keys.tolist() == sample
+    target = model.data_preprocessor(batch)['target']['inputs']
+    with torch.no_grad():
+        expected = model.teacher.module.extract_feat(target)
+    samples = batch['data_samples']
+    for modality in ('images', 'captions'):
+        of_source = model.memories[f'source_{modality}']
+        torch.testing.assert_close(of_source.feats, embedded[0][modality].detach())
+        assert of_source.keys.tolist() == [each.sample_idx for each in samples]
+        assert of_source.pids.tolist() == [each.pid for each in samples]
+        of_target = model.memories[f'target_{modality}']
+        torch.testing.assert_close(of_target.feats, expected[modality])
+        index = batch['target'][f'{modality.removesuffix("s")}_index']
+        assert of_target.keys.tolist() == index
+        assert (of_target.pids == -1).all()
 
 
 def test_the_source_is_only_remembered_where_it_is_heard() -> None:
