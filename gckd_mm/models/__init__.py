@@ -11,11 +11,12 @@ from gckd_mm.models.heads import (
 )
 from gckd_mm.models.memory_graph import MemoryGraph
 from gckd_mm.models.necks import GraphPropagationNeck, ImageProjection, TextProjection
-from gckd_mm.models.retrievers import GCKD, DualEncoder
+from gckd_mm.models.retrievers import GCKD, AdaptedDualEncoder, DualEncoder
 from gckd_mm.models.tokenizers import WordPieceTokenizer
 
 __all__ = [
     'GCKD',
+    'AdaptedDualEncoder',
     'DualEncoder',
     'GraphPropagationNeck',
     'ImageProjection',

@@ -1,6 +1,7 @@
 """Retrievers: whole models, from images and captions to losses or embeddings."""
 
+from gckd_mm.models.retrievers.adapted_dual_encoder import AdaptedDualEncoder
 from gckd_mm.models.retrievers.dual_encoder import DualEncoder
 from gckd_mm.models.retrievers.gckd import GCKD
 
-__all__ = ['GCKD', 'DualEncoder']
+__all__ = ['GCKD', 'AdaptedDualEncoder', 'DualEncoder']

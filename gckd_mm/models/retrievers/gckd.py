@@ -23,7 +23,7 @@ from gckd_mm.models.heads.neighbour_consistency_head import NeighbourConsistency
 from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.models.memory_graph import MemoryGraph
 from gckd_mm.models.memory_neighbours import MemoryNeighbours
-from gckd_mm.models.retrievers.dual_encoder import DualEncoder
+from gckd_mm.models.retrievers.staged import StagedDualEncoder
 from gckd_mm.models.retrievers.towers import TeacherTowers
 from gckd_mm.models.schedule import Schedule
 from gckd_mm.models.teacher import MomentumTeacher
@@ -33,7 +33,7 @@ MODALITIES = ('images', 'captions')
 
 
 @MODELS.register_module()
-class GCKD(DualEncoder):
+class GCKD(StagedDualEncoder):
     """A dual encoder that adapts to an unlabelled target domain.
 
     One run has two stages. The first ``source_iters`` iterations are those of
@@ -92,9 +92,8 @@ class GCKD(DualEncoder):
         matching: dict | None = None,
         **towers: Any,
     ) -> None:
-        super().__init__(**towers)
+        super().__init__(source_iters=source_iters, **towers)
         self.embedding_size = embedding_size
-        self.source_iters = source_iters
         self.teacher_momentum = Schedule.build(teacher_momentum, 'teacher_momentum')
         _check_momentum(self.teacher_momentum)
         size = {'size': memory_size}
@@ -111,7 +110,6 @@ class GCKD(DualEncoder):
         self.matching = _build(matching)
         self.neighbours = MemoryNeighbours(memory_size, self._needed_neighbours())
         self.teacher = MomentumTeacher(self._towers())
-        self._iteration: int | None = None
         #: whether :meth:`predict` also gives the tokens that ``matching`` compares
         self.keep_tokens = False
 
@@ -138,10 +136,6 @@ class GCKD(DualEncoder):
                 found[f'{name}.{key}'] = schedule
         return found
 
-    def set_iteration(self, iteration: int) -> None:
-        """Say which iteration comes next, counted from the start of the run."""
-        self._iteration = iteration
-
     def start_adaptation(self) -> None:
         """Set the teacher equal to the student, and empty the memories."""
         self.teacher.synchronise(self._towers())
@@ -153,47 +147,8 @@ class GCKD(DualEncoder):
 
     def update_teacher(self) -> None:
         """Move the teacher towards the student; after each step of the optimiser."""
-        momentum = self.teacher_momentum.at(self._step())
+        momentum = self.teacher_momentum.at(self.step())
         self.teacher.update(self._towers(), momentum)
-
-    def loss(
-        self,
-        inputs: dict[str, Any],
-        data_samples: Sequence[BaseDataElement],
-        target: dict[str, Any] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return every loss of one step by its name, and what describes the labels.
-
-        Args:
-            inputs: ``images`` and ``captions`` of N source pairs.
-            data_samples: N samples with ``pid`` and ``sample_idx``.
-            target: ``inputs`` with N target images and captions, drawn independently,
-                and ``image_index`` and ``caption_index``, which say which samples of
-                the target these are. None in the source stage. Without captions, what
-                needs them is left out.
-
-        Returns:
-            ``loss_<term>`` -> scalar, already weighted; and diagnostics.
-
-        Raises:
-            InputError: If a source sample has no person id, if the stage and the data
-                contradict each other, or if the memories do not hold a batch or have
-                another dimension than the embeddings.
-        """
-        if any('pid' not in sample for sample in data_samples):
-            raise InputError('GCKD: the source has no person ids; they are its labels')
-        step = self._step()
-        if step < 0:
-            feats = self.extract_feat(inputs)
-            self._check_size(feats)
-            return self.head_losses(feats, self._pids(data_samples))
-        if target is None:
-            raise InputError(
-                'GCKD: the adaptation has begun, but the batch has no target: '
-                "train_dataloader needs a CrossDomainDataset and its sampler's "
-                'source_iters must be those of the model'
-            )
-        return self._adapt(inputs, data_samples, target, step)
 
     def predict(
         self, inputs: dict[str, Any], data_samples: Sequence[BaseDataElement]
@@ -225,13 +180,19 @@ class GCKD(DualEncoder):
             sample.set_field(modality, 'modality')
         return list(data_samples)
 
-    def _adapt(
+    def adapt(
         self,
         inputs: dict[str, Any],
         data_samples: Sequence[BaseDataElement],
         target: dict[str, Any],
         step: int,
     ) -> dict[str, Tensor]:
+        """Return the losses of one step of the adaptation: see :meth:`loss`.
+
+        Raises:
+            InputError: If the memories do not hold a batch, or have another dimension
+                than the embeddings.
+        """
         source, source_tokens = self._embed(inputs)
         student, target_tokens = self._embed(target['inputs'])
         pids = self._pids(data_samples)
@@ -242,7 +203,7 @@ class GCKD(DualEncoder):
         }
         if 'captions' in student:
             keys['captions'] = torch.tensor(target['caption_index'], device=device)
-        self._check_size(source)
+        self.check_source(source)
         written = self._remember(source, target['inputs'], keys, pids)
         self.neighbours.update(self.memories, written)
         terms = self.head_losses(source, pids)
@@ -428,7 +389,8 @@ class GCKD(DualEncoder):
                 needs[relation] = max(k, needs.get(relation, 0))
         return needs
 
-    def _check_size(self, feats: dict[str, Tensor]) -> None:
+    def check_source(self, feats: dict[str, Tensor]) -> None:
+        """Refuse embeddings of another dimension than the memories'."""
         for modality, rows in feats.items():
             if rows.shape[1] != self.embedding_size:
                 raise InputError(
@@ -442,15 +404,6 @@ class GCKD(DualEncoder):
         graph = cast('MemoryGraph | None', self.graph)
         learned = graph is not None and graph.learns
         return TeacherTowers(self, graph.neck if graph and learned else None)
-
-    def _step(self) -> int:
-        """Return the step of the adaptation; negative in the source stage."""
-        if self._iteration is None:
-            raise InputError(
-                'GCKD: nobody says which iteration this is; add default_hooks = '
-                "dict(adaptation=dict(type='AdaptationHook'))"
-            )
-        return self._iteration - self.source_iters
 
 
 def _build(config: dict | None, **defaults: Any) -> nn.Module | None:

@@ -1,0 +1,213 @@
+"""One cell of the adaptation's tables: a method, a direction, a world."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from gckd_mm.checkpoint import find_last_checkpoint
+from gckd_mm.datasets.synthpedes.places import WORLD_NAMES
+from gckd_mm.fileio import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
+
+
+class Method(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        config: Below ``configs/``, without the suffix, for street → mall.
+        options: Changes to it, as ``--cfg-options`` takes them.
+        adapts: Whether the run branches off the world's source stage.
+    """
+
+    config: str
+    options: Mapping[str, Any] = {}
+    adapts: bool = True
+
+
+SOURCE_ONLY = Method('baselines/source_only_street2mall', adapts=False)
+
+
+class Place(NamedTuple):
+    """Where a benchmark reads and writes.
+
+    Attributes:
+        data: Worlds, as ``world<seed>/<domain>``.
+        runs: Work dirs of all runs.
+        threads: Of each process.
+    """
+
+    data: Path
+    runs: Path
+    threads: int
+
+
+class Cell:
+    """A method in one direction of one world, with the seed of that world's runs.
+
+    Args:
+        name: Of the method, in tables.
+        method: What it is.
+        direction: ``<source>2<target>``.
+        world: Seed of the generator.
+        place: Where things lie.
+    """
+
+    def __init__(
+        self, name: str, method: Method, direction: str, world: int, place: Place
+    ) -> None:
+        self.name = name
+        self.method = method
+        self.source, self.target = direction.split('2')
+        self.world = world
+        self.seed = seed_of(world)
+        self.place = place
+        self.folder = place.runs / f'world{world}' / f'{name}_{direction}'
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What tells this cell's row from others."""
+        return self.name, self.source, self.target, self.world
+
+    def row(self) -> dict[str, Any]:
+        """Train what has not been trained, test it, and return the figures."""
+        run = self.source_stage()
+        if self.method != SOURCE_ONLY:
+            start = run if self.method.adapts else None
+            run = self._train(self.method, self.folder, start)
+        out = self.folder / 'results.json'
+        if not out.exists():
+            weights = find_last_checkpoint(run.folder)
+            cfg = self._config(self.method)
+            _run_tool('test', cfg, self.folder, self.place, [weights, '--out', out])
+        scores = json.loads(out.read_text())['metrics'][self.target]
+        return {
+            'method': self.name,
+            'source': self.source,
+            'target': self.target,
+            'seed': self.seed,
+            'world': self.world,
+            **{metric: round(scores[metric], 4) for metric in METRICS},
+            'train_seconds': run.seconds,
+            'peak_memory_mb': run.peak_memory_mb,
+        }
+
+    def source_stage(self) -> TrainedRun:
+        """Train on the source alone, unless that is done; all methods start there."""
+        folder = self.place.runs / f'world{self.world}' / f'source_{self.source}'
+        return self._train(SOURCE_ONLY, folder, None)
+
+    def _train(
+        self, method: Method, folder: Path, start: TrainedRun | None
+    ) -> TrainedRun:
+        done = folder / 'run.json'
+        if not done.exists():
+            cfg = self._config(method)
+            cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+            arguments: list[object] = ['--seed', self.seed]
+            if start is not None:
+                weights = find_last_checkpoint(start.folder)
+                arguments += ['--source-checkpoint', weights]
+            seconds, memory = _run_tool('train', cfg, folder, self.place, arguments)
+            figures = {'seconds': round(seconds, 1), 'peak_memory_mb': round(memory)}
+            write_atomically(done, json.dumps(figures))
+        return TrainedRun(folder, **json.loads(done.read_text()))
+
+    def _config(self, method: Method) -> Config:
+        cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
+        point_at(cfg, self.source, self.target)
+        cfg.merge_from_dict(dict(method.options))
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            _read_from(loader, self.place.data / f'world{self.world}')
+            _load_in_process(loader)
+        return cfg
+
+
+class TrainedRun(NamedTuple):
+    """A finished training.
+
+    Attributes:
+        folder: Its work dir.
+        seconds: From start to end of the process.
+        peak_memory_mb: Of the process, resident.
+    """
+
+    folder: Path
+    seconds: float
+    peak_memory_mb: int
+
+
+def seed_of(world: int) -> int:
+    """Return the seed of model and batches: 0 in worlds 0 to 2, else the world's."""
+    return 0 if world <= 2 else world
+
+
+def point_at(cfg: Config, source: str, target: str) -> None:
+    """Turn a config that is written for ``street2mall`` to another direction."""
+    train, test = cfg[f'{source}_train'], cfg[f'{target}_test']
+    dataset = cfg.train_dataloader.dataset
+    if 'source' in dataset:
+        dataset.source, dataset.target = train, cfg[f'{target}_train']
+    elif 'datasets' in dataset:
+        dataset.datasets = [train, cfg[f'{target}_train']]
+    else:
+        cfg.train_dataloader.dataset = train
+    cfg.test_dataloader = {target: test}
+
+
+def _read_from(node: Any, world: Path) -> None:
+    """Let every dataset below a node of a config read another world."""
+    if isinstance(node, dict):
+        if 'data_root' in node and Path(node['data_root']).name in WORLD_NAMES:
+            node['data_root'] = str(world / Path(node['data_root']).name)
+        for part in node.values():
+            _read_from(part, world)
+    elif isinstance(node, list | tuple):
+        for part in node:
+            _read_from(part, world)
+
+
+def _load_in_process(node: Any) -> None:
+    """Leave the cores to the runs beside this one."""
+    if isinstance(node, dict):
+        if 'num_workers' in node:
+            node.update(num_workers=0, persistent_workers=False)
+        for part in node.values():
+            _load_in_process(part)
+
+
+def _run_tool(
+    name: str, cfg: Config, folder: Path, place: Place, arguments: list[object]
+) -> tuple[float, float]:
+    """Run one of the tools; return its seconds, and its peak memory in MB."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f'{name}.py'
+    cfg.dump(path)
+    command = [sys.executable, ROOT / f'tools/{name}.py', path, *arguments]
+    command += ['--work-dir', folder]
+    log_path = folder / f'{name}.log'
+    began = time.perf_counter()
+    with open(log_path, 'w', encoding='utf-8') as log:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            env={**os.environ, 'OMP_NUM_THREADS': str(place.threads)},
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f'{name} failed ({process.returncode}): see {log_path}')
+    # given in KiB, on Linux
+    return time.perf_counter() - began, usage.ru_maxrss * 1024 / 1e6

@@ -1,0 +1,120 @@
+"""The tables and the picture of the adaptation's rows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
+_COLOURS = {'source_only': '#9aa0a6', 'oracle': '#3c4043', 'gckd': '#c5221f'}
+
+
+def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
+    """Return two Markdown tables: Rank-1 by direction, and all metrics on average.
+
+    A number is mean ± sample standard deviation over the worlds. The gain is the mean
+    of the differences from source-only in the same direction and world.
+
+    Args:
+        rows: Of any methods, directions and worlds.
+        methods: The order of the table's columns.
+    """
+    shown = [name for name in methods if any(row['method'] == name for row in rows)]
+    lines = [
+        f'| Rank-1 | {" | ".join(shown)} |',
+        f'|---|{"---|" * len(shown)}',
+    ]
+    for direction in _directions(rows):
+        cells = [_values(rows, name, direction) for name in shown]
+        name = ' → '.join(direction)
+        lines.append(f'| {name} | {" | ".join(map(_mean_and_spread, cells))} |')
+    header = ['method', 'cells', 'gain', *METRICS, 'train s', 'peak MB']
+    lines += ['', f'| {" | ".join(header)} |', '|---' * len(header) + '|']
+    for name in shown:
+        own = [row for row in rows if row['method'] == name]
+        gains = gains_of(rows, name)
+        columns = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
+        costs = [
+            f'{statistics.mean(row[key] for row in own):.0f}'
+            for key in ('train_seconds', 'peak_memory_mb')
+        ]
+        gain = f'{statistics.mean(gains):+.1f}' if gains else '–'
+        lines.append(f'| {" | ".join([name, str(len(own)), gain, *columns, *costs])} |')
+    return lines
+
+
+def gains_of(rows: Sequence[Row], method: str) -> list[float]:
+    """Return Rank-1 over source-only, of each cell that both have been run in."""
+    base = {
+        (row['source'], row['target'], row['world']): row['R1']
+        for row in rows
+        if row['method'] == 'source_only'
+    }
+    return [
+        row['R1'] - base[cell]
+        for row in rows
+        if row['method'] == method
+        and (cell := (row['source'], row['target'], row['world'])) in base
+    ]
+
+
+def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
+    """Draw Rank-1 of every method in every direction, with the worlds as dots."""
+    shown = [name for name in methods if any(row['method'] == name for row in rows)]
+    directions = _directions(rows)
+    if not directions:
+        return
+    figure = Figure(figsize=(2 + 2.2 * len(directions), 4.2), layout='constrained')
+    axes = figure.add_subplot()
+    width = 0.8 / len(shown)
+    for place, name in enumerate(shown):
+        colour = _COLOURS.get(name, f'C{place}')
+        for number, direction in enumerate(directions):
+            values = _values(rows, name, direction)
+            if not values:
+                continue
+            x = number + (place - (len(shown) - 1) / 2) * width
+            label = name if number == 0 else None
+            spread = statistics.stdev(values) if len(values) > 1 else 0
+            axes.bar(
+                x,
+                statistics.mean(values),
+                0.92 * width,
+                color=colour,
+                yerr=spread or None,
+                label=label,
+                error_kw={'elinewidth': 1, 'ecolor': '#202124'},
+            )
+            axes.plot([x] * len(values), values, '.', color='#202124', markersize=3)
+    axes.set_xticks(range(len(directions)), [' → '.join(d) for d in directions])
+    axes.set_ylabel('Rank-1 on the target, %')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(ncols=4, frameon=False, loc='lower center', bbox_to_anchor=(0.5, 1.0))
+    figure.savefig(path, dpi=150)
+
+
+def _directions(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((row['source'], row['target']) for row in rows))
+
+
+def _values(
+    rows: Sequence[Row], method: str, direction: tuple[str, str]
+) -> list[float]:
+    return [
+        row['R1']
+        for row in rows
+        if row['method'] == method and (row['source'], row['target']) == direction
+    ]
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    if not values:
+        return '–'
+    if len(values) == 1:
+        return f'{values[0]:.1f}'
+    return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'

@@ -1,0 +1,77 @@
+"""A dual encoder that adapts with a single head: the baselines of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from gckd_mm.models.heads.uda.adaptation_head import AdaptationHead, CrossDomainFeats
+from gckd_mm.models.retrievers.staged import StagedDualEncoder
+from gckd_mm.models.schedule import Schedule
+from gckd_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class AdaptedDualEncoder(StagedDualEncoder):
+    """Add one loss on the embeddings of both domains to those of the source.
+
+    Neither a teacher nor memories of its own: what a method needs beyond the two
+    batches, its head keeps.
+
+    Args:
+        adaptation: Config of an :class:`AdaptationHead`, or None: the source's losses
+            alone.
+        source_iters: Iterations on the source alone. Defaults to 0.
+        **towers: See :class:`DualEncoder`.
+    """
+
+    def __init__(
+        self, *, adaptation: dict | None = None, source_iters: int = 0, **towers: Any
+    ) -> None:
+        super().__init__(source_iters=source_iters, **towers)
+        self.adaptation = (
+            None
+            if adaptation is None
+            else cast(AdaptationHead, MODELS.build(adaptation))
+        )
+
+    def schedules(self) -> dict[str, Schedule]:
+        """Return everything that changes over the adaptation, by name."""
+        if self.adaptation is None:
+            return {}
+        return {
+            f'adaptation.{name}': schedule
+            for name, schedule in self.adaptation.schedules.items()
+        }
+
+    def start_adaptation(self) -> None:
+        """Forget what an earlier adaptation has left."""
+        if self.adaptation is not None:
+            self.adaptation.reset()
+
+    def adapt(
+        self,
+        inputs: dict[str, Any],
+        data_samples: Sequence[BaseDataElement],
+        target: dict[str, Any],
+        step: int,
+    ) -> dict[str, Tensor]:
+        """Return the losses of one step of the adaptation: see :meth:`loss`."""
+        source = self.extract_feat(inputs)
+        pids = self._pids(data_samples)
+        terms = self.head_losses(source, pids)
+        if self.adaptation is None:
+            return terms
+        seen = self.extract_feat(target['inputs'])
+        keys = {
+            modality: torch.tensor(
+                target[f'{modality.removesuffix("s")}_index'], device=pids.device
+            )
+            for modality in seen
+        }
+        feats = CrossDomainFeats(source, pids, seen, keys)
+        return terms | self.adaptation.loss(feats, step)

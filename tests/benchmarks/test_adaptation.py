@@ -1,0 +1,191 @@
+"""The benchmark of the adaptation, with tools that only pretend to train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORES = {'source_only': 40.0, 'gckd': 52.0, 'cmkd': 47.0}
+
+
+@pytest.fixture
+def adaptation(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_script('adaptation')
+
+
+@pytest.fixture
+def started(
+    adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, str, Config, list[str]]]:
+    """Replace the tools; list what they were started with: tool, folder, config, …"""
+    calls = []
+
+    def run_tool(
+        name: str, cfg: Config, folder: Path, place: Any, arguments: list[object]
+    ) -> tuple[float, float]:
+        calls.append((name, folder.name, cfg, [str(each) for each in arguments]))
+        folder.mkdir(parents=True, exist_ok=True)
+        if name == 'train':
+            (folder / 'iter_1.pth').touch()
+            (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
+        else:
+            method = folder.name.rpartition('_')[0]
+            domain = folder.name.rpartition('2')[2]
+            scores = dict.fromkeys(('R1', 'R5', 'R10', 'mAP', 'mINP'), SCORES[method])
+            report = {'metrics': {domain: scores}}
+            Path(str(arguments[-1])).write_text(json.dumps(report))
+        return 12.34, 567.8
+
+    monkeypatch.setattr('adaptation_cell._run_tool', run_tool)
+    monkeypatch.setattr(adaptation, 'write_domain', lambda domain, path: None)
+    return calls
+
+
+def options_of(tmp_path: Path, methods: str, *more: str) -> list[str]:
+    places = {'results': tmp_path, 'data': tmp_path / 'data', 'runs': tmp_path / 'runs'}
+    named = [part for name, path in places.items() for part in (f'--{name}', str(path))]
+    return ['--methods', *methods.split(), '--jobs', '1', *named, *more]
+
+
+def test_rows_are_made_kept_and_never_made_again(
+    adaptation: ModuleType,
+    started: list,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ['--worlds', '10', '--directions', 'street2mall', 'mall2street']
+
+    assert adaptation.main(options_of(tmp_path, 'source_only gckd', *where)) == 0
+
+    rows = json.loads((tmp_path / 'adaptation.json').read_text())
+    assert [(r['method'], r['source'], r['R1']) for r in rows] == [
+        ('source_only', 'street', 40.0),
+        ('gckd', 'street', 52.0),
+        ('source_only', 'mall', 40.0),
+        ('gckd', 'mall', 52.0),
+    ]
+    for row in rows:
+        assert (row['seed'], row['world']) == (10, 10)
+        assert (row['train_seconds'], row['peak_memory_mb']) == (12.3, 568)
+    # one source stage for each source, one adaptation and two tests a direction
+    assert [name for name, *_ in started].count('train') == 4
+    assert '| gckd | 2 | +12.0 | 52.0 |' in capsys.readouterr().out
+    with Image.open(tmp_path / 'adaptation.png') as picture:
+        assert min(picture.size) > 300
+
+    del started[:]
+    assert adaptation.main(options_of(tmp_path, 'source_only gckd', *where)) == 0
+    assert started == []
+
+
+def test_a_method_branches_off_the_source_stage_with_its_seed_and_data(
+    adaptation: ModuleType, started: list, tmp_path: Path
+) -> None:
+    where = ['--worlds', '2', '--directions', 'mall2campus']
+    adaptation.main(options_of(tmp_path, 'gckd', *where))
+
+    (_, stage, stage_cfg, first), (_, _, cfg, second), (_, _, tested, _) = started
+    assert stage == 'source_mall'
+    assert first == ['--seed', '0']
+    weights = tmp_path / 'runs/world2/source_mall/iter_1.pth'
+    assert second == ['--seed', '0', '--source-checkpoint', str(weights)]
+    assert cfg.model.type == 'GCKD'
+    root = tmp_path / 'data/world2'
+    assert stage_cfg.train_dataloader.dataset.data_root == str(root / 'mall')
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.source.data_root == str(root / 'mall')
+    assert dataset.target.data_root == str(root / 'campus')
+    assert list(tested.test_dataloader) == ['campus']
+    test_set = tested.test_dataloader.campus.query.dataset
+    assert test_set.data_root == str(root / 'campus')
+    assert (tmp_path / 'adaptation_development.json').exists()
+
+
+def test_a_cell_that_fails_leaves_the_others_alone(
+    adaptation: ModuleType,
+    started: list,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = adaptation.Cell.row
+
+    def fail_once(cell: Any) -> dict[str, Any]:
+        if cell.name == 'cmkd':
+            raise RuntimeError('train failed (1): see train.log')
+        return row(cell)
+
+    monkeypatch.setattr(adaptation.Cell, 'row', fail_once)
+    where = ['--worlds', '11', '--directions', 'street2mall']
+
+    assert adaptation.main(options_of(tmp_path, 'cmkd gckd', *where)) == 1
+
+    assert 'cmkd street → mall, world 11: train failed' in capsys.readouterr().out
+    rows = json.loads((tmp_path / 'adaptation.json').read_text())
+    assert [each['method'] for each in rows] == ['gckd']
+
+
+def test_development_and_reported_worlds_do_not_share_a_table(
+    adaptation: ModuleType, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match='different tables'):
+        adaptation.main(options_of(tmp_path, 'gckd', '--worlds', '2', '10'))
+
+
+def test_a_config_turned_to_another_direction_is_that_directions_own(
+    adaptation: ModuleType,
+) -> None:
+    from adaptation_cell import point_at
+
+    for kind in ('gckd', 'baselines/oracle', 'baselines/source_only'):
+        turned = Config.fromfile(ROOT / f'configs/{kind}_street2mall.py')
+        own = Config.fromfile(ROOT / f'configs/{kind}_campus2street.py')
+        point_at(turned, 'campus', 'street')
+        own.test_dataloader = {'street': own.test_dataloader.street}
+        for config in (turned, own):
+            config.train_dataloader.dataset.pop('_delete_', None)
+        assert turned.train_dataloader == own.train_dataloader, kind
+        assert turned.test_dataloader == own.test_dataloader, kind
+        assert turned.model == own.model, kind
+
+
+def test_every_method_is_a_config_that_reads(adaptation: ModuleType) -> None:
+    for name, method in adaptation.METHODS.items():
+        cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
+        cfg.merge_from_dict(dict(method.options))
+        adapts = 'AdaptationHook' in str(cfg.default_hooks)
+        assert adapts == method.adapts, name
+
+
+def test_the_table_shows_means_spreads_and_paired_gains(
+    adaptation: ModuleType,
+) -> None:
+    def row(method: str, world: int, score: float, target: str = 'mall') -> dict:
+        scores = dict.fromkeys(('R1', 'R5', 'R10', 'mAP', 'mINP'), score)
+        costs = {'train_seconds': 10.0, 'peak_memory_mb': 5}
+        ends = {'source': 'street', 'target': target}
+        return {'method': method, 'world': world, **ends, **scores, **costs}
+
+    rows = [
+        row('source_only', 10, 30.0),
+        row('source_only', 11, 40.0),
+        row('source_only', 10, 20.0, 'campus'),
+        row('gckd', 10, 45.0),
+        row('gckd', 11, 47.0),
+    ]
+
+    lines = adaptation.table(rows, ['gckd', 'source_only', 'oracle'])
+
+    assert lines[0] == '| Rank-1 | gckd | source_only |'
+    assert '| street → mall | 46.0 ± 1.4 | 35.0 ± 7.1 |' in lines
+    assert '| street → campus | – | 20.0 |' in lines
+    # of the cells that both have: 15 and 7
+    assert any(line.startswith('| gckd | 2 | +11.0 | 46.0 |') for line in lines)
