@@ -86,14 +86,11 @@ def rows_of(worlds: Iterable[int], folder: Path) -> Rows:
 def run(cells: Sequence[Cell], rows: Rows, jobs: int) -> int:
     """Run the cells whose rows are missing; return how many failed."""
     missing = [cell for cell in cells if cell not in rows]
-    for cell in missing:
-        for name in (cell.source, cell.target):
-            path = cell.place.data / f'world{cell.world}' / name
-            write_domain(SynthDomain(name, cell.world), path)
+    draw_worlds(missing)
     failed = 0
     with ThreadPoolExecutor(jobs) as pool:
         # The source stages first, each once: several methods wait for the same one.
-        stages = {(cell.world, cell.source): cell for cell in missing}
+        stages = {cell.stage_folder: cell for cell in missing}
         list(pool.map(Cell.source_stage, stages.values()))
         running = {pool.submit(cell.row): cell for cell in missing}
         for done, future in enumerate(as_completed(running), start=1):
@@ -108,6 +105,16 @@ def run(cells: Sequence[Cell], rows: Rows, jobs: int) -> int:
             rows.add(row)
             print(f'[{done}/{len(missing)}] {name}: R1 {row["R1"]:.2f}', flush=True)
     return failed
+
+
+def draw_worlds(cells: Iterable[Cell]) -> None:
+    """Draw the domains of the cells that are not there yet."""
+    for path, (name, world) in {
+        cell.place.data / f'world{cell.world}' / name: (name, cell.world)
+        for cell in cells
+        for name in (cell.source, cell.target)
+    }.items():
+        write_domain(SynthDomain(name, world), path)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, str, int]:

@@ -73,6 +73,7 @@ class Cell:
         self.seed = seed_of(world)
         self.place = place
         self.folder = place.runs / f'world{world}' / f'{name}_{direction}'
+        self.stage_folder = place.runs / f'world{world}' / f'source_{self.source}'
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -104,8 +105,7 @@ class Cell:
 
     def source_stage(self) -> TrainedRun:
         """Train on the source alone, unless that is done; all methods start there."""
-        folder = self.place.runs / f'world{self.world}' / f'source_{self.source}'
-        return self._train(SOURCE_ONLY, folder, None)
+        return self._train(SOURCE_ONLY, self.stage_folder, None)
 
     def _train(
         self, method: Method, folder: Path, start: TrainedRun | None

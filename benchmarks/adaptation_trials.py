@@ -1,0 +1,160 @@
+"""Try settings of a method on development worlds, and log every trial.
+
+    python benchmarks/adaptation_trials.py mmd model.adaptation.loss_weight.end=1 …
+    python benchmarks/adaptation_trials.py --list
+
+Each ``KEY=VALUE`` is one trial; several keys of one trial are joined by a comma
+(``key=1,other=2``), and ``default`` tries the config as it is. A method gets at most 8
+trials, ours as well; worlds other than 0 to 2 are refused. What has been tried is in
+``results/trials.json`` and is not tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from gckd_mm.fileio import write_atomically
+
+sys.path.insert(0, str(Path(__file__).parent))
+from adaptation import (
+    DEVELOPMENT,
+    DIRECTIONS,
+    METHODS,
+    RESULTS,
+    add_place_options,
+    draw_worlds,
+)
+from adaptation_cell import SOURCE_ONLY, Cell, Place
+
+MAX_TRIALS = 8
+
+
+class Trials:
+    """All trials of all methods, in one file.
+
+    Args:
+        path: A JSON list; it need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials: list[dict[str, Any]] = []
+        if path.exists():
+            self.trials = json.loads(path.read_text())
+
+    def find(self, method: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the trial of these settings; a new one if there is none.
+
+        Raises:
+            SystemExit: If the method has had its trials.
+        """
+        own = [trial for trial in self.trials if trial['method'] == method]
+        for trial in own:
+            if trial['options'] == options:
+                return trial
+        if len(own) >= MAX_TRIALS:
+            raise SystemExit(f'{method} has had its {MAX_TRIALS} trials')
+        number = len(own) + 1
+        trial = {'method': method, 'trial': number, 'options': options, 'cells': []}
+        self.trials.append(trial)
+        return trial
+
+    def add(self, trial: dict[str, Any], row: dict[str, Any], baseline: float) -> None:
+        """Add what a trial has reached in one cell, and write the file."""
+        ends = {key: row[key] for key in ('source', 'target', 'world')}
+        gain = round(row['R1'] - baseline, 4)
+        trial['cells'].append({**ends, 'R1': row['R1'], 'gain': gain})
+        write_atomically(self.path, json.dumps(self.trials, indent=1) + '\n')
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Read ``key=value,key=value``; ``default`` is no change."""
+    if text == 'default':
+        return {}
+    options = {}
+    for part in text.split(','):
+        key, _, value = part.partition('=')
+        try:
+            options[key] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[key] = value
+    return options
+
+
+def lines_of(trials: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a Markdown table of trials: mean gain over source-only, and the cells."""
+    lines = ['| method | trial | settings | gain | cells |', '|---' * 5 + '|']
+    for trial in trials:
+        settings = ', '.join(f'{k}={v}' for k, v in trial['options'].items())
+        gains = [cell['gain'] for cell in trial['cells']]
+        mean = f'{statistics.mean(gains):+.1f}' if gains else '–'
+        cells = ', '.join(
+            f'{c["source"]} → {c["target"]} {c["world"]}: {c["gain"]:+.1f}'
+            for c in trial['cells']
+        )
+        columns = [trial['method'], str(trial['trial']), settings or 'default', mean]
+        lines.append(f'| {" | ".join([*columns, cells])} |')
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try, and print the trials of the method."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+    parser.add_argument('method', nargs='?', choices=METHODS)
+    parser.add_argument('settings', nargs='*', metavar='KEY=VALUE[,KEY=VALUE]')
+    parser.add_argument('--list', action='store_true', help='print all trials and stop')
+    parser.add_argument(
+        '--worlds', type=int, nargs='+', default=[0], choices=DEVELOPMENT
+    )
+    parser.add_argument(
+        '--directions',
+        nargs='+',
+        default=['street2mall', 'mall2street'],
+        choices=DIRECTIONS,
+    )
+    parser.add_argument('--trials', type=Path, default=RESULTS / 'trials.json')
+    add_place_options(parser)
+    options = parser.parse_args(arguments)
+    trials = Trials(options.trials)
+    if options.list or options.method is None:
+        print('\n'.join(lines_of(trials.trials)))
+        return 0
+    place = Place(options.data.resolve(), options.runs.resolve(), options.threads)
+    jobs = []
+    for text in options.settings:
+        changes = parse_options(text)
+        trial = trials.find(options.method, changes)
+        done = {(c['source'], c['target'], c['world']) for c in trial['cells']}
+        method = METHODS[options.method]
+        method = method._replace(options={**method.options, **changes})
+        name = f'{options.method}-trial{trial["trial"]}'
+        for world in options.worlds:
+            for direction in options.directions:
+                cell = Cell(name, method, direction, world, place)
+                if cell.key[1:] not in done:
+                    base = Cell('source_only', SOURCE_ONLY, direction, world, place)
+                    jobs.append((trial, cell, base))
+    draw_worlds(cell for _, cell, _ in jobs)
+    stages = {cell.stage_folder: cell for _, cell, _ in jobs}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(Cell.source_stage, stages.values()))
+        bases = {base.folder: base for _, _, base in jobs}
+        scores = dict(zip(bases, pool.map(Cell.row, bases.values()), strict=True))
+        rows = pool.map(Cell.row, [cell for _, cell, _ in jobs])
+        for (trial, _, base), row in zip(jobs, rows, strict=True):
+            trials.add(trial, row, scores[base.folder]['R1'])
+    own = [trial for trial in trials.trials if trial['method'] == options.method]
+    print('\n'.join(lines_of(own)))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
