@@ -126,6 +126,7 @@ EXTRAS_REQUIRE = {
         'onedl-mmpretrain>=1.3.6',
         'torchvision>=0.21',
     ],
+    'cluster': ['scikit-learn>=1.4'],  # for a baseline that clusters
     'tensorboard': ['tensorboard>=2.14'],
     'test': [
         'mypy>=1.10',
@@ -134,6 +135,7 @@ EXTRAS_REQUIRE = {
         'pytest>=8',
         'pytest-xdist>=3.5',
         'ruff>=0.9',
+        'scikit-learn>=1.4',
         'setuptools>=80',
         'transformers>=4.53',  # a judge of our losses
     ],

@@ -44,7 +44,26 @@ REPORTED = (10, 11, 12)
 DIRECTIONS = [f'{source}2{target}' for source, target in permutations(WORLD_NAMES, 2)]
 METHODS = {
     'source_only': SOURCE_ONLY,
-    'oracle': Method('baselines/oracle_street2mall', adapts=False),
+    # with the target's labels, for as many steps as source stage and adaptation take
+    'oracle': Method(
+        'baselines/oracle_street2mall',
+        {'train_cfg.max_iters': 700, 'param_scheduler.1.end': 700},
+        adapts=False,
+    ),
+    'continued': Method('baselines/uda/continued_street2mall'),
+    **{
+        name: Method(f'baselines/uda/{name}_street2mall')
+        for name in (
+            'mmd',
+            'coral',
+            'dann',
+            'mutual_neighbour',
+            'spcl',
+            'pouf',
+            'reclip',
+            'albef',
+        )
+    },
     **{name: Method(f'ablations/{name}_street2mall') for name in ('gmp', 'cmkd')},
     'gckd': Method('gckd_street2mall'),
 }

@@ -43,7 +43,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     'without_graph': {'graph': None},
     'without_momentum': {'teacher_momentum': 0.0},
 }
-ADAPTING = [name for name in CONFIGS if name.startswith(('gckd_', 'ablations/'))]
+ADAPTING = [
+    name
+    for name in CONFIGS
+    if name.startswith(('gckd_', 'ablations/', 'baselines/uda/'))
+]
+UDA = [name for name in ADAPTING if 'uda' in name]
 
 
 def datasets(node: Any) -> Iterator[dict]:
@@ -161,7 +166,8 @@ def test_all_parts_agree_on_the_stages(name: str) -> None:
     model = MODELS.build({**cfg.model, '_scope_': 'gckd_mm'})
     for ramp in model.schedules().values():
         assert ramp.last_step <= max_iters - source_iters
-    assert cfg.model.memory_size >= cfg.train_dataloader.batch_size
+    if cfg.model.type == 'GCKD':
+        assert cfg.model.memory_size >= cfg.train_dataloader.batch_size
 
 
 def test_every_ablation_is_known() -> None:
@@ -184,6 +190,21 @@ def test_an_ablation_differs_from_its_parent_in_the_named_part_alone(
         {f'model.{key}': value for key, value in ABLATIONS[kind].items()}
     )
     assert ablation.to_dict() == parent.to_dict()
+
+
+@pytest.mark.parametrize('name', UDA)
+def test_a_baseline_trains_like_gckd_but_for_its_head(name: str) -> None:
+    cfg = Config.fromfile(ROOT / name)
+    ours = Config.fromfile(ROOT / 'gckd_street2mall.py')
+    common = Config.fromfile(ROOT / 'baselines/uda/continued_street2mall.py').model
+    for key in [k for k in ours if k != 'model' and not k.startswith('_')]:
+        assert cfg[key] == ours[key], key
+    if cfg.model.type == 'GCKD':
+        assert cfg.model.graph is cfg.model.consistency is None
+    else:
+        assert {k: v for k, v in cfg.model.items() if k != 'adaptation'} == common
+    # the encoders, and the start of the adaptation
+    assert all(ours.model[key] == common[key] for key in common if key != 'type')
 
 
 @pytest.mark.parametrize('name', [name for name in ADAPTING if 'matching' in name])

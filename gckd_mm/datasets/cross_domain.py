@@ -40,6 +40,10 @@ class CrossDomainDataset(Dataset):
             target images alone; the caption stream is then absent from all items.
             Defaults to True.
 
+    Attributes:
+        target_images: Paths of the target's images, in that order.
+        target_captions: The target's captions, in that order.
+
     Raises:
         InputError: If the source does not show pairs, or the target has ``indices``
             or is not the ``'train'`` split.
@@ -72,12 +76,12 @@ class CrossDomainDataset(Dataset):
         # Keyed by the path inside the image folder: the same order on every machine,
         # and an image that is listed twice is not drawn twice as often.
         paths = {record.image: unlabelled.image_path(record) for record in records}
-        self._target_images = [paths[image] for image in canonical_order(paths)]
-        self._target_captions = canonical_order(
+        self.target_images = [paths[image] for image in canonical_order(paths)]
+        self.target_captions = canonical_order(
             caption for record in records for caption in record.captions
         )
         if not target_captions:
-            self._target_captions = []
+            self.target_captions = []
         self._target_pipeline: Compose = unlabelled.pipeline
 
     @property
@@ -88,12 +92,12 @@ class CrossDomainDataset(Dataset):
     @property
     def num_target_images(self) -> int:
         """Number of distinct target images."""
-        return len(self._target_images)
+        return len(self.target_images)
 
     @property
     def num_target_captions(self) -> int:
         """Number of target captions; 0 if the target has images alone."""
-        return len(self._target_captions)
+        return len(self.target_captions)
 
     def full_init(self) -> None:
         """Load the source's annotations if that was put off."""
@@ -101,7 +105,7 @@ class CrossDomainDataset(Dataset):
 
     def captions(self) -> list[str]:
         """Return the source's captions and the target's, in canonical order."""
-        return self.source.captions() + self._target_captions
+        return self.source.captions() + self.target_captions
 
     def __len__(self) -> int:
         return len(self.source)
@@ -119,11 +123,11 @@ class CrossDomainDataset(Dataset):
             if image_index is None:
                 return item
             results = {
-                'img_path': self._target_images[image_index],
+                'img_path': self.target_images[image_index],
                 'sample_idx': image_index,
             }
             if caption_index is not None:
-                results['caption'] = self._target_captions[caption_index]
+                results['caption'] = self.target_captions[caption_index]
             target = {
                 'inputs': self._target_pipeline(results)['inputs'],
                 'image_index': image_index,

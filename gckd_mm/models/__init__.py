@@ -3,10 +3,17 @@
 from gckd_mm.models.backbones import TinyImageEncoder, TinyTextEncoder
 from gckd_mm.models.data_preprocessors import PersonTextPreprocessor
 from gckd_mm.models.heads import (
+    ClusterContrastHead,
+    CORALHead,
+    DomainAdversarialHead,
     ImageTextMatchingHead,
     InfoNCEHead,
+    LabelPropagationHead,
+    MMDHead,
     MomentumDistillHead,
+    MutualNeighbourHead,
     NeighbourConsistencyHead,
+    POUFHead,
     SDMHead,
 )
 from gckd_mm.models.memory_graph import MemoryGraph
@@ -17,14 +24,21 @@ from gckd_mm.models.tokenizers import WordPieceTokenizer
 __all__ = [
     'GCKD',
     'AdaptedDualEncoder',
+    'CORALHead',
+    'ClusterContrastHead',
+    'DomainAdversarialHead',
     'DualEncoder',
     'GraphPropagationNeck',
     'ImageProjection',
     'ImageTextMatchingHead',
     'InfoNCEHead',
+    'LabelPropagationHead',
+    'MMDHead',
     'MemoryGraph',
     'MomentumDistillHead',
+    'MutualNeighbourHead',
     'NeighbourConsistencyHead',
+    'POUFHead',
     'PersonTextPreprocessor',
     'SDMHead',
     'TextProjection',

@@ -79,12 +79,12 @@ def follow(
 ) -> None:
     """One iteration, whose model believes in these (caption, image, kept)."""
     dataset = run.train_dataloader.dataset
-    images = [Path(path).name for path in dataset._target_images]
+    images = [Path(path).name for path in dataset.target_images]
     if pairs is None:
         run.model.last_pairs = None
     else:
         run.model.last_pairs = PseudoPairs(
-            torch.tensor([dataset._target_captions.index(c) for c, _, _ in pairs]),
+            torch.tensor([dataset.target_captions.index(c) for c, _, _ in pairs]),
             torch.tensor([images.index(image) for _, image, _ in pairs]),
             torch.ones(len(pairs)),
             torch.tensor([kept for _, _, kept in pairs]),

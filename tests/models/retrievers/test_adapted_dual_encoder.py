@@ -21,6 +21,7 @@ from tests.models.retrievers.test_gckd import CAPTIONS, collated, losses_of
 from tests.training import SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[3]
+BASELINES = sorted((ROOT / 'configs/baselines/uda').glob('*.py'))
 SOURCE_ITERS = 2
 
 
@@ -176,6 +177,38 @@ def test_what_does_not_fit_the_stage_is_refused_by_the_models_name() -> None:
     del batch['data_samples'][0].pid
     with pytest.raises(InputError, match='AdaptedDualEncoder: the source has no'):
         losses_of(model, batch)
+
+
+@pytest.mark.parametrize('path', BASELINES, ids=lambda path: path.stem)
+def test_every_baseline_takes_steps_on_both_encoders(path: Path) -> None:
+    cfg = Config.fromfile(path)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.data_preprocessor.tokenizer.fit(CAPTIONS)
+    model.train()
+    weights = [w for w in model.parameters() if w.requires_grad]
+    optimiser = torch.optim.SGD(weights, lr=1e-3)
+    model.set_iteration(cfg.model.source_iters)
+    model.start_adaptation()
+
+    for step in range(100, 103):  # all ramps have ended
+        model.set_iteration(cfg.model.source_iters + step)
+        terms = losses_of(model, collated(seed=step), seed=step)
+        losses = {k: v for k, v in terms.items() if 'loss' in k and k != 'loss_sdm'}
+        assert all(torch.isfinite(value).all() for value in terms.values())
+        if path.stem.startswith('continued'):
+            assert not losses
+            return
+        optimiser.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+        model.update_teacher()
+
+    # A head may have nothing to say yet, but both encoders hear it.
+    for part in (model.image_backbone, model.text_backbone):
+        gradients = [weight.grad for weight in part.parameters()]
+        assert any(gradient is not None for gradient in gradients)
+        assert all(g is None or g.isfinite().all() for g in gradients)
 
 
 def test_a_head_that_matches_needs_captions() -> None:

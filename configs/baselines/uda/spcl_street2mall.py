@@ -1,0 +1,10 @@
+# Contrast to clusters in a hybrid memory (after Ge et al., SpCL, NeurIPS 2020).
+_base_ = './continued_street2mall.py'
+model = dict(
+    adaptation=dict(
+        type='ClusterContrastHead',
+        embedding_size=128,
+        memory_size=5000,
+        loss_weight=dict(start=0.0, end=1.0, length=75),
+    ),
+)

@@ -1,0 +1,73 @@
+"""The log of trials: what it counts, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def trials(
+    benchmark_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    script = benchmark_script('adaptation_trials')
+
+    def row(cell: Any) -> dict[str, Any]:
+        score = 40 + float(cell.method.options.get('model.distill.candidates', 0))
+        ends = {'source': cell.source, 'target': cell.target, 'world': cell.world}
+        return {**ends, 'R1': score}
+
+    monkeypatch.setattr(script.Cell, 'row', row)
+    monkeypatch.setattr(script.Cell, 'source_stage', lambda cell: None)
+    monkeypatch.setattr(script, 'draw_worlds', lambda cells: list(cells))
+    return script
+
+
+def test_a_trial_is_logged_with_its_settings_and_gains(
+    trials: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / 'trials.json'
+    settings = ['default', 'model.distill.candidates=3,model.graph=None']
+
+    trials.main(['gckd', *settings, '--trials', str(path), '--worlds', '0', '1'])
+
+    first, second = json.loads(path.read_text())
+    assert (first['method'], first['trial'], first['options']) == ('gckd', 1, {})
+    assert second['options'] == {
+        'model.distill.candidates': 3,
+        'model.graph': None,
+    }
+    assert len(second['cells']) == 4
+    assert {cell['gain'] for cell in second['cells']} == {3.0}
+    assert '| gckd | 1 | default | +0.0 |' in capsys.readouterr().out
+
+
+def test_what_was_tried_is_not_tried_again_and_takes_no_new_number(
+    trials: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / 'trials.json'
+    for directions in (['street2mall'], ['street2mall', 'mall2campus']):
+        arguments = ['gckd', 'default', '--trials', str(path)]
+        trials.main([*arguments, '--directions', *directions])
+
+    (trial,) = json.loads(path.read_text())
+    assert [cell['target'] for cell in trial['cells']] == ['mall', 'campus']
+
+
+def test_a_method_has_eight_trials_and_no_reported_world(
+    trials: ModuleType, tmp_path: Path
+) -> None:
+    path = ['--trials', str(tmp_path / 'trials.json')]
+    settings = [f'model.distill.candidates={number}' for number in range(1, 9)]
+    trials.main(['gckd', *settings, *path])
+    trials.main(['cmkd', 'default', *path])  # has its own count
+
+    with pytest.raises(SystemExit, match='gckd has had its 8 trials'):
+        trials.main(['gckd', 'model.distill.candidates=9', *path])
+    with pytest.raises(SystemExit):
+        trials.main(['gckd', 'default', '--worlds', '10', *path])
