@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import permutations
 from pathlib import Path
@@ -145,12 +145,21 @@ def _place_in_table(row: dict[str, Any]) -> tuple[int, int, int]:
     return DIRECTIONS.index(f'{source}2{target}'), list(METHODS).index(method), world
 
 
-def add_place_options(parser: argparse.ArgumentParser) -> None:
-    """Add where the worlds and the runs lie, and how many run at a time."""
+def add_place_options(
+    parser: argparse.ArgumentParser,
+) -> Callable[[argparse.Namespace], Place]:
+    """Add where the worlds and the runs lie, and how many run at a time.
+
+    Returns:
+        What reads the place out of the parsed options.
+    """
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time')
     parser.add_argument('--threads', type=int, default=1, help='of each run')
     parser.add_argument('--data', type=Path, default=ROOT / 'work_dirs/worlds')
     parser.add_argument('--runs', type=Path, default=ROOT / 'work_dirs/adaptation')
+    return lambda options: Place(
+        options.data.resolve(), options.runs.resolve(), options.threads
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,9 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         '--directions', nargs='+', default=DIRECTIONS, choices=DIRECTIONS
     )
     parser.add_argument('--results', type=Path, default=RESULTS, help='folder of rows')
-    add_place_options(parser)
+    place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
-    place = Place(options.data.resolve(), options.runs.resolve(), options.threads)
+    place = place_of(options)
     rows = rows_of(options.worlds, options.results)
     cells = [
         Cell(name, METHODS[name], direction, world, place)

@@ -32,7 +32,7 @@ from adaptation import (
     add_place_options,
     draw_worlds,
 )
-from adaptation_cell import SOURCE_ONLY, Cell, Place
+from adaptation_cell import SOURCE_ONLY, Cell
 
 MAX_TRIALS = 8
 
@@ -121,13 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=DIRECTIONS,
     )
     parser.add_argument('--trials', type=Path, default=RESULTS / 'trials.json')
-    add_place_options(parser)
+    place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
     trials = Trials(options.trials)
     if options.list or options.method is None:
         print('\n'.join(lines_of(trials.trials)))
         return 0
-    place = Place(options.data.resolve(), options.runs.resolve(), options.threads)
+    place = place_of(options)
     jobs = []
     for text in options.settings:
         changes = parse_options(text)
