@@ -1,0 +1,122 @@
+"""Ask which quantities, logged without labels, tell whether an adaptation has helped.
+
+    python benchmarks/adaptation_signals.py [--worlds 0 1 2] [--runs FOLDER]
+
+For every finished run of ``adaptation.py`` and its trials: how far each quantity of
+``TargetStructureHook`` moved from the start of the adaptation to its end, beside the
+gain in Rank-1 over the source-only model that it started from. Prints the Spearman rank
+correlation over all runs, and writes the runs to ``adaptation_signals.json``, where
+they are kept when the work dirs are gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from gckd_mm.fileio import write_atomically
+
+sys.path.insert(0, str(Path(__file__).parent))
+from adaptation import DEVELOPMENT, RESULTS, ROOT
+
+_FOLDER = re.compile(r'(?P<method>.+)_(?P<source>[a-z]+)2(?P<target>[a-z]+)')
+
+Run = dict[str, Any]
+
+
+def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
+    """Return the finished runs of some worlds: what they are, their gain, the moves."""
+    found = []
+    for world in worlds:
+        for path in sorted((folder / f'world{world}').glob('*/structure.json')):
+            parts = _FOLDER.fullmatch(path.parent.name)
+            looks = json.loads(path.read_text())
+            if parts is None or len(looks) < 2:
+                continue
+            base = path.parents[1] / f'source_only_{parts["source"]}2{parts["target"]}'
+            scores = [
+                json.loads((run / 'results.json').read_text())['metrics']
+                for run in (base, path.parent)
+                if (run / 'results.json').exists()
+            ]
+            if len(scores) < 2:
+                continue
+            before, after = (each[parts['target']]['R1'] for each in scores)
+            start, end = looks[0], looks[-1]
+            found.append(
+                {
+                    **parts.groupdict(),
+                    'world': world,
+                    'gain': round(after - before, 4),
+                    'start': {k: round(v, 5) for k, v in start.items()},
+                    'end': {k: round(v, 5) for k, v in end.items()},
+                }
+            )
+    return found
+
+
+def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, float]]:
+    """Return name -> rank correlation with the gain of a quantity's move, and its end.
+
+    Args:
+        runs: At least three.
+    """
+    names = [name for name in runs[0]['start'] if name != 'iteration']
+    gains = [run['gain'] for run in runs]
+    found = {}
+    for name in names:
+        ends = [run['end'][name] for run in runs]
+        moves = [run['end'][name] - run['start'][name] for run in runs]
+        found[name] = tuple(
+            float(spearmanr(values, gains).statistic) for values in (moves, ends)
+        )
+    return found
+
+
+def lines_of(found: dict[str, tuple[float, float]]) -> list[str]:
+    """Return a Markdown table, the strongest move first."""
+    lines = ['| quantity | its move | its end |', '|---|---|---|']
+    for name, (move, end) in sorted(found.items(), key=lambda item: -abs(item[1][0])):
+        lines.append(f'| {name} | {move:+.2f} | {end:+.2f} |')
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Collect, print and write; return 1 if there is too little to correlate."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+    parser.add_argument('--worlds', type=int, nargs='+', default=list(DEVELOPMENT))
+    parser.add_argument('--runs', type=Path, default=ROOT / 'work_dirs/adaptation')
+    parser.add_argument(
+        '--results', type=Path, default=RESULTS / 'adaptation_signals.json'
+    )
+    options = parser.parse_args(arguments)
+    kept: list[Run] = []
+    if options.results.exists():
+        kept = json.loads(options.results.read_text())
+    merged = {
+        _key(run): run for run in [*kept, *runs_below(options.runs, options.worlds)]
+    }
+    write_atomically(options.results, json.dumps([*merged.values()], indent=1) + '\n')
+    runs = [run for run in merged.values() if run['world'] in options.worlds]
+    if len(runs) < 3:
+        print(f'{len(runs)} runs are too few')
+        return 1
+    helped = sum(run['gain'] > 0 for run in runs)
+    print(f'{len(runs)} runs, of which {helped} helped\n')
+    print('\n'.join(lines_of(correlations(runs))))
+    return 0
+
+
+def _key(run: Run) -> tuple[str, str, str, int]:
+    return run['method'], run['source'], run['target'], run['world']
+
+
+if __name__ == '__main__':
+    sys.exit(main())
