@@ -116,8 +116,10 @@ class Cell:
             cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
             arguments: list[object] = ['--seed', self.seed]
             if start is not None:
-                look = {'type': 'TargetStructureHook', 'pipeline': cfg.image_pipeline}
-                cfg.custom_hooks = [*cfg.custom_hooks, look]
+                if cfg.train_dataloader.dataset.get('target_captions', True):
+                    hook = {'type': 'TargetStructureHook'}
+                    look = {**hook, 'pipeline': cfg.image_pipeline}
+                    cfg.custom_hooks = [*cfg.custom_hooks, look]
                 weights = find_last_checkpoint(start.folder)
                 arguments += ['--source-checkpoint', weights]
             seconds, memory = _run_tool('train', cfg, folder, self.place, arguments)

@@ -2,11 +2,11 @@
 
     python benchmarks/adaptation_signals.py [--worlds 0 1 2] [--runs FOLDER]
 
-For every finished run of ``adaptation.py`` and its trials: how far each quantity of
-``TargetStructureHook`` moved from the start of the adaptation to its end, beside the
-gain in Rank-1 over the source-only model that it started from. Prints the Spearman rank
-correlation over all runs, and writes the runs to ``adaptation_signals.json``, where
-they are kept when the work dirs are gone.
+For every finished run of ``adaptation.py``, its trials and its stresses: how far each
+quantity of ``TargetStructureHook`` moved from the start of the adaptation to its end,
+beside the gain in Rank-1 over the source-only model that it started from. Prints the
+Spearman rank correlation over all runs, and writes the runs to
+``adaptation_signals.json``, where they are kept when the work dirs are gone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from gckd_mm.fileio import write_atomically
 sys.path.insert(0, str(Path(__file__).parent))
 from adaptation import DEVELOPMENT, RESULTS, ROOT
 
-_FOLDER = re.compile(r'(?P<method>.+)_(?P<source>[a-z]+)2(?P<target>[a-z]+)')
+#: the last part says what was done to the target, as in ``adaptation_stress.py``
+_FOLDER = re.compile(r'(.+)_([a-z]+)2([a-z]+?)(_[a-z_]+)?')
 
 Run = dict[str, Any]
 
@@ -40,7 +41,8 @@ def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
             looks = json.loads(path.read_text())
             if parts is None or len(looks) < 2:
                 continue
-            base = path.parents[1] / f'source_only_{parts["source"]}2{parts["target"]}'
+            method, source, target, stress = parts.groups(default='')
+            base = path.parents[1] / f'source_only_{source}2{target}'
             scores = [
                 json.loads((run / 'results.json').read_text())['metrics']
                 for run in (base, path.parent)
@@ -48,11 +50,13 @@ def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
             ]
             if len(scores) < 2:
                 continue
-            before, after = (each[parts['target']]['R1'] for each in scores)
+            before, after = (each[target]['R1'] for each in scores)
             start, end = looks[0], looks[-1]
             found.append(
                 {
-                    **parts.groupdict(),
+                    'method': method + stress,
+                    'source': source,
+                    'target': target,
                     'world': world,
                     'gain': round(after - before, 4),
                     'start': {k: round(v, 5) for k, v in start.items()},
@@ -70,14 +74,17 @@ def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, float]]:
     """
     names = [name for name in runs[0]['start'] if name != 'iteration']
     gains = [run['gain'] for run in runs]
-    found = {}
-    for name in names:
-        ends = [run['end'][name] for run in runs]
-        moves = [run['end'][name] - run['start'][name] for run in runs]
-        found[name] = tuple(
-            float(spearmanr(values, gains).statistic) for values in (moves, ends)
+
+    def correlation(values: list[float]) -> float:
+        return float(spearmanr(values, gains).statistic)
+
+    return {
+        name: (
+            correlation([run['end'][name] - run['start'][name] for run in runs]),
+            correlation([run['end'][name] for run in runs]),
         )
-    return found
+        for name in names
+    }
 
 
 def lines_of(found: dict[str, tuple[float, float]]) -> list[str]:

@@ -17,7 +17,9 @@ def signals(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
 
 def write_run(folder: Path, score: float, *looks: dict[str, float]) -> None:
     folder.mkdir(parents=True)
-    scores = {'metrics': {folder.name.rpartition('2')[2]: {'R1': score}}}
+    scores = {
+        'metrics': {folder.name.partition('2')[2].partition('_')[0]: {'R1': score}}
+    }
     (folder / 'results.json').write_text(json.dumps(scores))
     if looks:
         (folder / 'structure.json').write_text(json.dumps(looks))
@@ -32,9 +34,11 @@ def test_it_finds_what_goes_with_the_gain(
 ) -> None:
     world = tmp_path / 'runs/world0'
     write_run(world / 'source_only_street2mall', 40.0)
-    for number, gain in enumerate((-3.0, 1.0, 5.0, 9.0)):
+    for name, gain in zip('abcd', (-3.0, 1.0, 5.0, 9.0), strict=True):
         start, end = look(400, 0.5, 0.1), look(700, 0.5 + gain / 10, 0.1 - gain)
-        write_run(world / f'method_{number}_street2mall', 40 + gain, start, end)
+        write_run(world / f'{name}_street2mall', 40 + gain, start, end)
+    stressed = world / 'gckd_street2mall_small_memory'
+    write_run(stressed, 41.5, look(400, 0.0, 1.5), look(700, 0.15, 0.0))
     write_run(world / 'unfinished_street2mall', 99.0, look(400, 0.0, 0.0))
     write_run(world / 'no_base_mall2street', 99.0, look(4, 0, 0), look(7, 1, 1))
     places = ['--runs', str(tmp_path / 'runs'), '--results', str(tmp_path / 'all.json')]
@@ -42,17 +46,19 @@ def test_it_finds_what_goes_with_the_gain(
     assert signals.main(['--worlds', '0', *places]) == 0
 
     printed = capsys.readouterr().out
-    assert '4 runs, of which 3 helped' in printed
+    assert '5 runs, of which 4 helped' in printed
     assert '| good | +1.00 | +1.00 |' in printed
     assert '| bad | -1.00 | -1.00 |' in printed
     runs = json.loads((tmp_path / 'all.json').read_text())
-    assert [run['gain'] for run in runs] == [-3.0, 1.0, 5.0, 9.0]
-    assert {run['method'] for run in runs} == {f'method_{n}' for n in range(4)}
+    gains = {run['method']: run['gain'] for run in runs}
+    assert gains.pop('gckd_small_memory') == 1.5
+    assert gains == {'a': -3.0, 'b': 1.0, 'c': 5.0, 'd': 9.0}
+    assert {(run['source'], run['target']) for run in runs} == {('street', 'mall')}
 
     # What was written stays when the work dirs are gone.
     places[1] = str(tmp_path / 'gone')
     assert signals.main(['--worlds', '0', *places]) == 0
-    assert '4 runs' in capsys.readouterr().out
+    assert '5 runs' in capsys.readouterr().out
 
 
 def test_too_few_runs_say_nothing(signals: ModuleType, tmp_path: Path) -> None:
