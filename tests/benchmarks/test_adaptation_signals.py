@@ -38,7 +38,7 @@ def test_it_finds_what_goes_with_the_gain(
         start, end = look(400, 0.5, 0.1), look(700, 0.5 + gain / 10, 0.1 - gain)
         write_run(world / f'{name}_street2mall', 40 + gain, start, end)
     stressed = world / 'gckd_street2mall_small_memory'
-    write_run(stressed, 41.5, look(400, 0.0, 1.5), look(700, 0.15, 0.0))
+    write_run(stressed, 41.5, look(400, 0.5, 0.1), look(700, 0.65, -1.4))
     write_run(world / 'unfinished_street2mall', 99.0, look(400, 0.0, 0.0))
     write_run(world / 'no_base_mall2street', 99.0, look(4, 0, 0), look(7, 1, 1))
     places = ['--runs', str(tmp_path / 'runs'), '--results', str(tmp_path / 'all.json')]
