@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,9 @@ from mmengine.config import Config
 from gckd_mm.checkpoint import find_last_checkpoint
 from gckd_mm.datasets.synthpedes.places import WORLD_NAMES
 from gckd_mm.fileio import write_atomically
+
+sys.path.insert(0, str(Path(__file__).parent))
+from report import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
@@ -75,6 +80,9 @@ class Cell:
         self.folder = place.runs / f'world{world}' / f'{name}_{direction}'
         self.stage_folder = place.runs / f'world{world}' / f'source_{self.source}'
 
+    def __str__(self) -> str:
+        return f'{self.name} {self.source} → {self.target}, world {self.world}'
+
     @property
     def key(self) -> tuple[str, str, str, int]:
         """What tells this cell's row from others."""
@@ -101,6 +109,7 @@ class Cell:
             **{metric: round(scores[metric], 4) for metric in METRICS},
             'train_seconds': run.seconds,
             'peak_memory_mb': run.peak_memory_mb,
+            'commit': commit(),
         }
 
     def source_stage(self) -> TrainedRun:
@@ -111,6 +120,7 @@ class Cell:
         self, method: Method, folder: Path, start: TrainedRun | None
     ) -> TrainedRun:
         done = folder / 'run.json'
+        settings = _fingerprint(method)
         if not done.exists():
             cfg = self._config(method)
             cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
@@ -124,8 +134,13 @@ class Cell:
                 arguments += ['--source-checkpoint', weights]
             seconds, memory = _run_tool('train', cfg, folder, self.place, arguments)
             figures = {'seconds': round(seconds, 1), 'peak_memory_mb': round(memory)}
-            write_atomically(done, json.dumps(figures))
-        return TrainedRun(folder, **json.loads(done.read_text()))
+            write_atomically(done, json.dumps({**figures, 'settings': settings}))
+        figures = json.loads(done.read_text())
+        if figures.pop('settings') != settings:
+            raise RuntimeError(
+                f'{folder} was trained with other settings: delete it to train anew'
+            )
+        return TrainedRun(folder, **figures)
 
     def _config(self, method: Method) -> Config:
         cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
@@ -151,6 +166,31 @@ class TrainedRun(NamedTuple):
     peak_memory_mb: int
 
 
+def completed(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, dict]]:
+    """Run cells, print each that is done, and yield it with its row.
+
+    A cell that fails is named and left out; the others go on.
+
+    Args:
+        cells: Their worlds are drawn.
+        jobs: Runs at a time.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        # The source stages first, each once: several methods wait for the same one.
+        stages = {cell.stage_folder: cell for cell in cells}
+        wait([pool.submit(cell.source_stage) for cell in stages.values()])
+        running = {pool.submit(cell.row): cell for cell in cells}
+        for done, future in enumerate(as_completed(running), start=1):
+            cell = running[future]
+            try:
+                row = future.result()
+            except RuntimeError as error:
+                print(f'[{done}/{len(cells)}] {cell}: {error}', flush=True)
+                continue
+            print(f'[{done}/{len(cells)}] {cell}: R1 {row["R1"]:.2f}', flush=True)
+            yield cell, row
+
+
 def seed_of(world: int) -> int:
     """Return the seed of model and batches: 0 in worlds 0 to 2, else the world's."""
     return 0 if world <= 2 else world
@@ -167,6 +207,14 @@ def point_at(cfg: Config, source: str, target: str) -> None:
     else:
         cfg.train_dataloader.dataset = train
     cfg.test_dataloader = {target: test}
+
+
+def _fingerprint(method: Method) -> str:
+    """Return a hash of all settings, wherever data and runs lie."""
+    cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
+    cfg.merge_from_dict(dict(method.options))
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _read_from(node: Any, world: Path) -> None:

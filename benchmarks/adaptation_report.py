@@ -11,14 +11,17 @@ from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
+BASES = ('source_only', 'continued')
 _COLOURS = {'source_only': '#9aa0a6', 'oracle': '#3c4043', 'gckd': '#c5221f'}
 
 
 def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     """Return two Markdown tables: Rank-1 by direction, and all metrics on average.
 
-    A number is mean ± sample standard deviation over the worlds. The gain is the mean
-    of the differences from source-only in the same direction and world.
+    A number is mean ± sample standard deviation over the worlds. A gain is the mean of
+    the differences from another method in the same direction and world: from
+    source-only, and from the source alone for as many steps (``continued``). The time
+    is that of the adaptation's process, of ``source_only`` the source stage's.
 
     Args:
         rows: Of any methods, directions and worlds.
@@ -33,33 +36,37 @@ def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
         cells = [_values(rows, name, direction) for name in shown]
         name = ' → '.join(direction)
         lines.append(f'| {name} | {" | ".join(map(_mean_and_spread, cells))} |')
-    header = ['method', 'cells', 'gain', *METRICS, 'train s', 'peak MB']
+    header = ['method', 'cells', 'gain', 'over continued', *METRICS]
+    header += ['train s', 'peak MB']
     lines += ['', f'| {" | ".join(header)} |', '|---' * len(header) + '|']
     for name in shown:
         own = [row for row in rows if row['method'] == name]
-        gains = gains_of(rows, name)
+        gains = [
+            f'{statistics.mean(values):+.1f}' if values else '–'
+            for values in (gains_of(rows, name, base) for base in BASES)
+        ]
         columns = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
         costs = [
             f'{statistics.mean(row[key] for row in own):.0f}'
             for key in ('train_seconds', 'peak_memory_mb')
         ]
-        gain = f'{statistics.mean(gains):+.1f}' if gains else '–'
-        lines.append(f'| {" | ".join([name, str(len(own)), gain, *columns, *costs])} |')
+        shown_row = [name, str(len(own)), *gains, *columns, *costs]
+        lines.append(f'| {" | ".join(shown_row)} |')
     return lines
 
 
-def gains_of(rows: Sequence[Row], method: str) -> list[float]:
-    """Return Rank-1 over source-only, of each cell that both have been run in."""
-    base = {
+def gains_of(rows: Sequence[Row], method: str, base: str) -> list[float]:
+    """Return Rank-1 over another method's, in each cell that both have been run in."""
+    scores = {
         (row['source'], row['target'], row['world']): row['R1']
         for row in rows
-        if row['method'] == 'source_only'
+        if row['method'] == base
     }
     return [
-        row['R1'] - base[cell]
+        row['R1'] - scores[cell]
         for row in rows
         if row['method'] == method
-        and (cell := (row['source'], row['target'], row['world'])) in base
+        and (cell := (row['source'], row['target'], row['world'])) in scores
     ]
 
 

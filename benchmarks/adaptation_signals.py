@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,31 +68,34 @@ def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
 
 
 def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, float]]:
-    """Return name -> rank correlation with the gain of a quantity's move, and its end.
+    """Return name -> rank correlation of a quantity's move with the gain, twice.
+
+    First over all runs; then with the mean of its direction and world taken from each,
+    so that only runs of one cell are compared with each other.
 
     Args:
         runs: At least three.
     """
-    names = [name for name in runs[0]['start'] if name != 'iteration']
+    names = sorted(set.intersection(*(set(run['end']) for run in runs)) - {'iteration'})
     gains = [run['gain'] for run in runs]
 
-    def correlation(values: list[float]) -> float:
-        return float(spearmanr(values, gains).statistic)
+    cells = [(run['source'], run['target'], run['world']) for run in runs]
+
+    def correlation(values: list[float]) -> tuple[float, float]:
+        within = spearmanr(_less_mean(values, cells), _less_mean(gains, cells))
+        return float(spearmanr(values, gains).statistic), float(within.statistic)
 
     return {
-        name: (
-            correlation([run['end'][name] - run['start'][name] for run in runs]),
-            correlation([run['end'][name] for run in runs]),
-        )
+        name: correlation([run['end'][name] - run['start'][name] for run in runs])
         for name in names
     }
 
 
 def lines_of(found: dict[str, tuple[float, float]]) -> list[str]:
     """Return a Markdown table, the strongest move first."""
-    lines = ['| quantity | its move | its end |', '|---|---|---|']
-    for name, (move, end) in sorted(found.items(), key=lambda item: -abs(item[1][0])):
-        lines.append(f'| {name} | {move:+.2f} | {end:+.2f} |')
+    lines = ['| the move of | over all runs | within a cell |', '|---|---|---|']
+    for name, (over_all, within) in sorted(found.items(), key=_strength):
+        lines.append(f'| {name} | {over_all:+.2f} | {within:+.2f} |')
     return lines
 
 
@@ -119,6 +123,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'{len(runs)} runs, of which {helped} helped\n')
     print('\n'.join(lines_of(correlations(runs))))
     return 0
+
+
+def _strength(item: tuple[str, tuple[float, float]]) -> float:
+    """Sort the strongest first, and what does not vary last."""
+    return -abs(item[1][0]) if item[1][0] == item[1][0] else 1.0
+
+
+def _less_mean(values: Sequence[float], cells: Sequence[Any]) -> list[float]:
+    groups: dict[Any, list[float]] = {}
+    for value, cell in zip(values, cells, strict=True):
+        groups.setdefault(cell, []).append(value)
+    return [
+        value - statistics.mean(groups[cell])
+        for value, cell in zip(values, cells, strict=True)
+    ]
 
 
 def _key(run: Run) -> tuple[str, str, str, int]:

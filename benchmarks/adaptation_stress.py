@@ -18,9 +18,8 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from mmengine.config import Config
@@ -38,7 +37,7 @@ from adaptation import (
     add_place_options,
     draw_worlds,
 )
-from adaptation_cell import SOURCE_ONLY, Cell, Method
+from adaptation_cell import SOURCE_ONLY, Cell, Method, completed
 
 Record = dict[str, Any]
 MAX_IMAGES, MEAN_IMAGES = 20, 4
@@ -105,6 +104,9 @@ class StressedCell(Cell):
         self.stress = stress
         self.folder = self.folder.with_name(f'{self.folder.name}_{stress}')
 
+    def __str__(self) -> str:
+        return f'{super().__str__()}, {self.stress}'
+
     @property
     def train_set(self) -> Path:
         """Where the target's changed train set lies."""
@@ -117,6 +119,7 @@ class StressedCell(Cell):
         if stress.choose is None or self.train_set.exists():
             return
         partial = self.train_set.with_name(f'.{self.train_set.name}.partial')
+        shutil.rmtree(partial, ignore_errors=True)
         sizes = Sizes(val=0, images=stress.images)
         write_domain(SynthDomain(self.target, self.world, sizes), partial)
         description = json.loads((partial / 'synthpedes.json').read_text())
@@ -132,10 +135,13 @@ class StressedCell(Cell):
         stress = STRESSES[self.stress]
         if 'target' in cfg.train_dataloader.dataset and stress.choose is not None:
             cfg.train_dataloader.dataset.target.data_root = str(self.train_set)
-        if 'memory_size' in cfg.model and stress.memory_share is not None:
+        if stress.memory_share is not None and 'target' in cfg.train_dataloader.dataset:
             # 600 people with 4 images, and 2 captions of each
             together = stress.memory_share * 600 * 4 * (1 + 2)
-            cfg.model.memory_size = int(together / 2)
+            part = cfg.model if 'memory_size' in cfg.model else cfg.model.adaptation
+            if 'memory_size' not in (part or {}):
+                raise SystemExit(f'{self.name} has no memory to make small')
+            part.memory_size = int(together / 2)
         return cfg
 
 
@@ -177,15 +183,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     draw_worlds(missing)
     for cell in missing:
         cell.write_train_set()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        stages = {cell.stage_folder: cell for cell in missing}
-        list(pool.map(Cell.source_stage, stages.values()))
-        for cell, row in zip(missing, pool.map(Cell.row, missing), strict=True):
-            direction = f'{cell.source}2{cell.target}'
-            base = Cell('source_only', SOURCE_ONLY, direction, cell.world, cell.place)
-            gain = round(row['R1'] - base.row()['R1'], 4)
-            rows.append({'stress': cell.stress, **row, 'gain': gain})
-            write_atomically(options.rows, json.dumps(rows, indent=1) + '\n')
+    for done_cell, row in completed(missing, options.jobs):
+        stressed = cast(StressedCell, done_cell)
+        direction, world = f'{stressed.source}2{stressed.target}', stressed.world
+        base = Cell('source_only', SOURCE_ONLY, direction, world, stressed.place)
+        gain = round(row['R1'] - base.row()['R1'], 4)
+        rows.append({'stress': stressed.stress, **row, 'gain': gain})
+        write_atomically(options.rows, json.dumps(rows, indent=1) + '\n')
     print('\n'.join(lines_of(rows)))
     return 0
 

@@ -44,7 +44,7 @@ def write_report(path: str | os.PathLike[str], figures: dict[str, Any]) -> None:
         'figures': figures,
         'machine': _machine(),
         'versions': _versions(),
-        'commit': _commit(),
+        'commit': commit(),
     }
     write_atomically(path, json.dumps(report, indent=2, allow_nan=False) + '\n')
 
@@ -94,7 +94,7 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the benchmark's own repository, or None outside git."""
     try:
         result = subprocess.run(

@@ -198,8 +198,8 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
         The same with another ``state_dict``.
 
     Raises:
-        CheckpointError: If it has no teacher, as after source-only training, or one
-            that has not begun to teach, as in the source stage.
+        CheckpointError: If it has no teacher, as after source-only training and with
+            most baselines, or one that has not begun to teach, as in the source stage.
     """
     state_dict = _without_wrapper(checkpoint.get('state_dict', checkpoint))
     taught = {
@@ -208,9 +208,7 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
         if key.startswith(_TEACHER)
     }
     if not taught:
-        raise CheckpointError(
-            f'{where}: holds no teacher: it was trained on the source alone'
-        )
+        raise CheckpointError(f'{where}: holds no teacher: what trained it has none')
     if int(state_dict[_TEACHER_STEPS]) == 0:
         raise CheckpointError(
             f'{where}: its teacher has not begun: the adaptation had not started'

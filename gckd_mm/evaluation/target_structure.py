@@ -163,7 +163,7 @@ def matching_entropy(
     Args:
         captions: L2-normalised, shape (N, D).
         images: L2-normalised, shape (M, D), M > 1.
-        temperature: τ. Defaults to 0.02, that of the source's heads.
+        temperature: τ. Defaults to 0.02, that of :class:`ContrastiveHead`'s default.
         chunk_size: Captions compared at a time. Defaults to 1024.
 
     Returns:

@@ -77,7 +77,7 @@ def test_rows_are_made_kept_and_never_made_again(
         assert (row['train_seconds'], row['peak_memory_mb']) == (12.3, 568)
     # one source stage for each source, one adaptation and two tests a direction
     assert [name for name, *_ in started].count('train') == 4
-    assert '| gckd | 2 | +12.0 | 52.0 |' in capsys.readouterr().out
+    assert '| gckd | 2 | +12.0 | – | 52.0 |' in capsys.readouterr().out
     with Image.open(tmp_path / 'adaptation.png') as picture:
         assert min(picture.size) > 300
 
@@ -133,6 +133,34 @@ def test_a_cell_that_fails_leaves_the_others_alone(
     assert [each['method'] for each in rows] == ['gckd']
 
 
+def test_a_run_of_other_settings_is_not_taken_for_this_one(
+    adaptation: ModuleType,
+    started: list,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ['--worlds', '0', '--directions', 'street2mall']
+    arguments = options_of(tmp_path, 'gckd', *where)
+    assert adaptation.main(arguments) == 0
+    (tmp_path / 'adaptation_development.json').unlink()
+    changed = adaptation.Method('gckd_street2mall', {'model.teacher_momentum': 0.5})
+    monkeypatch.setitem(adaptation.METHODS, 'gckd', changed)
+
+    assert adaptation.main(arguments) == 1
+
+    assert 'was trained with other settings' in capsys.readouterr().out
+    assert not (tmp_path / 'adaptation_development.json').exists()
+
+
+def test_the_rows_of_the_repository_can_be_read_and_shown(
+    adaptation: ModuleType,
+) -> None:
+    for worlds in ([0, 1, 2], [10]):
+        rows = adaptation.rows_of(worlds, adaptation.RESULTS).rows
+        assert adaptation.table(rows, list(adaptation.METHODS))
+
+
 def test_development_and_reported_worlds_do_not_share_a_table(
     adaptation: ModuleType, tmp_path: Path
 ) -> None:
@@ -178,14 +206,15 @@ def test_the_table_shows_means_spreads_and_paired_gains(
         row('source_only', 10, 30.0),
         row('source_only', 11, 40.0),
         row('source_only', 10, 20.0, 'campus'),
+        row('continued', 10, 40.0),
         row('gckd', 10, 45.0),
         row('gckd', 11, 47.0),
     ]
 
-    lines = adaptation.table(rows, ['gckd', 'source_only', 'oracle'])
+    lines = adaptation.table(rows, ['gckd', 'source_only', 'oracle', 'mmd'])
 
     assert lines[0] == '| Rank-1 | gckd | source_only |'
     assert '| street → mall | 46.0 ± 1.4 | 35.0 ± 7.1 |' in lines
     assert '| street → campus | – | 20.0 |' in lines
-    # of the cells that both have: 15 and 7
-    assert any(line.startswith('| gckd | 2 | +11.0 | 46.0 |') for line in lines)
+    # of the cells that both have: 15 and 7, and 5
+    assert any(line.startswith('| gckd | 2 | +11.0 | +5.0 | 46.0 |') for line in lines)

@@ -61,11 +61,11 @@ def test_only_the_train_set_of_the_target_is_changed(
     adaptation_cell = __import__('adaptation_cell')
     place = adaptation_cell.Place(tmp_path, tmp_path / 'runs', 1)
 
-    def cell(name: str) -> Any:
+    def cell(name: str, method: str = 'gckd') -> Any:
         return stress.StressedCell(
             name,
-            name='gckd',
-            method=stress.METHODS['gckd'],
+            name=method,
+            method=stress.METHODS[method],
             direction='street2mall',
             world=1,
             place=place,
@@ -91,3 +91,10 @@ def test_only_the_train_set_of_the_target_is_changed(
     small = cell('small_memory')
     assert small._config(small.method).model.memory_size == 900
     assert len({each.folder for each in (strangers, small)}) == 2
+    # and so are the baselines' memories
+    for method in ('spcl', 'pouf'):
+        baseline = cell('small_memory', method)
+        assert baseline._config(baseline.method).model.adaptation.memory_size == 900
+    with pytest.raises(SystemExit, match='mmd has no memory'):
+        cell('small_memory', 'mmd')._config(stress.METHODS['mmd'])
+    assert small._config(stress.SOURCE_ONLY).model.type == 'DualEncoder'

@@ -59,6 +59,48 @@ def test_what_was_tried_is_not_tried_again_and_takes_no_new_number(
     assert [cell['target'] for cell in trial['cells']] == ['mall', 'campus']
 
 
+def test_a_trial_that_fails_keeps_its_number(
+    trials: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ['--trials', str(tmp_path / 'trials.json'), '--directions', 'street2mall']
+    row = trials.Cell.row
+
+    def fail(cell: Any) -> dict[str, Any]:
+        if 'trial1' in cell.name:
+            raise RuntimeError('killed')
+        return row(cell)
+
+    monkeypatch.setattr(trials.Cell, 'row', fail)
+    trials.main(['gckd', 'default', *path])
+    trials.main(['gckd', 'model.distill.candidates=5', *path])
+
+    first, second = json.loads((tmp_path / 'trials.json').read_text())
+    assert (first['trial'], first['options'], first['cells']) == (1, {}, [])
+    assert (second['trial'], second['cells'][0]['gain']) == (2, 5.0)
+
+
+@pytest.mark.parametrize(
+    ('text', 'options'),
+    [
+        ('default', {}),
+        (
+            'a.b=(32,64),c=None,d=sinkhorn',
+            {'a.b': (32, 64), 'c': None, 'd': 'sinkhorn'},
+        ),
+        ('a=1e-3', {'a': 0.001}),
+    ],
+)
+def test_settings_are_read_as_python_has_them(
+    trials: ModuleType, text: str, options: dict[str, Any]
+) -> None:
+    assert trials.parse_options(text) == options
+
+
+def test_a_setting_without_a_value_is_refused(trials: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="'mmd' is no key=value"):
+        trials.parse_options('mmd')
+
+
 def test_a_method_has_eight_trials_and_no_reported_world(
     trials: ModuleType, tmp_path: Path
 ) -> None:

@@ -3,8 +3,8 @@ _base_ = './continued_street2mall.py'
 model = dict(
     adaptation=dict(
         type='POUFHead',
-        size=5000,
-        dim=128,
+        embedding_size=128,
+        memory_size=5000,
         temperature=0.05,  # the source head's
         loss_weight=dict(start=0.0, end=1.0, length=75),
     ),

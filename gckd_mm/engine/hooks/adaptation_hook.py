@@ -19,6 +19,8 @@ from gckd_mm.registry import HOOKS
 
 #: file in the work dir: what the source stage ended with
 SOURCE_CHECKPOINT = 'source.pth'
+#: in the meta of a checkpoint: steps of the adaptation behind it
+_STEPS = 'adaptation_steps'
 _CONTRACT = (
     'source_iters',
     'set_iteration',
@@ -146,6 +148,11 @@ class AdaptationHook(Hook):
         if runner.iter >= model.source_iters and runner.optim_wrapper.should_update():
             model.update_teacher()
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note how many steps of the adaptation the weights have seen."""
+        steps = checkpoint['meta']['iter'] - unwrapped(runner.model).source_iters
+        checkpoint['meta'][_STEPS] = max(0, steps)
+
 
 def _check_sampler(runner: Runner, source_iters: int) -> None:
     loader = runner.train_dataloader
@@ -176,11 +183,12 @@ def _check_ramps(model: Any, adaptation_iters: int) -> None:
 
 def _check_memories(model: nn.Module, batch_size: int) -> None:
     pushed = batch_size * get_world_size()
-    for memory in model.modules():
+    for name, memory in model.named_modules():
         if isinstance(memory, EmbeddingMemory) and memory.size < pushed:
+            part = 'model.' + name.partition('memories')[0]
             raise InputError(
                 f'a memory of {memory.size} rows does not hold the batch of all ranks, '
-                f"{pushed}: raise model.memory_size, best to the size of the target's "
+                f"{pushed}: raise {part}memory_size, best to the size of the target's "
                 f'train set'
             )
 
@@ -237,8 +245,8 @@ def _branch_off(runner: Runner, path: str) -> None:
 
 def _load_source_stage(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
     given = checkpoint.get('state_dict', checkpoint)
-    steps = given.get('teacher.steps', given.get('module.teacher.steps', 0))
-    if int(steps) > 0:
+    of_teacher = given.get('teacher.steps', given.get('module.teacher.steps', 0))
+    if checkpoint.get('meta', {}).get(_STEPS, 0) > 0 or int(of_teacher) > 0:
         raise InputError(
             f'{path}: has been adapted already; give what a source stage ended with '
             f'({SOURCE_CHECKPOINT} in the work dir), or a source-only checkpoint'

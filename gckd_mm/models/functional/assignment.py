@@ -79,7 +79,8 @@ def score_edges(
     """Return the same pairs with the similarities of other embeddings.
 
     Args:
-        edges: Sorted by caption.
+        edges: As :func:`candidate_edges` gives them: by caption, then by image, each
+            once.
         captions: L2-normalised, shape (N, D).
         images: L2-normalised, shape (M, D).
 

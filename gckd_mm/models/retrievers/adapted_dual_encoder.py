@@ -9,6 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from gckd_mm.errors import InputError
 from gckd_mm.models.heads.uda.adaptation_head import AdaptationHead, CrossDomainFeats
 from gckd_mm.models.retrievers.staged import StagedDualEncoder
 from gckd_mm.models.schedule import Schedule
@@ -53,6 +54,16 @@ class AdaptedDualEncoder(StagedDualEncoder):
         if self.adaptation is not None:
             self.adaptation.reset()
 
+    def check_source(self, feats: dict[str, Tensor]) -> None:
+        """Refuse embeddings of another size than the head's, where it has one."""
+        size = getattr(self.adaptation, 'embedding_size', None)
+        for modality, rows in feats.items():
+            if size not in (None, rows.shape[1]):
+                raise InputError(
+                    f'AdaptedDualEncoder: the embeddings of {modality} have '
+                    f'{rows.shape[1]} numbers, adaptation.embedding_size is {size}'
+                )
+
     def adapt(
         self,
         inputs: dict[str, Any],
@@ -62,6 +73,7 @@ class AdaptedDualEncoder(StagedDualEncoder):
     ) -> dict[str, Tensor]:
         """Return the losses of one step of the adaptation: see :meth:`loss`."""
         source = self.extract_feat(inputs)
+        self.check_source(source)
         pids = self._pids(data_samples)
         terms = self.head_losses(source, pids)
         if self.adaptation is None:

@@ -56,12 +56,15 @@ class AdaptationHead(BaseModule):
         """
         weight = self.schedules['loss_weight'].at(step)
         return {
-            name: weight * value if name.startswith('loss') else value
+            name: weight * value if 'loss' in name else value
             for name, value in self.terms(feats, step).items()
         }
 
     def terms(self, feats: CrossDomainFeats, step: int) -> dict[str, Tensor]:
-        """Return ``loss_<term>`` -> scalar, unweighted; and diagnostics."""
+        """Return ``loss_<term>`` -> scalar, unweighted; and diagnostics.
+
+        As everywhere in mmengine, what has ``loss`` in its name is a loss.
+        """
         raise NotImplementedError
 
     def reset(self) -> None:

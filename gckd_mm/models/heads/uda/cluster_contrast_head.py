@@ -120,6 +120,7 @@ class ClusterContrastHead(AdaptationHead):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(loss_weight, init_cfg)
+        self.embedding_size = embedding_size
         _check_at_least_1(k1=k1, k2=k2, min_samples=min_samples, refresh=refresh)
         if warmup < 0 or source_weight < 0 or caption_weight < 0:
             raise InputError(

@@ -28,8 +28,8 @@ class CORALHead(AdaptationHead):
     the target lacks is left out.
 
     Args:
-        loss_weight: A number or a schedule. Defaults to 100, after the paper's rule:
-            at the end this loss and the source's are to be about equal.
+        loss_weight: A number or a schedule. Defaults to 100. (The paper's rule: such
+            that at the end this loss and the source's are about equal.)
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Source: Sun and Saenko, *Deep CORAL*, ECCV Workshops 2016, eq. 1; the length √D and

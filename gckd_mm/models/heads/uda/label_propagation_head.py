@@ -56,8 +56,9 @@ class LabelPropagationHead(TargetMemoryHead):
     later, or let it rise, if that is to count less.
 
     Args:
-        size: Rows of a memory; best the size of the target's train set.
-        dim: Size D of an embedding.
+        embedding_size: D.
+        memory_size: Rows of each of the two memories; best what the target's train
+            set has of the larger modality.
         k: Neighbours that a node chooses in each modality; those that choose it are
             its neighbours, too. Defaults to 5, for speed; ReCLIP: 20 of any modality.
         exponent: Of the similarities as weights of edges. Defaults to 3.
@@ -93,8 +94,8 @@ class LabelPropagationHead(TargetMemoryHead):
 
     def __init__(
         self,
-        size: int,
-        dim: int,
+        embedding_size: int,
+        memory_size: int,
         k: int = 5,
         exponent: float = 3.0,
         alpha: float = 0.9,
@@ -106,7 +107,7 @@ class LabelPropagationHead(TargetMemoryHead):
         loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(size, dim, loss_weight, init_cfg)
+        super().__init__(embedding_size, memory_size, loss_weight, init_cfg)
         if min(k, iterations, top, refresh) < 1:
             raise InputError(
                 f'LabelPropagationHead: k, iterations, top and refresh must be at '
@@ -131,10 +132,12 @@ class LabelPropagationHead(TargetMemoryHead):
         self.refresh = refresh
         for modality in MODALITIES:
             # Which sample each node is: the memories go on after a graph is made.
-            self.register_buffer(f'{modality}_nodes', torch.full((size,), -1))
+            self.register_buffer(f'{modality}_nodes', torch.full((memory_size,), -1))
             # By slot, the keys of what the sample chose last.
-            self.register_buffer(f'{modality}_choices', torch.full((size, top), -1))
-        most_edges = 8 * k * size
+            self.register_buffer(
+                f'{modality}_choices', torch.full((memory_size, top), -1)
+            )
+        most_edges = 8 * k * memory_size
         self.register_buffer('num_nodes', torch.zeros(2, dtype=torch.int64))
         self.register_buffer('num_edges', torch.tensor(0))
         self.register_buffer('edges', torch.zeros(2, most_edges, dtype=torch.int64))

@@ -34,16 +34,17 @@ class MutualNeighbourHead(TargetMemoryHead):
     ``dict(start=0, end=1, length=…)``, leaves those pairs out.
 
     Args:
-        size: Embeddings that each of the two memories holds at most.
-        dim: Numbers an embedding.
+        embedding_size: D.
+        memory_size: Rows of each of the two memories; best what the target's train
+            set has of the larger modality.
         k: Neighbours that count. Defaults to 1.
         temperature: Divides the student's similarities. Defaults to 0.06.
         loss_weight: A number or a schedule. Defaults to 1.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        InputError: If ``k``, ``size`` or ``dim`` is less than 1, or if the temperature
-            is not positive.
+        InputError: If ``k`` or a size is less than 1, or if the temperature is not
+            positive.
 
     Source: neighbours that are mutual as a sign of the same person: Zhong et al.,
     *Re-ranking Person Re-identification with k-reciprocal Encoding*, CVPR 2017; pairs
@@ -52,14 +53,14 @@ class MutualNeighbourHead(TargetMemoryHead):
 
     def __init__(
         self,
-        size: int,
-        dim: int,
+        embedding_size: int,
+        memory_size: int,
         k: int = 1,
         temperature: float = 0.06,
         loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(size, dim, loss_weight, init_cfg)
+        super().__init__(embedding_size, memory_size, loss_weight, init_cfg)
         if k < 1 or temperature <= 0:
             raise InputError(
                 f'MutualNeighbourHead: k must be at least 1 and the temperature '

@@ -32,8 +32,9 @@ class POUFHead(TargetMemoryHead):
     estimates the transport between all its images and all its captions.
 
     Args:
-        size: Embeddings that each of the two memories holds at most.
-        dim: Numbers an embedding.
+        embedding_size: D.
+        memory_size: Rows of each of the two memories; best what the target's train
+            set has of the larger modality.
         temperature: Divides the cosine similarities in plans and predictions; that of
             the contrastive loss of the encoders, as a rule. Defaults to 0.02.
         transport_weight: Of the two directions' transport costs, added. Defaults to 1.
@@ -43,8 +44,8 @@ class POUFHead(TargetMemoryHead):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        InputError: If the temperature is not positive, a weight is negative, or
-            ``size`` or ``dim`` is less than 1.
+        InputError: If the temperature is not positive, a weight is negative, or a size
+            is less than 1.
 
     Source: Tanwisuth et al., *POUF: Prompt-Oriented Unsupervised Fine-Tuning for Large
     Pre-trained Models*, ICML 2023; both weights as in its authors' code, where the
@@ -54,15 +55,15 @@ class POUFHead(TargetMemoryHead):
 
     def __init__(
         self,
-        size: int,
-        dim: int,
+        embedding_size: int,
+        memory_size: int,
         temperature: float = 0.02,
         transport_weight: float = 1.0,
         information_weight: float = 0.3,
         loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(size, dim, loss_weight, init_cfg)
+        super().__init__(embedding_size, memory_size, loss_weight, init_cfg)
         if temperature <= 0:
             raise InputError(
                 f'POUFHead: the temperature must be positive, got {temperature}'

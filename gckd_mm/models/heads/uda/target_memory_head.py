@@ -14,25 +14,30 @@ class TargetMemoryHead(AdaptationHead):
     """Keep the target's images and captions as the student last embedded them.
 
     Args:
-        size: Embeddings that each of the two memories holds at most.
-        dim: Numbers an embedding.
+        embedding_size: D.
+        memory_size: Rows of each of the two memories; best what the target's train
+            set has of the larger modality.
         loss_weight: See :class:`AdaptationHead`.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        InputError: If ``size`` or ``dim`` is less than 1.
+        InputError: If ``embedding_size`` or ``memory_size`` is less than 1.
     """
 
     def __init__(
         self,
-        size: int,
-        dim: int,
+        embedding_size: int,
+        memory_size: int,
         loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(loss_weight, init_cfg)
+        self.embedding_size = embedding_size
         self.memories = nn.ModuleDict(
-            {modality: EmbeddingMemory(size, dim) for modality in MODALITIES}
+            {
+                modality: EmbeddingMemory(memory_size, embedding_size)
+                for modality in MODALITIES
+            }
         )
 
     def reset(self) -> None:

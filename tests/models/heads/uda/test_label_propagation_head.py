@@ -55,7 +55,14 @@ def batch(
 
 def build(**options: Any) -> LabelPropagationHead:
     return LabelPropagationHead(
-        **{'size': 30, 'dim': DIM, 'k': 3, 'top': 3, 'iterations': 60, **options}
+        **{
+            'embedding_size': DIM,
+            'memory_size': 30,
+            'k': 3,
+            'top': 3,
+            'iterations': 60,
+            **options,
+        }
     )
 
 
@@ -168,7 +175,7 @@ def test_a_sample_without_a_node_has_no_label_until_the_next_graph() -> None:
 def test_who_has_lost_its_slot_is_nobody_s_label(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    head = build(size=12, refresh=10, mutual=False)
+    head = build(memory_size=12, refresh=10, mutual=False)
     head.loss(batch(list(range(12)), list(range(12))), step=0)
 
     # Images 12 to 17 take the slots of 0 to 5.
@@ -346,6 +353,6 @@ def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
 
 
 def test_a_config_finds_it() -> None:
-    config = dict(type='LabelPropagationHead', size=4, dim=2)
+    config = dict(type='LabelPropagationHead', embedding_size=2, memory_size=4)
 
     assert isinstance(MODELS.build(config), LabelPropagationHead)

@@ -46,7 +46,7 @@ def batch(
 
 def build(**options: Any) -> MutualNeighbourHead:
     return MutualNeighbourHead(
-        **{'size': SIZE, 'dim': DIM, 'temperature': TAU, **options}
+        **{'embedding_size': DIM, 'memory_size': SIZE, 'temperature': TAU, **options}
     )
 
 
@@ -215,7 +215,7 @@ def test_the_first_batch_of_one_is_finite(k: int) -> None:
 def test_samples_that_the_memory_cannot_hold_have_no_pair(k: int) -> None:
     images, captions = world()
 
-    terms = build(size=2, k=k).loss(
+    terms = build(memory_size=2, k=k).loss(
         batch(images, list(range(6)), captions, list(range(6))), 0
     )
 
@@ -290,8 +290,8 @@ def test_autocast_changes_nothing() -> None:
     [
         (dict(k=0), 'k must be at least 1 .* got 0, 0.2'),
         (dict(temperature=0), 'temperature positive, got 1, 0'),
-        (dict(size=0), 'at least 1 embedding'),
-        (dict(dim=0), 'at least 1 number'),
+        (dict(memory_size=0), 'at least 1 embedding'),
+        (dict(embedding_size=0), 'at least 1 number'),
         (dict(loss_weight='much'), 'loss_weight must be a number or a ramp'),
     ],
 )

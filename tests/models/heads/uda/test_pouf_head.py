@@ -44,7 +44,9 @@ def batch(
 
 
 def build(**options: Any) -> POUFHead:
-    return POUFHead(**{'size': SIZE, 'dim': DIM, 'temperature': TAU, **options})
+    return POUFHead(
+        **{'embedding_size': DIM, 'memory_size': SIZE, 'temperature': TAU, **options}
+    )
 
 
 def filled(**options: Any) -> tuple[POUFHead, CrossDomainFeats]:
@@ -215,8 +217,8 @@ def test_autocast_changes_nothing() -> None:
         (dict(temperature=0), 'temperature must be positive, got 0'),
         (dict(transport_weight=-1), 'at least 0, got -1, 0.3'),
         (dict(information_weight=-2), 'at least 0, got 1.0, -2'),
-        (dict(size=0), 'at least 1 embedding'),
-        (dict(dim=0), 'at least 1 number'),
+        (dict(memory_size=0), 'at least 1 embedding'),
+        (dict(embedding_size=0), 'at least 1 number'),
         (dict(loss_weight='much'), 'loss_weight must be a number or a ramp'),
     ],
 )
