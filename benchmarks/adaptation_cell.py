@@ -32,15 +32,25 @@ class Method(NamedTuple):
     Attributes:
         config: Below ``configs/``, without the suffix, for street → mall.
         options: Changes to it, as ``--cfg-options`` takes them.
-        adapts: Whether the run branches off the world's source stage.
+        start: Key of ``STAGES``: the source stage that the run branches off. With
+            None, it branches off none.
+        symmetric: Whether source and target are the same to it, so that one run is
+            tested on both.
     """
 
     config: str
     options: Mapping[str, Any] = {}
-    adapts: bool = True
+    start: str | None = 'source'
+    symmetric: bool = False
 
 
-SOURCE_ONLY = Method('baselines/source_only_street2mall', adapts=False)
+SOURCE_ONLY = 'baselines/source_only_street2mall'
+#: the source stages, by the names of their folders
+STAGES = {
+    'source': Method(SOURCE_ONLY, start=None),
+    # the vocabulary is then that of the source's captions
+    'scratch': Method(SOURCE_ONLY, {'load_from': None}, start=None),
+}
 
 
 class Place(NamedTuple):
@@ -78,7 +88,6 @@ class Cell:
         self.seed = seed_of(world)
         self.place = place
         self.folder = place.runs / f'world{world}' / f'{name}_{direction}'
-        self.stage_folder = place.runs / f'world{world}' / f'source_{self.source}'
 
     def __str__(self) -> str:
         return f'{self.name} {self.source} → {self.target}, world {self.world}'
@@ -88,12 +97,20 @@ class Cell:
         """What tells this cell's row from others."""
         return self.name, self.source, self.target, self.world
 
+    @property
+    def run_folder(self) -> Path:
+        """Where this cell's training lies; some share it with others."""
+        world = self.folder.parent
+        for stage, method in STAGES.items():
+            if self.method == method:
+                return world / f'{stage}_{self.source}'
+        if self.method.symmetric:
+            return world / '_'.join([self.name, *sorted((self.source, self.target))])
+        return self.folder
+
     def row(self) -> dict[str, Any]:
         """Train what has not been trained, test it, and return the figures."""
-        run = self.source_stage()
-        if self.method != SOURCE_ONLY:
-            start = run if self.method.adapts else None
-            run = self._train(self.method, self.folder, start)
+        run = self.train()
         out = self.folder / 'results.json'
         if not out.exists():
             weights = find_last_checkpoint(run.folder)
@@ -112,9 +129,19 @@ class Cell:
             'commit': commit(),
         }
 
-    def source_stage(self) -> TrainedRun:
-        """Train on the source alone, unless that is done; all methods start there."""
-        return self._train(SOURCE_ONLY, self.stage_folder, None)
+    @property
+    def stage(self) -> Cell | None:
+        """The source stage that this cell starts from."""
+        start = self.method.start
+        if start is None:
+            return None
+        direction = f'{self.source}2{self.target}'
+        return Cell(start, STAGES[start], direction, self.world, self.place)
+
+    def train(self) -> TrainedRun:
+        """Train, unless that is done; the source stage first."""
+        start = self.stage.train() if self.stage else None
+        return self._train(self.method, self.run_folder, start)
 
     def _train(
         self, method: Method, folder: Path, start: TrainedRun | None
@@ -144,12 +171,19 @@ class Cell:
 
     def _config(self, method: Method) -> Config:
         cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
-        point_at(cfg, self.source, self.target)
+        source, target = self.source, self.target
+        if method.symmetric:
+            source, target = sorted((source, target))
+        point_at(cfg, source, target, self.target)
         cfg.merge_from_dict(dict(method.options))
-        for loader in (cfg.train_dataloader, cfg.test_dataloader):
-            _read_from(loader, self.place.data / f'world{self.world}')
-            _load_in_process(loader)
+        for loaders in (cfg.train_dataloader, cfg.test_dataloader):
+            self._localise(loaders)
         return cfg
+
+    def _localise(self, loaders: Any) -> None:
+        """Let loaders read this world, and leave the cores to the runs beside this."""
+        _read_from(loaders, self.place.data / f'world{self.world}')
+        _load_in_process(loaders)
 
 
 class TrainedRun(NamedTuple):
@@ -176,9 +210,10 @@ def completed(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, dict]]:
         jobs: Runs at a time.
     """
     with ThreadPoolExecutor(jobs) as pool:
-        # The source stages first, each once: several methods wait for the same one.
-        stages = {cell.stage_folder: cell for cell in cells}
-        wait([pool.submit(cell.source_stage) for cell in stages.values()])
+        # What several cells wait for first, each once.
+        shared = [cell.stage or cell for cell in cells]
+        once = {cell.run_folder: cell for cell in shared}
+        wait([pool.submit(cell.train) for cell in once.values()])
         running = {pool.submit(cell.row): cell for cell in cells}
         for done, future in enumerate(as_completed(running), start=1):
             cell = running[future]
@@ -196,9 +231,9 @@ def seed_of(world: int) -> int:
     return 0 if world <= 2 else world
 
 
-def point_at(cfg: Config, source: str, target: str) -> None:
+def point_at(cfg: Config, source: str, target: str, tested: str) -> None:
     """Turn a config that is written for ``street2mall`` to another direction."""
-    train, test = cfg[f'{source}_train'], cfg[f'{target}_test']
+    train, test = cfg[f'{source}_train'], cfg[f'{tested}_test']
     dataset = cfg.train_dataloader.dataset
     if 'source' in dataset:
         dataset.source, dataset.target = train, cfg[f'{target}_train']
@@ -206,7 +241,7 @@ def point_at(cfg: Config, source: str, target: str) -> None:
         dataset.datasets = [train, cfg[f'{target}_train']]
     else:
         cfg.train_dataloader.dataset = train
-    cfg.test_dataloader = {target: test}
+    cfg.test_dataloader = {tested: test}
 
 
 def _fingerprint(method: Method) -> str:
@@ -230,7 +265,7 @@ def _read_from(node: Any, world: Path) -> None:
 
 
 def _load_in_process(node: Any) -> None:
-    """Leave the cores to the runs beside this one."""
+    """Let every loader below a node of a config do without workers."""
     if isinstance(node, dict):
         if 'num_workers' in node:
             node.update(num_workers=0, persistent_workers=False)

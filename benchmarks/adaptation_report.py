@@ -80,7 +80,7 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
     axes = figure.add_subplot()
     width = 0.8 / len(shown)
     for place, name in enumerate(shown):
-        colour = _COLOURS.get(name, f'C{place}')
+        colour = colour_of(name, place)
         for number, direction in enumerate(directions):
             values = _values(rows, name, direction)
             if not values:
@@ -103,6 +103,11 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(ncols=4, frameon=False, loc='lower center', bbox_to_anchor=(0.5, 1.0))
     figure.savefig(path, dpi=150)
+
+
+def colour_of(method: str, place: int) -> str:
+    """Return a method's colour in pictures, where it is the ``place``-th of them."""
+    return _COLOURS.get(method, f'C{place}')
 
 
 def _directions(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ from adaptation import (
     add_place_options,
     draw_worlds,
 )
-from adaptation_cell import SOURCE_ONLY, Cell, Method, completed
+from adaptation_cell import STAGES, Cell, Method, completed
 
 Record = dict[str, Any]
 MAX_IMAGES, MEAN_IMAGES = 20, 4
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for done_cell, row in completed(missing, options.jobs):
         stressed = cast(StressedCell, done_cell)
         direction, world = f'{stressed.source}2{stressed.target}', stressed.world
-        base = Cell('source_only', SOURCE_ONLY, direction, world, stressed.place)
+        base = Cell('source_only', STAGES['source'], direction, world, stressed.place)
         gain = round(row['R1'] - base.row()['R1'], 4)
         rows.append({'stress': stressed.stress, **row, 'gain': gain})
         write_atomically(options.rows, json.dumps(rows, indent=1) + '\n')

@@ -33,7 +33,7 @@ from adaptation import (
     add_place_options,
     draw_worlds,
 )
-from adaptation_cell import SOURCE_ONLY, Cell, completed
+from adaptation_cell import STAGES, Cell, completed
 
 MAX_TRIALS = 8
 
@@ -149,7 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for direction in options.directions:
                 cell = Cell(name, method, direction, world, place)
                 if cell.key[1:] not in done:
-                    base = Cell('source_only', SOURCE_ONLY, direction, world, place)
+                    base = Cell(
+                        'source_only', STAGES['source'], direction, world, place
+                    )
                     jobs.append((trial, cell, base))
     draw_worlds(cell for _, cell, _ in jobs)
     trial_of = {cell: trial for trial, cell, _ in jobs}

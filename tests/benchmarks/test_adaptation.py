@@ -13,7 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-SCORES = {'source_only': 40.0, 'gckd': 52.0, 'cmkd': 47.0}
+SCORES = {'source_only': 40.0, 'gckd': 52.0, 'cmkd': 47.0, 'oracle': 70.0}
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def started(
             (folder / 'iter_1.pth').touch()
             (folder / 'last_checkpoint').write_text(str(folder / 'iter_1.pth'))
         else:
-            method = folder.name.rpartition('_')[0]
+            method = folder.name.rpartition('_')[0].removesuffix('_scratch')
             domain = folder.name.rpartition('2')[2]
             scores = dict.fromkeys(('R1', 'R5', 'R10', 'mAP', 'mINP'), SCORES[method])
             report = {'metrics': {domain: scores}}
@@ -109,6 +109,48 @@ def test_a_method_branches_off_the_source_stage_with_its_seed_and_data(
     assert (tmp_path / 'adaptation_development.json').exists()
 
 
+def test_the_oracle_of_a_pair_is_trained_once_and_tested_on_both(
+    adaptation: ModuleType, started: list, tmp_path: Path
+) -> None:
+    where = ['--worlds', '10', '--directions', 'street2mall', 'mall2street']
+
+    assert adaptation.main(options_of(tmp_path, 'oracle', *where)) == 0
+
+    ((_, folder, cfg, arguments),) = [each for each in started if each[0] == 'train']
+    assert folder == 'oracle_mall_street'
+    assert arguments == ['--seed', '10']
+    roots = [Path(part.data_root) for part in cfg.train_dataloader.dataset.datasets]
+    assert [root.name for root in roots] == ['mall', 'street']
+    tests = [each for each in started if each[0] == 'test']
+    assert [list(each[2].test_dataloader) for each in tests] == [['mall'], ['street']]
+    weights = str(tmp_path / 'runs/world10/oracle_mall_street/iter_1.pth')
+    assert all(weights in each[3] for each in tests)
+    rows = json.loads((tmp_path / 'adaptation.json').read_text())
+    assert [row['target'] for row in rows] == ['mall', 'street']
+
+
+def test_a_start_without_pretraining_is_a_source_stage_of_its_own(
+    adaptation: ModuleType, started: list, tmp_path: Path
+) -> None:
+    methods = 'source_only source_only_scratch gckd_scratch'
+    where = ['--worlds', '0', '--directions', 'street2mall']
+
+    assert adaptation.main(options_of(tmp_path, methods, *where)) == 0
+
+    trained = {
+        name: (cfg, given) for tool, name, cfg, given in started if tool == 'train'
+    }
+    assert sorted(trained) == [
+        'gckd_scratch_street2mall',
+        'scratch_street',
+        'source_street',
+    ]
+    assert trained['source_street'][0].load_from is not None
+    assert trained['scratch_street'][0].load_from is None
+    weights = tmp_path / 'runs/world0/scratch_street/iter_1.pth'
+    assert str(weights) in trained['gckd_scratch_street2mall'][1]
+
+
 def test_a_cell_that_fails_leaves_the_others_alone(
     adaptation: ModuleType,
     started: list,
@@ -176,7 +218,7 @@ def test_a_config_turned_to_another_direction_is_that_directions_own(
     for kind in ('gckd', 'baselines/oracle', 'baselines/source_only'):
         turned = Config.fromfile(ROOT / f'configs/{kind}_street2mall.py')
         own = Config.fromfile(ROOT / f'configs/{kind}_campus2street.py')
-        point_at(turned, 'campus', 'street')
+        point_at(turned, 'campus', 'street', 'street')
         own.test_dataloader = {'street': own.test_dataloader.street}
         for config in (turned, own):
             config.train_dataloader.dataset.pop('_delete_', None)
@@ -190,7 +232,7 @@ def test_every_method_is_a_config_that_reads(adaptation: ModuleType) -> None:
         cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
         cfg.merge_from_dict(dict(method.options))
         adapts = 'AdaptationHook' in str(cfg.default_hooks)
-        assert adapts == method.adapts, name
+        assert adapts == (method.start is not None), name
 
 
 def test_the_table_shows_means_spreads_and_paired_gains(

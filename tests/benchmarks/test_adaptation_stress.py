@@ -97,4 +97,4 @@ def test_only_the_train_set_of_the_target_is_changed(
         assert baseline._config(baseline.method).model.adaptation.memory_size == 900
     with pytest.raises(SystemExit, match='mmd has no memory'):
         cell('small_memory', 'mmd')._config(stress.METHODS['mmd'])
-    assert small._config(stress.SOURCE_ONLY).model.type == 'DualEncoder'
+    assert small._config(stress.STAGES['source']).model.type == 'DualEncoder'

@@ -23,7 +23,7 @@ def trials(
         return {**ends, 'R1': score}
 
     monkeypatch.setattr(script.Cell, 'row', row)
-    monkeypatch.setattr(script.Cell, 'source_stage', lambda cell: None)
+    monkeypatch.setattr(script.Cell, 'train', lambda cell: None)
     monkeypatch.setattr(script, 'draw_worlds', lambda cells: list(cells))
     return script
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from gckd_mm.checkpoint import read_checkpoint
-from tests.training import in_process, small_config, train
+from tests.training import in_process, small_config, small_gckd_config, train
 
 
 def _run(data: Path, work_dir: Path, probe: bool) -> None:
@@ -36,9 +36,29 @@ def test_a_run_with_the_probe_ends_with_identical_weights(
     for name, value in expected['state_dict'].items():
         assert torch.equal(found['state_dict'][name], value), name
     # It did look, and what it saw reached the log and not the checkpoint.
-    (scalars,) = probed.glob('*/vis_data/scalars.json')
-    rows = [json.loads(line) for line in scalars.read_text().splitlines()]
-    steps = [row['step'] for row in rows if 'probe/rstpreid/R1' in row]
-    assert steps == [2, 4]
+    assert _steps(probed) == [2, 4]
     for part in ('log_scalars', 'runtime_info'):
         assert not [name for name in found['message_hub'][part] if 'probe/' in name]
+
+
+def _adapt(data: Path, work_dir: Path) -> None:
+    cfg = small_gckd_config(data, work_dir)
+    cfg.custom_hooks.append(
+        dict(
+            type='TargetProbeHook',
+            test_sets=dict(rstpreid=cfg.test_dataloader.rstpreid),
+            interval=4,
+        )
+    )
+    train(cfg)
+
+
+def test_it_looks_when_the_adaptation_starts(miniature: Path, tmp_path: Path) -> None:
+    assert in_process(_adapt, miniature, tmp_path) == 0
+    assert _steps(tmp_path) == [3, 4, 8]
+
+
+def _steps(work_dir: Path) -> list[int]:
+    (scalars,) = work_dir.glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in scalars.read_text().splitlines()]
+    return [row['step'] for row in rows if 'probe/rstpreid/R1' in row]
