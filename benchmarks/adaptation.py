@@ -24,7 +24,6 @@ stopped benchmark goes on where it was. Table and picture show all rows of the f
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import permutations
@@ -34,9 +33,9 @@ from typing import Any
 from gckd_mm.datasets.synthpedes.domain import SynthDomain
 from gckd_mm.datasets.synthpedes.places import WORLD_NAMES
 from gckd_mm.datasets.synthpedes.writer import write_domain
-from gckd_mm.fileio import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
+import row_file
 from adaptation_cell import ROOT, STAGES, Cell, Method, Place, completed
 from adaptation_report import draw, table
 
@@ -100,7 +99,7 @@ MAIN = ['source_only', 'oracle', 'continued', 'mmd', 'cmkd', 'gmp', 'gckd']
 
 
 class Rows:
-    """The rows of one file, in the order of the table, written after each.
+    """The rows of one file, in the order of the table.
 
     Args:
         path: A JSON list; it need not be there.
@@ -108,21 +107,16 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            self.rows = json.loads(path.read_text())
-            if not isinstance(self.rows, list):
-                raise SystemExit(f'{path} is not a list of rows')
 
-    def __contains__(self, cell: Cell) -> bool:
-        return any(_key(row) == cell.key for row in self.rows)
+    def read(self) -> list[dict[str, Any]]:
+        """Return all rows."""
+        return row_file.read(self.path)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row, and write the file."""
-        self.rows.append(row)
-        self.rows.sort(key=_place_in_table)
-        lines = ',\n'.join(json.dumps(each) for each in self.rows)
-        write_atomically(self.path, f'[\n{lines}\n]\n')
+        """Add a row to the file."""
+        with row_file.changing(self.path) as rows:
+            rows.append(row)
+            rows.sort(key=_place_in_table)
 
 
 def rows_of(worlds: Iterable[int], folder: Path) -> Rows:
@@ -136,7 +130,8 @@ def rows_of(worlds: Iterable[int], folder: Path) -> Rows:
 
 def run(cells: Sequence[Cell], rows: Rows, jobs: int) -> int:
     """Run the cells whose rows are missing; return how many failed."""
-    missing = [cell for cell in cells if cell not in rows]
+    there = {_key(row) for row in rows.read()}
+    missing = [cell for cell in cells if cell.key not in there]
     draw_worlds(missing)
     done = 0
     for _, row in completed(missing, jobs):
@@ -205,8 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.methods
     ]
     failed = run(cells, rows, options.jobs)
-    print('\n'.join(['', *table(rows.rows, list(METHODS))]))
-    draw(rows.rows, list(METHODS), rows.path.with_suffix('.png'))
+    shown = rows.read()
+    print('\n'.join(['', *table(shown, list(METHODS))]))
+    draw(shown, list(METHODS), rows.path.with_suffix('.png'))
     return 1 if failed else 0
 
 

@@ -23,9 +23,8 @@ from typing import Any, cast
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from gckd_mm.fileio import write_atomically
-
 sys.path.insert(0, str(Path(__file__).parent))
+import row_file
 from adaptation import (
     DEVELOPMENT,
     DIRECTIONS,
@@ -131,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
     place = place_of(options)
-    rows = json.loads(options.rows.read_text()) if options.rows.exists() else []
-    done = {(row['method'], row['source'], row['target'], row['world']) for row in rows}
+    key = ('method', 'source', 'target', 'world')
+    done = {tuple(row[name] for name in key) for row in row_file.read(options.rows)}
     cells = [
         ProbedCell(name, METHODS[name], direction, options.world, place)
         for direction in options.directions
@@ -141,8 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [cell for cell in cells if cell.key not in done]
     draw_worlds(missing)
     for cell, _ in completed(missing, options.jobs):
-        rows.append(cast(ProbedCell, cell).curves())
-        write_atomically(options.rows, json.dumps(rows, indent=1) + '\n')
+        with row_file.changing(options.rows) as rows:
+            rows.append(cast(ProbedCell, cell).curves())
+    rows = row_file.read(options.rows)
     print('\n'.join(lines_of(rows)))
     if rows:
         draw(rows, options.rows.with_suffix('.png'))

@@ -29,6 +29,7 @@ from gckd_mm.datasets.synthpedes.writer import write_domain
 from gckd_mm.fileio import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
+import row_file
 from adaptation import (
     DEVELOPMENT,
     DIRECTIONS,
@@ -162,9 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--rows', type=Path, default=RESULTS / 'adaptation_stress.json')
     place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
-    rows = json.loads(options.rows.read_text()) if options.rows.exists() else []
     key = ('stress', 'method', 'source', 'target', 'world')
-    done = {tuple(row[name] for name in key) for row in rows}
+    done = {tuple(row[name] for name in key) for row in row_file.read(options.rows)}
     cells = [
         StressedCell(
             stress,
@@ -188,9 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         direction, world = f'{stressed.source}2{stressed.target}', stressed.world
         base = Cell('source_only', STAGES['source'], direction, world, stressed.place)
         gain = round(row['R1'] - base.row()['R1'], 4)
-        rows.append({'stress': stressed.stress, **row, 'gain': gain})
-        write_atomically(options.rows, json.dumps(rows, indent=1) + '\n')
-    print('\n'.join(lines_of(rows)))
+        with row_file.changing(options.rows) as rows:
+            rows.append({'stress': stressed.stress, **row, 'gain': gain})
+    print('\n'.join(lines_of(row_file.read(options.rows))))
     return 0
 
 

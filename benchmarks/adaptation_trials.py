@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import re
 import statistics
 import sys
@@ -22,9 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gckd_mm.fileio import write_atomically
-
 sys.path.insert(0, str(Path(__file__).parent))
+import row_file
 from adaptation import (
     DEVELOPMENT,
     DIRECTIONS,
@@ -39,7 +37,7 @@ MAX_TRIALS = 8
 
 
 class Trials:
-    """All trials of all methods, in one file.
+    """All trials of all methods, in one file, to which several processes may add.
 
     Args:
         path: A JSON list; it need not be there.
@@ -47,38 +45,43 @@ class Trials:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.trials: list[dict[str, Any]] = []
-        if path.exists():
-            self.trials = json.loads(path.read_text())
 
-    def find(self, method: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the trial of these settings; a new one if there is none.
+    def number_of(self, method: str, options: dict[str, Any]) -> int:
+        """Return the number of the trial of these settings; a new one if it is new.
 
         Raises:
             SystemExit: If the method has had its trials.
         """
-        own = [trial for trial in self.trials if trial['method'] == method]
-        for trial in own:
-            if trial['options'] == options:
-                return trial
-        if len(own) >= MAX_TRIALS:
-            raise SystemExit(f'{method} has had its {MAX_TRIALS} trials')
-        trial = {'method': method, 'trial': len(own) + 1, 'options': options}
-        trial['cells'] = []
-        self.trials.append(trial)
-        self.write()  # before it runs: its number is taken
-        return trial
+        with row_file.changing(self.path) as trials:
+            own = [trial for trial in trials if trial['method'] == method]
+            for trial in own:
+                if trial['options'] == options:
+                    return trial['trial']
+            if len(own) >= MAX_TRIALS:
+                raise SystemExit(f'{method} has had its {MAX_TRIALS} trials')
+            number = len(own) + 1
+            trial = {'method': method, 'trial': number, 'options': options}
+            trials.append({**trial, 'cells': []})
+        return number  # before it runs: its number is taken
 
-    def write(self) -> None:
-        """Write the file."""
-        write_atomically(self.path, json.dumps(self.trials, indent=1) + '\n')
+    def done(self, method: str, number: int) -> set[tuple[str, str, int]]:
+        """Return source, target and world of the cells that a trial has."""
+        (trial,) = (t for t in row_file.read(self.path) if _is(t, method, number))
+        return {(c['source'], c['target'], c['world']) for c in trial['cells']}
 
-    def add(self, trial: dict[str, Any], row: dict[str, Any], baseline: float) -> None:
-        """Add what a trial has reached in one cell, and write the file."""
+    def add(
+        self, method: str, number: int, row: dict[str, Any], baseline: float
+    ) -> None:
+        """Add what a trial has reached in one cell."""
         ends = {key: row[key] for key in ('source', 'target', 'world')}
         gain = round(row['R1'] - baseline, 4)
-        trial['cells'].append({**ends, 'R1': row['R1'], 'gain': gain})
-        self.write()
+        with row_file.changing(self.path) as trials:
+            (trial,) = (t for t in trials if _is(t, method, number))
+            trial['cells'].append({**ends, 'R1': row['R1'], 'gain': gain})
+
+
+def _is(trial: dict[str, Any], method: str, number: int) -> bool:
+    return (trial['method'], trial['trial']) == (method, number)
 
 
 def parse_options(text: str) -> dict[str, Any]:
@@ -134,17 +137,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     trials = Trials(options.trials)
     if options.list or options.method is None:
-        print('\n'.join(lines_of(trials.trials)))
+        print('\n'.join(lines_of(row_file.read(options.trials))))
         return 0
     place = place_of(options)
     jobs = []
     for text in options.settings:
         changes = parse_options(text)
-        trial = trials.find(options.method, changes)
-        done = {(c['source'], c['target'], c['world']) for c in trial['cells']}
+        number = trials.number_of(options.method, changes)
+        done = trials.done(options.method, number)
         method = METHODS[options.method]
         method = method._replace(options={**method.options, **changes})
-        name = f'{options.method}-trial{trial["trial"]}'
+        name = f'{options.method}-trial{number}'
         for world in options.worlds:
             for direction in options.directions:
                 cell = Cell(name, method, direction, world, place)
@@ -152,16 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     base = Cell(
                         'source_only', STAGES['source'], direction, world, place
                     )
-                    jobs.append((trial, cell, base))
+                    jobs.append((number, cell, base))
     draw_worlds(cell for _, cell, _ in jobs)
-    trial_of = {cell: trial for trial, cell, _ in jobs}
+    number_of = {cell: number for number, cell, _ in jobs}
     bases = {base.folder: base for _, _, base in jobs}
     scores = {c.key[1:]: r['R1'] for c, r in completed([*bases.values()], options.jobs)}
-    able = [cell for cell in trial_of if cell.key[1:] in scores]
+    able = [cell for cell in number_of if cell.key[1:] in scores]
     for cell, row in completed(able, options.jobs):
-        trials.add(trial_of[cell], row, scores[cell.key[1:]])
-    own = [trial for trial in trials.trials if trial['method'] == options.method]
-    print('\n'.join(lines_of(own)))
+        trials.add(options.method, number_of[cell], row, scores[cell.key[1:]])
+    tried = row_file.read(options.trials)
+    print('\n'.join(lines_of([t for t in tried if t['method'] == options.method])))
     return 0
 
 

@@ -199,7 +199,7 @@ def test_the_rows_of_the_repository_can_be_read_and_shown(
     adaptation: ModuleType,
 ) -> None:
     for worlds in ([0, 1, 2], [10]):
-        rows = adaptation.rows_of(worlds, adaptation.RESULTS).rows
+        rows = adaptation.rows_of(worlds, adaptation.RESULTS).read()
         assert adaptation.table(rows, list(adaptation.METHODS))
 
 
