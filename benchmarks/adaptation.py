@@ -85,6 +85,11 @@ METHODS = {
         )
     },
     # one number of GCKD changed
+    'without_smoothing': Method('gckd_street2mall', {'model.graph.neck.share': 0.0}),
+    'without_label_walk': Method('gckd_street2mall', {'model.graph.label_share': 0.0}),
+    'distill_weight_1': Method(
+        'gckd_street2mall', {'model.distill.loss_weight.end': 1.0}
+    ),
     'momentum_0.99': Method('gckd_street2mall', {'model.teacher_momentum': 0.99}),
     'temperature_0.04': Method(
         'gckd_street2mall', {'model.distill.teacher_temperature': 0.04}
