@@ -6,9 +6,9 @@
 Each ``KEY=VALUE`` is one trial; several keys of one trial are joined by a comma
 (``key=1,other=2``), and ``default`` tries the config as it is. A method gets at most 8
 trials; worlds other than 0 to 2 are refused. What has been tried is in
-``results/trials.json`` and is not tried again; its settings are changes to the config of
-the commit that is named there. (GCKD's own settings were chosen on world 0 before this
-log began: see ``RESULTS.md``.)
+``results/trials.json`` and is not tried again; its settings are changes to the config
+of the commit that is named there. (GCKD's own settings were chosen on world 0 before
+this log began: see ``RESULTS.md``.)
 """
 
 from __future__ import annotations
