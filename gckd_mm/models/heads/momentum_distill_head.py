@@ -336,7 +336,8 @@ class MomentumDistillHead(BaseModule):
         missing = index < 0
         index = index.clamp_min(0)
         queries, keys = batch.refined[query][slots], batch.refined[key]
-        similarity = torch.einsum('nd,ncd->nc', queries, keys[index])
+        with torch.autocast(queries.device.type, enabled=False):
+            similarity = torch.einsum('nd,ncd->nc', queries, keys[index])
         similarity = similarity.masked_fill(missing, float('-inf'))
         potentials = self._potentials(batch, key)[index]
         temperature = self.schedules['teacher_temperature'].at(step)
