@@ -59,7 +59,9 @@ def safetensors_bytes(
     metadata = {'format': 'pt'}
     if meta is not None:
         metadata[_META] = json.dumps(dict(meta))
-    copies = {key: value.detach().clone().contiguous() for key, value in tensors.items()}
+    copies = {
+        key: value.detach().clone().contiguous() for key, value in tensors.items()
+    }
     return save(copies, metadata)
 
 

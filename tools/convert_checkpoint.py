@@ -91,6 +91,10 @@ def run(options: argparse.Namespace) -> Conversion:
     Raises:
         InputError: If IN cannot be converted, or an option does not fit.
     """
+    if options.family and options.teacher:
+        raise InputError('--teacher belongs to --to hf')
+    if options.to and options.tokenizer:
+        raise InputError('--tokenizer belongs to --from')
     found = read_weights(options.input)
     settings: dict[str, Any] = {
         'where': options.input,

@@ -84,10 +84,10 @@ def infer_clip_config(
         'intermediate_size': shapes[_mlp(TEXT)][0],
         'num_hidden_layers': _count_layers(weights, TEXT),
         'max_position_embeddings': shapes[TEXT_POSITIONS][0],
-        # The last two words of OpenAI's vocabulary start and end a caption.
-        'bos_token_id': vocabulary - 2,
-        'eos_token_id': vocabulary - 1,
     }
+    if 'text_config' not in given:
+        # The last two words of OpenAI's vocabulary start and end a caption.
+        text |= {'bos_token_id': vocabulary - 2, 'eos_token_id': vocabulary - 1}
     size = shapes[IMAGE_PROJECTION][0]
     config = {
         'projection_dim': size,
@@ -97,7 +97,9 @@ def infer_clip_config(
         'architectures': ['CLIPModel'],
     }
     for name, found in (('vision_config', vision), ('text_config', text)):
-        heads = _HF_HEADS[name] if name in given else found['hidden_size'] // _HEAD_WIDTH
+        heads = (
+            _HF_HEADS[name] if name in given else found['hidden_size'] // _HEAD_WIDTH
+        )
         config[name] = {
             'num_attention_heads': max(1, heads),
             'hidden_act': _ACTIVATION,

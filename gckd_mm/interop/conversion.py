@@ -201,4 +201,3 @@ def _fit_grid(
         config['vision_config'].pop('image_size', None)
     resized = resize_position_grid(positions, grid, new_grid)
     return {**weights, IMAGE_POSITIONS: resized}
-

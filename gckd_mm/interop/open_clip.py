@@ -32,9 +32,7 @@ def map_open_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
 
     Source: the names of https://github.com/mlfoundations/open_clip.
     """
-    names = {
-        key.removeprefix(_WRAPPER).removeprefix(_TEXT): key for key in state_dict
-    }
+    names = {key.removeprefix(_WRAPPER).removeprefix(_TEXT): key for key in state_dict}
     mapped = map_openai_clip(
         {name: state_dict[key] for name, key in names.items()}, where
     )
