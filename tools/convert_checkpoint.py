@@ -21,6 +21,7 @@ from gckd_mm.interop import FAMILIES, Conversion, convert, export_hf
 from gckd_mm.interop.keys import summarise
 from gckd_mm.interop.weight_files import (
     read_hf_config,
+    read_json,
     read_weights,
     write_checkpoint,
     write_hf_folder,
@@ -142,16 +143,37 @@ def read_vocabulary(options: argparse.Namespace, rows: int) -> dict[str, Tensor]
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror})') from error
     try:
-        tokens = Tokenizer.from_buffer(data).get_vocab_size()
+        tokenizer = Tokenizer.from_buffer(data)
     # `tokenizers` raises plain Exceptions.
     except Exception as error:
         raise InputError(f'{path}: not a tokenizer.json ({error})') from error
+    tokens = tokenizer.get_vocab_size()
     if tokens > rows:
         raise InputError(
             f'{path}: has {tokens} tokens, but the text encoder embeds {rows}: it is '
             f'the tokenizer of another model'
         )
+    if tokenizer.padding is None:
+        padding = padding_token(path.parent)
+        # Which token pads is not in a tokenizer.json; the attention mask hides it.
+        tokenizer.enable_padding(
+            pad_id=tokenizer.token_to_id(padding) or 0, pad_token=padding
+        )
+        data = tokenizer.to_str().encode()
     return {_TOKENIZER: torch.frombuffer(bytearray(data), dtype=torch.uint8)}
+
+
+def padding_token(folder: Path) -> str:
+    """Return the token that pads, as transformers writes it beside a tokenizer.
+
+    Raises:
+        CheckpointError: If what is beside it cannot be read.
+    """
+    file = folder / 'tokenizer_config.json'
+    token = read_json(file).get('pad_token') if file.is_file() else None
+    # Older versions write a token with all that is known of it.
+    token = token.get('content') if isinstance(token, dict) else token
+    return token or '[PAD]'
 
 
 def report(options: argparse.Namespace, done: Conversion) -> str:

@@ -97,11 +97,9 @@ def infer_clip_config(
         'architectures': ['CLIPModel'],
     }
     for name, found in (('vision_config', vision), ('text_config', text)):
-        heads = (
-            _HF_HEADS[name] if name in given else found['hidden_size'] // _HEAD_WIDTH
-        )
+        heads = max(1, found['hidden_size'] // _HEAD_WIDTH)
         config[name] = {
-            'num_attention_heads': max(1, heads),
+            'num_attention_heads': _HF_HEADS[name] if name in given else heads,
             'hidden_act': _ACTIVATION,
             'projection_dim': size,
             **found,

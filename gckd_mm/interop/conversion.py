@@ -192,8 +192,8 @@ def _fit_grid(
     if grid is None:
         raise InputError(
             f'{len(positions)} position embeddings are no square grid and do not fit '
-            f'{image_size[0]} × {image_size[1]} pixels: name the grid of the file, such '
-            f'as --grid 24 8'
+            f'{image_size[0]} × {image_size[1]} pixels: name the grid of the file, '
+            f'such as --grid 24 8'
         )
     if image_size[0] == image_size[1]:
         config['vision_config']['image_size'] = image_size[0]

@@ -51,5 +51,5 @@ def test_what_is_not_known_is_not_ignored() -> None:
 
 
 def test_another_family_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="no key begins with 'base_model.'"):
+    with pytest.raises(CheckpointError, match=r"no key begins with 'base_model\.'"):
         map_irra(TinyOpenAIClip().state_dict(), 'best.pth')

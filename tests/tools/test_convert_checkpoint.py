@@ -95,13 +95,19 @@ def test_the_vocabulary_travels_with_the_weights(tmp_path: Path, irra: Path) -> 
 
 def test_the_tokenizer_of_a_folder_is_taken(tmp_path: Path) -> None:
     random_hf_clip().save_pretrained(tmp_path / 'clip')
-    text = Tokenizer(models.WordPiece({'[UNK]': 0}, unk_token='[UNK]')).to_str()
+    tokens = {'[UNK]': 0, '<end>': 1}
+    text = Tokenizer(models.WordPiece(tokens, unk_token='[UNK]')).to_str()
     (tmp_path / 'clip' / 'tokenizer.json').write_text(text)
+    config = tmp_path / 'clip' / 'tokenizer_config.json'
 
-    run('--from', 'hf', tmp_path / 'clip', tmp_path / 'x.pth')
+    for padding in ('<end>', {'content': '<end>', 'lstrip': False}):
+        config.write_text(json.dumps({'pad_token': padding}))
+        run('--from', 'hf', tmp_path / 'clip', tmp_path / 'x.pth')
 
-    state = read_checkpoint(tmp_path / 'x.pth')['state_dict'][EXTRA]
-    assert bytes(state.numpy()) == text.encode()
+        state = read_checkpoint(tmp_path / 'x.pth')['state_dict'][EXTRA]
+        found = Tokenizer.from_buffer(bytes(state.numpy()))
+        assert found.get_vocab() == tokens
+        assert found.padding['pad_id'] == 1
 
 
 @pytest.mark.parametrize(
