@@ -12,8 +12,6 @@ from gckd_mm.interop.openai_clip import map_openai_clip
 _WRAPPER = 'module.'
 #: the text tower of ``CustomTextCLIP``
 _TEXT = 'text.'
-#: a mask that older versions saved
-_IGNORED = ('attn_mask',)
 
 
 def map_open_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
@@ -36,9 +34,8 @@ def map_open_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
     mapped = map_openai_clip(
         {name: state_dict[key] for name, key in names.items()}, where
     )
-    ignored = [name for name in mapped.unused if name in _IGNORED]
     return Mapped(
         mapped.weights,
-        [names[name] for name in (*mapped.ignored, *ignored)],
-        [names[name] for name in mapped.unused if name not in ignored],
+        [names[name] for name in mapped.ignored],
+        [names[name] for name in mapped.unused],
     )

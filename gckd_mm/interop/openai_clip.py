@@ -48,8 +48,14 @@ _INSIDE = {
     'mlp.c_proj': 'mlp.fc2',
 }
 _LAYER = re.compile(r'(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)')
-#: numbers that OpenAI's archives hold beside the weights, and the temperature
-_IGNORED = ('context_length', 'input_resolution', 'logit_scale', 'vocab_size')
+#: the temperature, and what OpenAI's archives hold beside the weights
+_IGNORED = (
+    'attn_mask',
+    'context_length',
+    'input_resolution',
+    'logit_scale',
+    'vocab_size',
+)
 _RESNET = 'visual.layer1.0.conv1.weight'
 
 
@@ -81,7 +87,7 @@ def map_openai_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
     for key, value in state_dict.items():
         mapped = dict(_map_one(key, value))
         weights.update(mapped)
-        if key in _IGNORED:
+        if key.split('.')[-1] in _IGNORED:
             ignored.append(key)
         elif not mapped:
             unused.append(key)

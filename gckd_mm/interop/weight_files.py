@@ -14,6 +14,7 @@ from torch import Tensor
 from gckd_mm.checkpoint import local_path, read_checkpoint
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.fileio import write_atomically
+from gckd_mm.interop.script_archive import is_script_archive, read_script_archive
 from gckd_mm.safetensors_files import safetensors_bytes
 
 _HF_INDICES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
@@ -41,7 +42,8 @@ def read_weights(path: str) -> WeightFile:
 
     Args:
         path: ``.safetensors``, a file of ``torch.save`` (a state dict, or a dict with
-            one under ``state_dict`` or ``model``), or a folder that transformers wrote.
+            one under ``state_dict`` or ``model``), an archive of TorchScript such as
+            OpenAI's, or a folder that transformers wrote.
 
     Raises:
         CheckpointError: If it cannot be read, is unsafe or holds no weights.
@@ -49,6 +51,8 @@ def read_weights(path: str) -> WeightFile:
     folder = Path(local_path(path))
     if folder.is_dir():
         return _read_folder(folder)
+    if is_script_archive(str(folder)):
+        return WeightFile(read_script_archive(str(folder)), {}, None)
     checkpoint = read_checkpoint(path)
     state_dict: Any = checkpoint
     for key in _NESTED:
