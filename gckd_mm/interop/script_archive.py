@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import torch
@@ -56,7 +56,7 @@ def read_script_archive(path: str) -> dict[str, Tensor]:
             with archive.open(f'{root}data.pkl') as file:
                 module = _Unpickler(file, archive, root).load()
         return dict(_tensors_of(module, ''))
-    except pickle.UnpicklingError as error:
+    except _Refused as error:
         raise CheckpointError(
             f'{path}: refused ({error}). Nothing was executed'
         ) from error
@@ -69,6 +69,10 @@ def read_script_archive(path: str) -> dict[str, Tensor]:
 
 class _Module:
     """Stands in for every module: its attributes, and no method."""
+
+
+class _Refused(pickle.UnpicklingError):
+    pass
 
 
 class _Unpickler(pickle.Unpickler):
@@ -88,7 +92,7 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         if module == 'torch.jit._pickle' and name.startswith('build_'):
             return list  # build_intlist and its like: lists of plain values
-        raise pickle.UnpicklingError(f'holds {module}.{name}')
+        raise _Refused(f'holds {module}.{name}')
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, _ = pid
@@ -99,11 +103,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _rebuild_tensor(
-    storage: Tensor,
-    offset: int,
-    size: tuple[int, ...],
-    stride: tuple[int, ...],
-    *_: Any,
+    storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
 ) -> Tensor:
     return storage.as_strided(size, stride, offset).clone()
 

@@ -84,7 +84,7 @@ def _with_pickle(archive: Path, path: Path, data: bytes) -> str:
 def test_no_other_class_is_touched(archive: Path, tmp_path: Path, data: bytes) -> None:
     path = _with_pickle(archive, tmp_path / 'evil.pt', data)
 
-    with pytest.raises(CheckpointError, match='refused .*Nothing was executed'):
+    with pytest.raises(CheckpointError, match=r'refused .*Nothing was executed'):
         read_script_archive(path)
 
 
