@@ -198,7 +198,7 @@ def make_table(rows: Sequence[Row]) -> Table:
     table.add_column('model', no_wrap=True)
     averaged = any(len(row.seeds) > 1 for row in rows)
     if averaged:
-        table.add_column('runs', justify='right')
+        table.add_column('runs', justify='right', no_wrap=True)
     for name in METRICS:
         table.add_column(name, justify='right', no_wrap=True)
     for i, row in enumerate(rows):
@@ -236,19 +236,20 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def to_json(rows: Sequence[Row]) -> str:
     """Return the rows as JSON, with the value of every run."""
-    content = [
-        {
-            'test_set': row.test_set,
-            'model': row.model,
-            'seeds': row.seeds,
-            'metrics': {
-                metric: {'values': values, **dict(zip(('mean', 'std'), moments, strict=True))}
-                for metric, values in row.values.items()
-                for moments in [_moments(values)]
-            },
-        }
-        for row in rows
-    ]
+    content = []
+    for row in rows:
+        metrics = {}
+        for metric, values in row.values.items():
+            mean, deviation = _moments(values)
+            metrics[metric] = {'values': values, 'mean': mean, 'std': deviation}
+        content.append(
+            {
+                'test_set': row.test_set,
+                'model': row.model,
+                'seeds': row.seeds,
+                'metrics': metrics,
+            }
+        )
     return json.dumps(content, indent=2) + '\n'
 
 
@@ -258,6 +259,14 @@ def _moments(values: Sequence[float] | None) -> tuple[float | None, float | None
         return None, None
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return statistics.fmean(values), deviation
+
+
+def print_whole(table: Table) -> None:
+    """Print a table with every name and number in full, wider than the terminal."""
+    console = Console()
+    options = console.options.update(max_width=10_000)
+    width = console.measure(table, options=options).maximum
+    Console(width=max(width, console.width), soft_wrap=True).print(table)
 
 
 FORMATS = {'.md': to_markdown, '.csv': to_csv, '.json': to_json}
@@ -275,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 )
         results = [r for argument in options.results for r in read_results(argument)]
         rows = summarise(results)
-        Console().print(make_table(rows))
+        print_whole(make_table(rows))
         for path in options.out:
             write_atomically(path, FORMATS[path.suffix](rows))
 

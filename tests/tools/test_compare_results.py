@@ -140,7 +140,6 @@ def test_the_teacher_is_a_model_of_its_own(
         ({'seed': None}, 'of seed None'),
         ({'seed': 3, 'iteration': 200}, 'iteration is 200, but 400 in'),
         ({'seed': 3, 'selection': 'best on target'}, "selection is 'best on target'"),
-        ({'seed': 3, 'config': 'b/gckd_street2mall.py'}, "config is 'b/gckd"),
         ({'seed': 3, 'rerank': {'top': 20}}, 'rerank is'),
     ],
 )
@@ -153,6 +152,28 @@ def test_nothing_but_seeds_is_averaged(
         compare_results.main([*seeds, str(run)])
     assert 'NAME=PATH' in str(stop.value)
     compare_results.main([*seeds, f'other={run}'])
+
+
+def test_models_of_two_configs_are_not_averaged(
+    tmp_path: Path, seeds: list[str]
+) -> None:
+    run = write_run(tmp_path / 'run', 3, 1.0, config='configs/cmkd.py')
+
+    with pytest.raises(SystemExit, match="config is 'cmkd', but 'gckd_street2mall'"):
+        compare_results.main([f'a={seeds[0]}', f'a={run}'])
+
+
+def test_a_config_is_known_by_any_path_and_a_best_iteration_may_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    best = {'selection': 'best on source'}
+    one = write_run(tmp_path / 'one', 0, 1.0, iteration=200, **best)
+    path = '/elsewhere/gckd_street2mall.py'
+    two = write_run(tmp_path / 'two', 1, 3.0, iteration=400, config=path, **best)
+
+    compare_results.main([str(one), str(two)])
+
+    assert '2.00 ± 1.41' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
