@@ -80,7 +80,7 @@ def test_other_formats_are_read_too(tmp_path: Path) -> None:
 def test_what_is_transparent_keeps_its_colour(tmp_path: Path, mode: str) -> None:
     values = np.array(picture().convert(mode))
     values[:30, :, -1] = 0
-    data = encode(Image.fromarray(values, mode), 'PNG')
+    data = encode(Image.fromarray(values), 'PNG')
 
     np.testing.assert_array_equal(load(tmp_path, data)['img'], by_pillow(data))
 
