@@ -265,3 +265,138 @@ def test_the_whole_of_ours_inside_mmpretrains_scope() -> None:
         model = MMPRETRAIN_MODELS.build(prefix(config.to_dict()))
 
     assert type(model) is DualEncoder
+
+
+def clip_config(folder: Path, **text: Any) -> dict:
+    """A dual encoder of CLIP's towers, as a user would write it."""
+    return dict(
+        type='DualEncoder',
+        data_preprocessor=dict(
+            type='PersonTextPreprocessor',
+            tokenizer=dict(type='HFTokenizer', pretrained=str(folder)),
+        ),
+        image_backbone=dict(
+            type='CLIPImageBackbone', pretrained=str(folder), image_size=(64, 32)
+        ),
+        image_neck=dict(
+            type='TokenProjection',
+            in_channels=32,
+            out_channels=16,
+            pretrained=str(folder),
+        ),
+        text_backbone=dict(type='CLIPTextBackbone', pretrained=str(folder), **text),
+        text_neck=dict(
+            type='TokenProjection',
+            in_channels=24,
+            out_channels=16,
+            pooling='eos',
+            pretrained=str(folder),
+        ),
+        heads=dict(sdm=dict(type='SDMHead')),
+    )
+
+
+def test_a_pretrained_clip_embeds_as_transformers_does(clip_folder: Path) -> None:
+    tiny_clip = pytest.importorskip('tests.models.tiny_clip')
+    model = MODELS.build(clip_config(clip_folder))
+    model.init_weights()
+    batch = model.data_preprocessor(collated())
+
+    feats = model.eval()(**batch)
+
+    clip = tiny_clip.clip_model()
+    expected = {
+        'images': clip.get_image_features(
+            batch['inputs']['images'], interpolate_pos_encoding=True
+        ),
+        'captions': clip.get_text_features(**batch['inputs']['captions']),
+    }
+    for name, output in expected.items():
+        judge = torch.nn.functional.normalize(tiny_clip.features(output), dim=1)
+        torch.testing.assert_close(feats[name], judge, rtol=1e-5, atol=1e-5)
+    model.train()(**batch, mode='loss')['loss_sdm'].backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_the_names_of_a_clips_weights(clip_folder: Path) -> None:
+    tiny_clip = pytest.importorskip('tests.models.tiny_clip')
+    clip = tiny_clip.clip_model()
+
+    keys = set(MODELS.build(clip_config(clip_folder)).state_dict())
+
+    assert keys == {
+        'data_preprocessor.tokenizer._extra_state',
+        'image_neck.projection.weight',
+        'text_neck.projection.weight',
+        *(f'image_backbone.model.{key}' for key in clip.vision_model.state_dict()),
+        *(f'text_backbone.model.{key}' for key in clip.text_model.state_dict()),
+    }
+
+
+def test_the_tokenizer_of_another_encoder_is_refused(
+    clip_folder: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gckd_mm.models.retrievers import dual_encoder
+
+    monkeypatch.setattr(dual_encoder, '_SPARE_ROWS', 100)
+    config = clip_config(clip_folder)
+    config['data_preprocessor']['tokenizer']['pretrained'] = str(bert_folder)
+    with pytest.raises(ValueError, match=r'has 60 tokens.*not the one that'):
+        MODELS.build(config)
+
+    config = clip_config(clip_folder)
+    config['text_backbone'] = dict(type='HFTextBackbone', pretrained=str(bert_folder))
+    with pytest.raises(ValueError, match=r'tokens, but the text backbone embeds 60'):
+        MODELS.build(config)
+
+
+def test_captions_longer_than_the_context_are_refused(clip_folder: Path) -> None:
+    config = clip_config(clip_folder)
+    config['data_preprocessor']['tokenizer']['max_length'] = 80
+
+    with pytest.raises(ValueError, match=r'to 80 tokens.*77 positions.*max_length'):
+        MODELS.build(config)
+
+
+def test_learning_rates_decay_with_depth(clip_folder: Path) -> None:
+    from mmengine.optim import build_optim_wrapper
+
+    config = clip_config(clip_folder)
+    config['image_backbone']['frozen_stages'] = 1
+    model = MODELS.build(config)
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1),
+            constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+            paramwise_cfg=dict(layer_decay_rate=0.5, norm_decay_mult=0.0),
+        ),
+    )
+
+    rates = {group['param_name']: group['lr'] for group in wrapper.param_groups}
+    # Depths 0 to 4 in the image tower of three layers, 0 to 3 in the text tower of two.
+    layer = '{}_backbone.model.encoder.layers.{}.mlp.fc1.weight'.format
+    assert rates['text_backbone.model.embeddings.token_embedding.weight'] == 0.5**3
+    assert rates[layer('text', 0)] == 0.5**2
+    assert rates[layer('text', 1)] == 0.5
+    assert rates['text_backbone.model.final_layer_norm.weight'] == 1
+    assert rates[layer('image', 1)] == 0.5**2
+    assert rates['image_backbone.model.post_layernorm.weight'] == 1
+    assert rates['image_neck.projection.weight'] == 1
+    assert layer('image', 0) not in rates
+    assert 'image_backbone.model.embeddings.class_embedding' not in rates
+
+
+def test_a_timm_backbone_through_mmpretrains_wrapper() -> None:
+    pytest.importorskip('timm')
+    config = Config.fromfile(ROOT / 'configs/_base_/models/dual_encoder_tiny.py')
+    config.model.image_backbone = dict(
+        type='mmpretrain.TIMMBackbone', model_name='resnet18', features_only=True
+    )
+    config.model.image_neck.in_channels = 512
+    model = MODELS.build(config.model)
+    model.data_preprocessor.tokenizer.fit(CAPTIONS)
+
+    run(model, collated(), 'loss')['loss_sdm'].backward()
+
+    assert model.image_backbone.timm_model.conv1.weight.grad.abs().sum() > 0
