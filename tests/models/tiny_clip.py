@@ -42,8 +42,10 @@ def shaken(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     """Give every weight a value that shows: at first biases are 0, gains are 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+        for name, weight in model.named_parameters():
+            weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+            if 'norm' in name.lower() and name.endswith('weight'):
+                weight.add_(1)
     return model.eval()
 
 

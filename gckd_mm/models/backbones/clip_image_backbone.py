@@ -122,7 +122,7 @@ class CLIPImageBackbone(HFBackbone):
         return {**state, _POSITIONS: resized}
 
     def _build(
-        self, config: Any, attn_implementation: str, gradient_checkpointing: bool
+        self, config: Any, attn_implementation: str | None, gradient_checkpointing: bool
     ) -> nn.Module:
         self.patch_size = int(config.patch_size)
         height, width = self.image_size

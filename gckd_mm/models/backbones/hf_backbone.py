@@ -27,7 +27,7 @@ class HFBackbone(BaseModule):
             tested where the pretrained weights are not.
         config: Sizes, as transformers' config of this model names them.
         attn_implementation: ``'sdpa'`` or ``'eager'``, or another that transformers
-            knows.
+            knows; None for transformers' choice.
         gradient_checkpointing: Whether to compute each layer again in the backward
             pass instead of keeping it in memory.
         frozen_stages: What is not trained, as in mmpretrain: -1 nothing, 0 the
@@ -44,7 +44,7 @@ class HFBackbone(BaseModule):
         self,
         pretrained: str | None,
         config: dict[str, Any] | None,
-        attn_implementation: str,
+        attn_implementation: str | None,
         gradient_checkpointing: bool,
         frozen_stages: int,
         init_cfg: dict | None,
@@ -124,7 +124,7 @@ class HFBackbone(BaseModule):
         return state
 
     def _build(
-        self, config: Any, attn_implementation: str, gradient_checkpointing: bool
+        self, config: Any, attn_implementation: str | None, gradient_checkpointing: bool
     ) -> nn.Module:
         transformers = import_transformers()
         try:
@@ -137,8 +137,10 @@ class HFBackbone(BaseModule):
                 f'{type(self).__name__}: transformers cannot build this model: {error}'
             ) from error
         if gradient_checkpointing:
+            name = 'activation_checkpointing_enable'  # its name since transformers 5
+            enable = getattr(model, name, model.gradient_checkpointing_enable)
             # the reentrant kind gives no gradients behind frozen embeddings
-            model.gradient_checkpointing_enable({'use_reentrant': False})
+            enable({'use_reentrant': False})
         return self._part_of_model(model)
 
     def _read_pretrained(self) -> None:

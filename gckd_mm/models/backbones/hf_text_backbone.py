@@ -30,7 +30,7 @@ class HFTextBackbone(HFBackbone):
         config: Sizes, as transformers' config of the model names them, and
             ``model_type``, such as ``'bert'``. Defaults to those of ``pretrained``.
         attn_implementation: ``'sdpa'`` or ``'eager'``, or another that transformers
-            knows. Defaults to ``'sdpa'``.
+            knows. Defaults to ``'sdpa'`` where the model has it.
         gradient_checkpointing: Whether to compute each layer again in the backward
             pass instead of keeping it in memory. Defaults to False.
         frozen_stages: What is not trained, as in mmpretrain: -1 nothing, 0 the
@@ -46,7 +46,7 @@ class HFTextBackbone(HFBackbone):
         self,
         pretrained: str | None = None,
         config: dict[str, Any] | None = None,
-        attn_implementation: str = 'sdpa',
+        attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
         frozen_stages: int = -1,
         init_cfg: dict | None = None,

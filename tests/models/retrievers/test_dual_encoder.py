@@ -373,7 +373,8 @@ def test_learning_rates_decay_with_depth(clip_folder: Path) -> None:
         ),
     )
 
-    rates = {group['param_name']: group['lr'] for group in wrapper.param_groups}
+    groups = wrapper.optimizer.param_groups
+    rates = {group['param_name']: group['lr'] for group in groups}
     # Depths 0 to 4 in the image tower of three layers, 0 to 3 in the text tower of two.
     layer = '{}_backbone.model.encoder.layers.{}.mlp.fc1.weight'.format
     assert rates['text_backbone.model.embeddings.token_embedding.weight'] == 0.5**3
