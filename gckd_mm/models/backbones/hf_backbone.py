@@ -69,9 +69,9 @@ class HFBackbone(BaseModule):
         this name, which must not be called on weights that were read.
         """
         self._read_pretrained()
-        if self.init_cfg and not self.is_init:
+        if self.init_cfg and not self._is_init:
             initialize(self, self.init_cfg)
-        self.is_init = True
+        self._is_init = True
 
     def train(self, mode: bool = True) -> HFBackbone:
         """Set the mode; what is frozen stays in the mode for testing."""

@@ -115,8 +115,8 @@ class HFTextBackbone(HFBackbone):
 
     def _part_of_model(self, model: nn.Module) -> nn.Module:
         # Weights that no loss reaches would stop DistributedDataParallel.
-        if getattr(model, 'pooler', None) is not None:
-            model.pooler = None
+        if isinstance(getattr(model, 'pooler', None), nn.Module):
+            model.register_module('pooler', None)
         return model
 
 
