@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,31 @@ def write_bert(folder: Path) -> Path:
 def features(output: torch.Tensor | object) -> torch.Tensor:
     """What ``get_image_features`` means: a tensor, or since 5.0 an output with one."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output
+
+
+def towers(folder: Path, sizes: bool = False) -> dict[str, Any]:
+    """The parts of a dual encoder of this CLIP, as a user would write them.
+
+    Args:
+        folder: Of the CLIP.
+        sizes: Whether to state them, so that the folder is read before training alone.
+    """
+    clip, image, text, tokens = str(folder), {}, {}, {}
+    if sizes:
+        tokens = dict(vocab_size=len(clip_vocabulary()))
+        image = dict(config=VISION)
+        text = dict(config=dict(TEXT, **tokens))
+    neck = dict(type='TokenProjection', out_channels=16, pretrained=clip)
+    return dict(
+        data_preprocessor=dict(
+            type='PersonTextPreprocessor',
+            tokenizer=dict(type='HFTokenizer', pretrained=clip, **tokens),
+        ),
+        image_backbone=dict(
+            type='CLIPImageBackbone', pretrained=clip, image_size=(64, 32), **image
+        ),
+        image_neck=dict(neck, in_channels=VISION['hidden_size']),
+        text_backbone=dict(type='CLIPTextBackbone', pretrained=clip, **text),
+        text_neck=dict(neck, in_channels=TEXT['hidden_size'], pooling='eos'),
+        heads=dict(sdm=dict(type='SDMHead')),
+    )
