@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from gckd_mm.checkpoint import with_teacher
@@ -21,11 +19,12 @@ from gckd_mm.interop import FAMILIES, Conversion, convert, export_hf
 from gckd_mm.interop.keys import summarise
 from gckd_mm.interop.weight_files import (
     read_hf_config,
-    read_json,
     read_weights,
     write_checkpoint,
     write_hf_folder,
 )
+from gckd_mm.models.hugging_face import TOKENIZER_FILES
+from gckd_mm.models.tokenizers import HFTokenizer
 
 #: where a retriever keeps its vocabulary
 _TOKENIZER = 'data_preprocessor.tokenizer._extra_state'
@@ -71,8 +70,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         '--tokenizer',
-        metavar='JSON',
-        help='tokenizer.json to put into OUT (default: the one in the folder IN)',
+        metavar='FOLDER',
+        help='folder of the tokenizer to put into OUT (default: the folder IN)',
     )
     parser.add_argument(
         '--teacher', action='store_true', help='export the teacher of an adapted model'
@@ -131,49 +130,20 @@ def read_vocabulary(options: argparse.Namespace, rows: int) -> dict[str, Tensor]
     """Return the vocabulary as a retriever's state dict holds it, if there is one.
 
     Raises:
-        InputError: If the file is no tokenizer, or one of more than ``rows`` tokens.
+        InputError: If there is no tokenizer, or one of more than ``rows`` tokens.
     """
-    path = Path(options.input, 'tokenizer.json')
-    if options.tokenizer is not None:
-        path = Path(options.tokenizer)
-    elif not path.is_file():
-        return {}
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
-    try:
-        tokenizer = Tokenizer.from_buffer(data)
-    # `tokenizers` raises plain Exceptions.
-    except Exception as error:
-        raise InputError(f'{path}: not a tokenizer.json ({error})') from error
-    tokens = tokenizer.get_vocab_size()
-    if tokens > rows:
+    folder = options.tokenizer
+    if folder is None:
+        if not any(Path(options.input, name).is_file() for name in TOKENIZER_FILES):
+            return {}
+        folder = options.input
+    tokenizer = HFTokenizer(folder)
+    if tokenizer.vocab_size > rows:
         raise InputError(
-            f'{path}: has {tokens} tokens, but the text encoder embeds {rows}: it is '
-            f'the tokenizer of another model'
+            f'{folder}: has {tokenizer.vocab_size} tokens, but the text encoder embeds '
+            f'{rows}: it is the tokenizer of another model'
         )
-    if tokenizer.padding is None:
-        padding = padding_token(path.parent)
-        # Which token pads is not in a tokenizer.json; the attention mask hides it.
-        tokenizer.enable_padding(
-            pad_id=tokenizer.token_to_id(padding) or 0, pad_token=padding
-        )
-        data = tokenizer.to_str().encode()
-    return {_TOKENIZER: torch.frombuffer(bytearray(data), dtype=torch.uint8)}
-
-
-def padding_token(folder: Path) -> str:
-    """Return the token that pads, as transformers writes it beside a tokenizer.
-
-    Raises:
-        CheckpointError: If what is beside it cannot be read.
-    """
-    file = folder / 'tokenizer_config.json'
-    token = read_json(file).get('pad_token') if file.is_file() else None
-    # Older versions write a token with all that is known of it.
-    token = token.get('content') if isinstance(token, dict) else token
-    return token or '[PAD]'
+    return {_TOKENIZER: tokenizer.get_extra_state()}
 
 
 def report(options: argparse.Namespace, done: Conversion) -> str:

@@ -19,7 +19,7 @@ from gckd_mm.interop.keys import (
     TEXT_PROJECTION,
     TOKENS,
 )
-from gckd_mm.interop.position_grid import square_grid
+from gckd_mm.models.functional.position_grid import square_grid
 
 #: every CLIP of OpenAI has heads of this width; weights do not tell
 _HEAD_WIDTH = 64

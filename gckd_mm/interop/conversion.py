@@ -15,7 +15,7 @@ from gckd_mm.interop.irra import map_irra
 from gckd_mm.interop.keys import IMAGE_POSITIONS, Mapped
 from gckd_mm.interop.open_clip import map_open_clip
 from gckd_mm.interop.openai_clip import map_openai_clip
-from gckd_mm.interop.position_grid import (
+from gckd_mm.models.functional.position_grid import (
     grid_of_image,
     resize_position_grid,
     square_grid,
@@ -199,5 +199,5 @@ def _fit_grid(
         config['vision_config']['image_size'] = image_size[0]
     else:
         config['vision_config'].pop('image_size', None)
-    resized = resize_position_grid(positions, grid, new_grid)
+    resized = resize_position_grid(positions, new_grid, grid)
     return {**weights, IMAGE_POSITIONS: resized}

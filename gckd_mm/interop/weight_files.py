@@ -116,7 +116,7 @@ def read_hf_config(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     file = file / 'config.json' if file.is_dir() else file
-    config = read_json(file)
+    config = _read_json(file)
     if config.get('model_type') != 'clip':
         raise CheckpointError(
             f'{file}: is the config of a {config.get("model_type", "nameless")!r} '
@@ -124,23 +124,6 @@ def read_hf_config(path: str | Path) -> dict[str, Any]:
         )
     # A config.json before transformers 4.25 may have these as null.
     return {key: value for key, value in config.items() if value is not None}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    try:
-        value = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
-    except ValueError as error:
-        raise CheckpointError(f'{path}: is no JSON ({error})') from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f'{path}: must hold a JSON object')
-    return value
 
 
 def _read_folder(folder: Path) -> WeightFile:
@@ -151,7 +134,7 @@ def _read_folder(folder: Path) -> WeightFile:
     config = read_hf_config(folder)
     for name in _HF_INDICES:
         if (folder / name).is_file():
-            files = sorted(set(read_json(folder / name)['weight_map'].values()))
+            files = sorted(set(_read_json(folder / name)['weight_map'].values()))
             break
     else:
         files = [name for name in _HF_FILES if (folder / name).is_file()][:1]
@@ -164,3 +147,15 @@ def _read_folder(folder: Path) -> WeightFile:
         # An index names files beside it; anything else would leave the folder.
         state_dict |= read_weights(str(folder / Path(name).name)).state_dict
     return WeightFile(state_dict, {}, config)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
+    except ValueError as error:
+        raise CheckpointError(f'{path}: is no JSON ({error})') from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f'{path}: must hold a JSON object')
+    return value

@@ -13,7 +13,7 @@ from torch import nn
 from gckd_mm.errors import InputError, MissingDataError
 
 #: what a folder must have one of, for a tokenizer to be in it
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     'tokenizer.json',
     'vocab.json',
     'vocab.txt',
@@ -123,11 +123,11 @@ def read_tokenizer(name: str) -> Any:
     path = _path(name)
     if os.path.isdir(path):
         files = set(os.listdir(path))
-        if files.isdisjoint(_TOKENIZER_FILES):
+        if files.isdisjoint(TOKENIZER_FILES):
             # transformers would make an empty vocabulary of the model's family
             raise MissingDataError(
                 f'{name}: holds no tokenizer, it must have one of '
-                f'{", ".join(_TOKENIZER_FILES)}'
+                f'{", ".join(TOKENIZER_FILES)}'
             )
         if files.isdisjoint(('config.json', 'tokenizer_config.json')):
             if {'vocab.json', 'merges.txt'} <= files:

@@ -8,7 +8,7 @@ import torch
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.interop import convert, export_hf
 from gckd_mm.interop.keys import IMAGE_POSITIONS
-from gckd_mm.interop.position_grid import resize_position_grid
+from gckd_mm.models.functional.position_grid import resize_position_grid
 from tests.interop.hf_model import hf_clip, hf_features, random_hf_clip
 from tests.interop.openai_model import TinyOpenAIClip, irra_state_dict, some_captions
 
@@ -91,7 +91,7 @@ def test_the_grid_fits_the_images_it_is_made_for(
 
     assert torch.equal(
         after.weights[IMAGE_POSITIONS],
-        resize_position_grid(before.weights[IMAGE_POSITIONS], (4, 4), (6, 2)),
+        resize_position_grid(before.weights[IMAGE_POSITIONS], (6, 2)),
     )
     assert before.config['vision_config']['image_size'] == 32
     assert 'image_size' not in after.config['vision_config']
@@ -111,7 +111,7 @@ def test_a_resized_grid_is_kept_and_may_be_named() -> None:
     assert torch.equal(fits.weights[IMAGE_POSITIONS], positions)
     assert torch.equal(
         turned.weights[IMAGE_POSITIONS],
-        resize_position_grid(positions, (6, 2), (2, 6)),
+        resize_position_grid(positions, (2, 6), before=(6, 2)),
     )
     with pytest.raises(InputError, match='13 position embeddings are no square grid'):
         convert(irra, 'irra', 'best.pth', image_size=(32, 32))

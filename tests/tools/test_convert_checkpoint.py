@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models
+from mmengine.registry import DefaultScope
 from transformers import CLIPModel
 
-from gckd_mm.checkpoint import read_checkpoint
-from gckd_mm.models.tokenizers import WordPieceTokenizer
+from gckd_mm.checkpoint import load_weights, read_checkpoint
+from gckd_mm.models.tokenizers import HFTokenizer
+from gckd_mm.registry import MODELS
 from tests.interop.hf_model import hf_features, random_hf_clip
 from tests.interop.openai_model import (
     VOCABULARY,
@@ -19,6 +20,7 @@ from tests.interop.openai_model import (
     irra_state_dict,
     some_captions,
 )
+from tests.models.tiny_clip import clip_model, towers, write_clip
 from tools import convert_checkpoint
 
 EXTRA = 'data_preprocessor.tokenizer._extra_state'
@@ -80,57 +82,51 @@ def test_a_folder_there_and_back_is_exact(tmp_path: Path) -> None:
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
-def test_the_vocabulary_travels_with_the_weights(tmp_path: Path, irra: Path) -> None:
-    tokenizer = WordPieceTokenizer(vocab_size=VOCABULARY)
-    tokenizer.fit(['a red coat', 'a blue coat'])
-    file, ours = tmp_path / 'tokenizer.json', tmp_path / 'ours.pth'
-    file.write_text(tokenizer.to_json())
-
-    run('--from', 'irra', irra, ours, '--tokenizer', file)
-
-    again = WordPieceTokenizer(vocab_size=VOCABULARY)
-    again.set_extra_state(read_checkpoint(ours)['state_dict'][EXTRA])
-    assert again.to_json() == tokenizer.to_json()
+@pytest.fixture
+def clip_folder(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / 'clip')
 
 
-def test_the_tokenizer_of_a_folder_is_taken(tmp_path: Path) -> None:
-    random_hf_clip().save_pretrained(tmp_path / 'clip')
-    tokens = {'[UNK]': 0, '<end>': 1}
-    text = Tokenizer(models.WordPiece(tokens, unk_token='[UNK]')).to_str()
-    (tmp_path / 'clip' / 'tokenizer.json').write_text(text)
-    config = tmp_path / 'clip' / 'tokenizer_config.json'
-
-    for padding in ('<end>', {'content': '<end>', 'lstrip': False}):
-        config.write_text(json.dumps({'pad_token': padding}))
-        run('--from', 'hf', tmp_path / 'clip', tmp_path / 'x.pth')
-
-        state = read_checkpoint(tmp_path / 'x.pth')['state_dict'][EXTRA]
-        found = Tokenizer.from_buffer(bytes(state.numpy()))
-        assert found.get_vocab() == tokens
-        assert found.padding['pad_id'] == 1
-
-
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ('{}', 'not a tokenizer.json'),
-        (
-            Tokenizer(
-                models.WordPiece({str(i): i for i in range(61)}, unk_token='0')
-            ).to_str(),
-            'has 61 tokens, but the text encoder embeds 60',
-        ),
-    ],
-)
-def test_a_tokenizer_that_does_not_fit(
-    tmp_path: Path, irra: Path, text: str, message: str
+def test_a_folder_becomes_a_checkpoint_that_can_be_tested(
+    tmp_path: Path, clip_folder: Path
 ) -> None:
-    file = tmp_path / 'tokenizer.json'
-    file.write_text(text)
+    ours = tmp_path / 'x.pth'
 
-    with pytest.raises(SystemExit, match=message):
-        run('--from', 'irra', irra, tmp_path / 'x.pth', '--tokenizer', file)
-    assert not (tmp_path / 'x.pth').exists()
+    run('--from', 'hf', clip_folder, ours, '--image-size', 64, 32)
+
+    with DefaultScope.overwrite_default_scope('gckd_mm'):
+        found = MODELS.build(dict(towers(clip_folder), type='DualEncoder'))
+        expected = MODELS.build(dict(towers(clip_folder), type='DualEncoder'))
+    load_weights(found, read_checkpoint(ours), 'x.pth')
+    expected.init_weights()
+    for key, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value), key
+
+
+def test_the_tokenizer_of_another_folder_is_taken(
+    tmp_path: Path, clip_folder: Path
+) -> None:
+    bare = tmp_path / 'bare'
+    clip_model().save_pretrained(bare)
+
+    run('--from', 'hf', bare, tmp_path / 'x.pth')
+    assert EXTRA not in read_checkpoint(tmp_path / 'x.pth')['state_dict']
+    run('--from', 'hf', bare, tmp_path / 'x.pth', '--tokenizer', clip_folder)
+
+    state = read_checkpoint(tmp_path / 'x.pth')['state_dict'][EXTRA]
+    assert torch.equal(state, HFTokenizer(str(clip_folder)).get_extra_state())
+
+
+def test_a_tokenizer_that_does_not_fit(
+    tmp_path: Path, irra: Path, clip_folder: Path
+) -> None:
+    out = tmp_path / 'x.pth'
+
+    with pytest.raises(SystemExit, match=f'but the text encoder embeds {VOCABULARY}'):
+        run('--from', 'irra', irra, out, '--tokenizer', clip_folder)
+    with pytest.raises(SystemExit, match='holds no tokenizer'):
+        run('--from', 'irra', irra, out, '--tokenizer', tmp_path)
+    assert not out.exists()
 
 
 def test_the_grid_and_the_config_come_from_the_command_line(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gckd_mm.models.functional.position_grid import resize_position_grid
+from gckd_mm.models.functional.position_grid import (
+    grid_of_image,
+    resize_position_grid,
+    square_grid,
+)
 
 
 @pytest.mark.parametrize('grid', [(12, 4), (3, 9), (5, 5), (1, 1)])
@@ -60,3 +64,30 @@ def test_rows_stay_above_and_columns_left() -> None:
 def test_what_is_no_square_is_refused(rows: int) -> None:
     with pytest.raises(ValueError, match=f'got {rows} rows'):
         resize_position_grid(torch.zeros(rows, 4), (2, 2))
+
+
+def test_a_grid_that_is_no_square() -> None:
+    # Values depend on the row alone: the columns of the new grid are equal.
+    rows = torch.arange(3.0).repeat_interleave(2)
+    embedding = torch.cat([torch.zeros(1), rows])[:, None]
+
+    resized = resize_position_grid(embedding, (6, 5), before=(3, 2))[1:].reshape(6, 5)
+
+    torch.testing.assert_close(resized, resized[:, :1].expand(6, 5))
+    assert (resized[1:, 0] > resized[:-1, 0]).all()
+    back = resize_position_grid(embedding, (3, 2), before=(3, 2))
+    assert torch.equal(back, embedding)
+
+
+def test_a_grid_that_is_not_there() -> None:
+    assert square_grid(torch.zeros(197, 1)) == (14, 14)
+    assert square_grid(torch.zeros(193, 1)) is None
+    with pytest.raises(ValueError, match='a 14 × 14 grid of patches, got 193 rows'):
+        resize_position_grid(torch.zeros(193, 1), (24, 8), before=(14, 14))
+
+
+@pytest.mark.parametrize('size', [(380, 128), (384, 8), (0, 128), (-16, 16)])
+def test_an_image_that_patches_do_not_fill(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match='take multiples of 16'):
+        grid_of_image(size, 16)
+    assert grid_of_image((384, 128), 16) == (24, 8)
