@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from transformers import CLIPModel
 
@@ -21,7 +22,10 @@ from tests.interop.openai_model import (
     some_captions,
 )
 from tests.models.tiny_clip import clip_model, towers, write_clip
+from tests.training import in_process, last_checkpoint, small_config
 from tools import convert_checkpoint
+from tools import test as test_tool
+from tools import train as train_tool
 
 EXTRA = 'data_preprocessor.tokenizer._extra_state'
 
@@ -211,3 +215,42 @@ def test_what_the_user_can_mend(
 ) -> None:
     with pytest.raises(SystemExit, match=message):
         run(*(argument.format(irra) for argument in arguments))
+
+
+def _model_config(
+    folder: Path, data: Path, work_dir: Path, **overrides: object
+) -> Config:
+    cfg = small_config(data, work_dir, train_cfg__max_iters=2, **overrides)
+    cfg.model = dict(towers(folder, sizes=True), type='DualEncoder')
+    # Nothing of the folder is read: the weights are those of the checkpoint.
+    for part in ('image_backbone', 'text_backbone', 'image_neck', 'text_neck'):
+        cfg.model[part].pop('pretrained')
+    return cfg
+
+
+def _train_and_test(config: str, checkpoint: str, work_dir: str, out: str) -> None:
+    options = ['--work-dir', work_dir]
+    test_tool.main([config, checkpoint, *options, '--out', out])
+    load = ['--cfg-options', f'load_from={checkpoint}']
+    train_tool.main([config, *options, *load])
+
+
+def test_the_tools_test_a_converted_checkpoint_and_train_from_it(
+    tmp_path: Path, clip_folder: Path, miniature: Path
+) -> None:
+    ours, out = tmp_path / 'ours.safetensors', tmp_path / 'results.json'
+    run('--from', 'hf', clip_folder, ours, '--image-size', 64, 32)
+    config, work_dir = tmp_path / 'clip.py', tmp_path / 'work'
+    # So small a rate that what is trained is what was loaded.
+    cfg = _model_config(clip_folder, miniature, work_dir)
+    cfg.optim_wrapper.optimizer.lr = 1e-9
+    cfg.dump(config)
+
+    assert in_process(_train_and_test, *map(str, (config, ours, work_dir, out))) == 0
+
+    assert json.loads(out.read_text())['metrics']['rstpreid']['R1'] > 0
+    trained = read_checkpoint(last_checkpoint(work_dir))['state_dict']
+    weights = read_checkpoint(ours)['state_dict']
+    assert trained.keys() == weights.keys()
+    for key, value in weights.items():
+        torch.testing.assert_close(trained[key], value, atol=1e-6, rtol=0)
