@@ -22,7 +22,7 @@ _TOKENIZER_FILES = (
     'spm.model',
     'tokenizer.model',
 )
-_REASON = 200
+_REASON = 120
 
 
 def import_transformers() -> ModuleType:
