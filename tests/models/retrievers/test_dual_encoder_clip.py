@@ -86,7 +86,7 @@ def test_the_tokenizer_of_another_encoder_is_refused(
 ) -> None:
     from gckd_mm.models.retrievers import dual_encoder
 
-    monkeypatch.setattr(dual_encoder, '_SPARE_ROWS', 100)
+    monkeypatch.setattr(dual_encoder, 'SPARE_ROWS', 100)
     config = tiny_clip.towers(clip_folder)
     config['data_preprocessor']['tokenizer']['pretrained'] = str(bert_folder)
     with pytest.raises(ValueError, match=r'has 60 tokens.*not the one that'):
