@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -22,7 +23,8 @@ TOKENIZER_FILES = (
     'spm.model',
     'tokenizer.model',
 )
-_REASON = 200
+#: letters of another package's message that are passed on
+_REASON = 120
 
 
 def import_transformers() -> ModuleType:
@@ -64,7 +66,7 @@ def make_config(kind: type, sizes: Mapping[str, Any], where: str) -> Any:
         return kind(**sizes)
     # transformers' validation has classes of its own, which differ with its version
     except Exception as error:
-        raise InputError(f'{where}: {_reason(error)}') from error
+        raise InputError(f'{where}: {_one_line(error)}') from error
 
 
 def read_config(name: str) -> Any:
@@ -144,10 +146,8 @@ def _path(name: str) -> str:
     return os.path.expanduser(name)
 
 
-def _reason(error: Exception) -> str:
-    """Return an error's message in one line, without what it says at length."""
-    words = ' '.join(str(error).split()) or type(error).__name__
-    return words if len(words) <= _REASON else f'{words[:_REASON]} …'
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     # transformers, safetensors, pickle and the hub's client have a class each
     except Exception as error:
-        reason = _reason(error)
+        reason = textwrap.shorten(_one_line(error), _REASON, placeholder=' …')
         path = _path(name)
         if os.path.isdir(path):
             raise InputError(

@@ -39,6 +39,7 @@ class HFBackbone(BaseModule):
     """
 
     model: nn.Module
+    _is_init: bool
 
     def __init__(
         self,

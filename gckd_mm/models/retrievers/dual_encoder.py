@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from gckd_mm.errors import InputError
 from gckd_mm.models.heads.contrastive_head import ContrastiveHead
 from gckd_mm.models.retrievers.towers import TwoTowers
+from gckd_mm.models.tokenizers.hf_tokenizer import SPARE_ROWS
 from gckd_mm.registry import MODELS
-
-#: by which published embeddings may exceed their vocabulary, for the sake of GPUs
-_SPARE_ROWS = 512
 
 
 @MODELS.register_module()
@@ -187,7 +185,7 @@ class DualEncoder(TwoTowers, BaseModel):
                 f"{rows}: set text_backbone.vocab_size to at least the tokenizer's"
             )
         published = getattr(self.text_backbone, 'has_published_vocabulary', False)
-        if tokenizer is not None and published and tokens < rows - _SPARE_ROWS:
+        if tokenizer is not None and published and tokens < rows - SPARE_ROWS:
             raise InputError(
                 f'the tokenizer has {tokens} tokens, but the pretrained text backbone '
                 f'knows {rows}: it is not the one that it was trained with; set '

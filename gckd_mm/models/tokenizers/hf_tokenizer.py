@@ -13,6 +13,9 @@ from gckd_mm.models.hugging_face import read_tokenizer
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.registry import MODELS
 
+#: by which a published embedding may exceed its vocabulary, for the sake of GPUs
+SPARE_ROWS = 512
+
 
 @MODELS.register_module()
 class HFTokenizer(BaseTokenizer):
@@ -30,12 +33,13 @@ class HFTokenizer(BaseTokenizer):
         max_length: Longer captions are cut to this many tokens, start and end
             included; the text encoder must have as many positions. Defaults to 77,
             CLIP's.
-        vocab_size: Upper bound of the vocabulary, such as 49408 for CLIP and 30522 for
-            BERT. None, the default, reads ``pretrained`` at once and takes its size.
+        vocab_size: Rows of the text encoder's embedding, such as 49408 for CLIP and
+            30522 for BERT. None, the default, reads ``pretrained`` at once and takes
+            its size.
 
     Raises:
-        InputError: If there is no such tokenizer, it is larger than ``vocab_size``, or
-            ``max_length`` is below 2.
+        InputError: If there is no such tokenizer, it is larger than ``vocab_size`` or
+            too small to be of that encoder, or ``max_length`` is below 2.
     """
 
     def __init__(
@@ -48,8 +52,7 @@ class HFTokenizer(BaseTokenizer):
         self._pretrained = pretrained
         if vocab_size is None or not isinstance(pretrained, str):
             tokenizer = self._read()
-            # ids may have gaps: the embedding must have a row for the highest
-            self.vocab_size = vocab_size or max(tokenizer.get_vocab().values()) + 1
+            self.vocab_size = vocab_size or _rows(tokenizer)
             self._take(tokenizer)
 
     def fit(self, captions: Iterable[str] = ()) -> None:
@@ -61,6 +64,15 @@ class HFTokenizer(BaseTokenizer):
         if not self.fitted:
             self.fit()
         return super().forward(captions)
+
+    def _load(self, data: bytes, where: str) -> None:
+        super()._load(data, where)
+        rows = _rows(self._tokenizer)
+        if rows < self.vocab_size - SPARE_ROWS:
+            raise InputError(
+                f'{where}: has {rows} tokens, and the text encoder that knows '
+                f'{self.vocab_size} is trained with another; name its own'
+            )
 
     def _read(self) -> Any:
         given = self._pretrained
@@ -96,3 +108,8 @@ class HFTokenizer(BaseTokenizer):
                 f'its model'
             )
         return padding['pad_id']
+
+
+def _rows(tokenizer: Any) -> int:
+    """Return how many rows an embedding needs: ids may have gaps."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1

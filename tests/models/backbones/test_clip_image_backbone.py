@@ -176,7 +176,7 @@ def test_a_bert_is_no_clip(bert_folder: Path) -> None:
 def test_a_size_that_there_is_not() -> None:
     with pytest.raises(InputError, match='CLIPVisionConfig has no hiden_size'):
         CLIPImageBackbone(config=dict(hiden_size=32))
-    with pytest.raises(InputError, match=r'image_backbone\.config: .*heads'):
+    with pytest.raises(InputError, match='heads'):
         CLIPImageBackbone(config=dict(hidden_size=30, num_attention_heads=4))
 
 

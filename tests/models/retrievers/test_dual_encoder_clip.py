@@ -86,7 +86,7 @@ def test_the_tokenizer_of_another_encoder_is_refused(
 ) -> None:
     from gckd_mm.models.retrievers import dual_encoder
 
-    monkeypatch.setattr(dual_encoder, '_SPARE_ROWS', 100)
+    monkeypatch.setattr(dual_encoder, 'SPARE_ROWS', 100)
     config = tiny_clip.towers(clip_folder)
     config['data_preprocessor']['tokenizer']['pretrained'] = str(bert_folder)
     with pytest.raises(ValueError, match=r'has 60 tokens.*not the one that'):
@@ -160,6 +160,21 @@ def _adapt(data: Path, work_dir: Path, folder: Path) -> None:
         cfg.model[name] = part  # `update` would merge them with the tiny encoders
     cfg.model.embedding_size = 16
     train(cfg)
+
+
+def test_the_documented_config_is_vit_b_16(offline: None) -> None:
+    page = (Path(__file__).parents[3] / 'docs/encoders.md').read_text(encoding='utf-8')
+    block = page.split('```python\n')[1].split('```')[0]
+    config: dict[str, Any] = {}
+    exec(block, config)
+
+    with torch.device('meta'):  # nothing is read, and no memory taken
+        model = MODELS.build(config['model'])
+
+    weights = {name: weight.numel() for name, weight in model.named_parameters()}
+    positions = (197 - (1 + 24 * 8)) * 768
+    # CLIP ViT-B/16 is published with 149,620,737 weights, one of them the logit scale.
+    assert sum(weights.values()) == 149_620_737 - 1 - positions
 
 
 def test_a_checkpoint_is_tested_without_the_folder(

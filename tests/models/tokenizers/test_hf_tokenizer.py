@@ -129,6 +129,14 @@ def test_a_vocabulary_that_is_too_large_is_refused(clip_folder: Path) -> None:
         )
 
 
+def test_a_vocabulary_that_is_too_small_is_another_encoders(clip_folder: Path) -> None:
+    size = len(tiny_clip.clip_vocabulary())
+    HFTokenizer(str(clip_folder), vocab_size=size + 512)(['a man'])
+
+    with pytest.raises(InputError, match=rf'{size} tokens, .* knows {size + 513} is'):
+        HFTokenizer(str(clip_folder), vocab_size=size + 513)(['a man'])
+
+
 def test_a_tokenizer_that_is_built_already(bert_folder: Path) -> None:
     built = transformers.AutoTokenizer.from_pretrained(bert_folder)
 
