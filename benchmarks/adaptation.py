@@ -18,7 +18,8 @@ The protocol, which was written down before the reported worlds were drawn:
   0 to 2, and the world's own in the others.
 
 Rows that are in the file already are kept, a run that is finished is not repeated: a
-stopped benchmark goes on where it was. Table and picture show all rows of the file.
+stopped benchmark goes on where it was. Table and picture show all rows of the file; the
+table is also written into ``RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from gckd_mm.datasets.synthpedes.writer import write_domain
 sys.path.insert(0, str(Path(__file__).parent))
 import row_file
 from adaptation_cell import ROOT, STAGES, Cell, Method, Place, completed
-from adaptation_report import draw, table
+from adaptation_report import draw, table, write_into_document
 
 RESULTS = ROOT / 'benchmarks/results'
 DEVELOPMENT = (0, 1, 2)
@@ -85,6 +86,11 @@ METHODS = {
         )
     },
     # one number of GCKD changed
+    'without_smoothing': Method('gckd_street2mall', {'model.graph.neck.share': 0.0}),
+    'without_label_walk': Method('gckd_street2mall', {'model.graph.label_share': 0.0}),
+    'distill_weight_1': Method(
+        'gckd_street2mall', {'model.distill.loss_weight.end': 1.0}
+    ),
     'momentum_0.99': Method('gckd_street2mall', {'model.teacher_momentum': 0.99}),
     'temperature_0.04': Method(
         'gckd_street2mall', {'model.distill.teacher_temperature': 0.04}
@@ -201,7 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     failed = run(cells, rows, options.jobs)
     shown = rows.read()
-    print('\n'.join(['', *table(shown, list(METHODS))]))
+    lines = table(shown, list(METHODS))
+    print('\n'.join(['', *lines]))
+    write_into_document(rows.path.resolve(), lines)
     draw(shown, list(METHODS), rows.path.with_suffix('.png'))
     return 1 if failed else 0
 

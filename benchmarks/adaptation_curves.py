@@ -34,7 +34,7 @@ from adaptation import (
     draw_worlds,
 )
 from adaptation_cell import Cell, Method, completed
-from adaptation_report import colour_of
+from adaptation_report import colour_of, write_into_document
 
 INTERVAL = 50
 SHOWN = ['continued', 'mmd', 'gmp', 'cmkd', 'gckd']
@@ -143,7 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with row_file.changing(options.rows) as rows:
             rows.append(cast(ProbedCell, cell).curves())
     rows = row_file.read(options.rows)
-    print('\n'.join(lines_of(rows)))
+    lines = lines_of(rows)
+    print('\n'.join(lines))
+    write_into_document(options.rows.resolve(), lines)
     if rows:
         draw(rows, options.rows.with_suffix('.png'))
     return 0

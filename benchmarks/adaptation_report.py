@@ -9,6 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gckd_mm.fileio import write_atomically
+
 Row = dict[str, Any]
 METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
 BASES = ('source_only', 'continued')
@@ -16,43 +18,60 @@ _COLOURS = {'source_only': '#9aa0a6', 'oracle': '#3c4043', 'gckd': '#c5221f'}
 
 
 def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
-    """Return two Markdown tables: Rank-1 by direction, and all metrics on average.
+    """Return two Markdown tables: Rank-1 by direction, and the means of everything.
 
     A number is mean ± sample standard deviation over the worlds. A gain is the mean of
-    the differences from another method in the same direction and world: from
-    source-only, and from the source alone for as many steps (``continued``). The time
-    is that of the adaptation's process, of ``source_only`` the source stage's.
+    the differences from another method in the same direction and world, with the lowest
+    of them: from source-only, and from the source alone for as many steps
+    (``continued``). The time is that of the adaptation's process, of ``source_only``
+    the source stage's.
 
     Args:
         rows: Of any methods, directions and worlds.
-        methods: The order of the table's columns.
+        methods: The order of the tables' rows.
     """
     shown = [name for name in methods if any(row['method'] == name for row in rows)]
-    lines = [
-        f'| Rank-1 | {" | ".join(shown)} |',
-        f'|---|{"---|" * len(shown)}',
-    ]
-    for direction in _directions(rows):
-        cells = [_values(rows, name, direction) for name in shown]
-        name = ' → '.join(direction)
-        lines.append(f'| {name} | {" | ".join(map(_mean_and_spread, cells))} |')
-    header = ['method', 'cells', 'gain', 'over continued', *METRICS]
-    header += ['train s', 'peak MB']
-    lines += ['', f'| {" | ".join(header)} |', '|---' * len(header) + '|']
+    directions = _directions(rows)
+    names = [' → '.join(direction) for direction in directions]
+    header = ['Rank-1', *names, 'cells', 'gain (lowest)', 'over continued']
+    lines = [_line(header), '|---' * len(header) + '|']
+    for name in shown:
+        cells = [_values(rows, name, direction) for direction in directions]
+        gains = [gains_of(rows, name, base) for base in BASES]
+        columns = [*map(_mean_and_spread, cells), str(sum(map(len, cells)))]
+        lines.append(_line([name, *columns, *map(_mean_and_lowest, gains)]))
+    header = ['method', *METRICS, 'train s', 'peak MB']
+    lines += ['', _line(header), '|---' * len(header) + '|']
     for name in shown:
         own = [row for row in rows if row['method'] == name]
-        gains = [
-            f'{statistics.mean(values):+.1f}' if values else '–'
-            for values in (gains_of(rows, name, base) for base in BASES)
-        ]
         columns = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
-        costs = [
+        columns += [
             f'{statistics.mean(row[key] for row in own):.0f}'
             for key in ('train_seconds', 'peak_memory_mb')
         ]
-        shown_row = [name, str(len(own)), *gains, *columns, *costs]
-        lines.append(f'| {" | ".join(shown_row)} |')
+        lines.append(_line([name, *columns]))
     return lines
+
+
+def write_into_document(rows: Path, lines: Sequence[str]) -> None:
+    """Write a table into ``RESULTS.md``, beside the folder of the rows.
+
+    It goes between ``<!-- <name> -->`` and ``<!-- end of <name> -->``, with the name of
+    the file of rows. Without this place, or without the document, nothing is written.
+
+    Args:
+        rows: The file of rows.
+        lines: What is to stand there.
+    """
+    document = rows.parents[1] / 'RESULTS.md'
+    if not document.exists():
+        return
+    begin, end = f'<!-- {rows.stem} -->', f'<!-- end of {rows.stem} -->'
+    before, found, rest = document.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if found and closed:
+        text = '\n'.join(lines)
+        write_atomically(document, f'{before}{begin}\n\n{text}\n\n{end}{after}')
 
 
 def gains_of(rows: Sequence[Row], method: str, base: str) -> list[float]:
@@ -122,6 +141,16 @@ def _values(
         for row in rows
         if row['method'] == method and (row['source'], row['target']) == direction
     ]
+
+
+def _line(columns: Sequence[str]) -> str:
+    return f'| {" | ".join(columns)} |'
+
+
+def _mean_and_lowest(gains: Sequence[float]) -> str:
+    if not gains:
+        return '–'
+    return f'{statistics.mean(gains):+.1f} ({min(gains):+.1f})'
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

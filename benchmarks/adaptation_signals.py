@@ -26,6 +26,7 @@ from gckd_mm.fileio import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adaptation import DEVELOPMENT, RESULTS, ROOT
+from adaptation_report import write_into_document
 
 #: the last part says what was done to the target, as in ``adaptation_stress.py``
 _FOLDER = re.compile(r'(.+)_([a-z]+)2([a-z]+?)(_[a-z_]+)?')
@@ -121,7 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     helped = sum(run['gain'] > 0 for run in runs)
     print(f'{len(runs)} runs, of which {helped} helped\n')
-    print('\n'.join(lines_of(correlations(runs))))
+    lines = lines_of(correlations(runs))
+    print('\n'.join(lines))
+    write_into_document(options.results.resolve(), lines)
     return 0
 
 

@@ -39,6 +39,7 @@ from adaptation import (
     draw_worlds,
 )
 from adaptation_cell import STAGES, Cell, Method, completed
+from adaptation_report import write_into_document
 
 Record = dict[str, Any]
 MAX_IMAGES, MEAN_IMAGES = 20, 4
@@ -190,7 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gain = round(row['R1'] - base.row()['R1'], 4)
         with row_file.changing(options.rows) as rows:
             rows.append({'stress': stressed.stress, **row, 'gain': gain})
-    print('\n'.join(lines_of(row_file.read(options.rows))))
+    lines = lines_of(row_file.read(options.rows))
+    print('\n'.join(lines))
+    write_into_document(options.rows.resolve(), lines)
     return 0
 
 

@@ -11,6 +11,7 @@ model = dict(
         type='MemoryGraph',
         neck=dict(type='GraphPropagationNeck', layer='parameter_free', num_layers=1),
         k=dict(near=6, cross_domain=3),
+        label_share=0.5,
     ),
     distill=dict(
         type='MomentumDistillHead',
@@ -18,7 +19,7 @@ model = dict(
         assignment=dict(method='sinkhorn', epsilon=0.06, iterations=4),
         teacher_temperature=0.02,
         student_temperature=0.06,
-        loss_weight=dict(start=0.0, end=1.0, length=_ramp),
+        loss_weight=dict(start=0.0, end=8.0, length=_ramp),
     ),
     consistency=dict(
         type='NeighbourConsistencyHead',

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.neighbours import Neighbours, nearest_neighbours
+from gckd_mm.models.functional.walk import Walk, lazy_walk
 from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.models.memory_neighbours import OTHER_MODALITY, MemoryNeighbours
 from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
@@ -44,14 +45,18 @@ class MemoryGraph(BaseModule):
             ``cross_modal`` and ``pair`` (0 or 1). 0, or left out, switches it off.
         size: Rows of a memory.
         dim: Size D of an embedding.
+        label_share: From 0 to 1, how much of its labels a target node takes from its
+            ``near`` neighbours, as weighed by the neck's temperature: see
+            :class:`MomentumDistillHead`. Defaults to 0: none.
         refresh: Steps from one renewal to the next. Defaults to 10.
         loss_weight: Of the propagated source loss; a number or a schedule. Defaults to
             1. Has no meaning for a neck without weights.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        InputError: If a relation does not exist or none is on, or for ``pair`` with a
-            neck that learns, without ``cross_domain`` or with a single layer.
+        InputError: If a relation does not exist or none is on, for ``label_share``
+            outside [0, 1] or without ``near``, or for ``pair`` with a neck that learns,
+            without ``cross_domain`` or with a single layer.
 
     Source: the graph over batch and memories of both domains and modalities is the
     paper's (GMP); relations, refresh and training on the source are ours.
@@ -63,6 +68,7 @@ class MemoryGraph(BaseModule):
         k: dict[str, int],
         size: int,
         dim: int,
+        label_share: float = 0.0,
         refresh: int = 10,
         loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
@@ -82,6 +88,12 @@ class MemoryGraph(BaseModule):
         if refresh < 1:
             raise InputError(f'MemoryGraph: refresh must be at least 1, got {refresh}')
         self.k = {relation: count for relation, count in k.items() if count}
+        if not 0 <= label_share <= 1 or (label_share and 'near' not in self.k):
+            raise InputError(
+                f'MemoryGraph: label_share must be from 0 to 1, and needs k.near; got '
+                f'{label_share} and {k}'
+            )
+        self.label_share = label_share
         self.refresh = refresh
         relations = {'in_channels': dim, 'relations': tuple(self.k)}
         self.neck = cast(GraphPropagationNeck, MODELS.build({**neck, **relations}))
@@ -124,6 +136,19 @@ class MemoryGraph(BaseModule):
     def refined(self, modality: str, filled: int) -> Tensor:
         """Return the refined target embeddings, shape (filled, D), without a copy."""
         return cast(Tensor, getattr(self, modality))[:filled]
+
+    def label_walks(self, neighbours: MemoryNeighbours) -> dict[str, Walk]:
+        """Return modality -> how labels spread over its target memory; none at 0."""
+        if not self.label_share:
+            return {}
+        return {
+            modality: lazy_walk(
+                neighbours.of(modality, 'near', k=self.k['near']),
+                self.label_share,
+                self.neck.temperature,
+            )
+            for modality in OTHER_MODALITY
+        }
 
     @torch.no_grad()
     def refine(

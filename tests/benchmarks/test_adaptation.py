@@ -50,7 +50,7 @@ def started(
 
 
 def options_of(tmp_path: Path, methods: str, *more: str) -> list[str]:
-    places = {'results': tmp_path, 'data': tmp_path / 'data', 'runs': tmp_path / 'runs'}
+    places = {name: tmp_path / name for name in ('results', 'data', 'runs')}
     named = [part for name, path in places.items() for part in (f'--{name}', str(path))]
     return ['--methods', *methods.split(), '--jobs', '1', *named, *more]
 
@@ -62,10 +62,12 @@ def test_rows_are_made_kept_and_never_made_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     where = ['--worlds', '10', '--directions', 'street2mall', 'mall2street']
+    place = '<!-- adaptation -->\nOld.\n<!-- end of adaptation -->'
+    (tmp_path / 'RESULTS.md').write_text(f'# Results\n\n{place}\n\nThe end.\n')
 
     assert adaptation.main(options_of(tmp_path, 'source_only gckd', *where)) == 0
 
-    rows = json.loads((tmp_path / 'adaptation.json').read_text())
+    rows = json.loads((tmp_path / 'results/adaptation.json').read_text())
     assert [(r['method'], r['source'], r['R1']) for r in rows] == [
         ('source_only', 'street', 40.0),
         ('gckd', 'street', 52.0),
@@ -77,8 +79,14 @@ def test_rows_are_made_kept_and_never_made_again(
         assert (row['train_seconds'], row['peak_memory_mb']) == (12.3, 568)
     # one source stage for each source, one adaptation and two tests a direction
     assert [name for name, *_ in started].count('train') == 4
-    assert '| gckd | 2 | +12.0 | – | 52.0 |' in capsys.readouterr().out
-    with Image.open(tmp_path / 'adaptation.png') as picture:
+    line = '| gckd | 52.0 | 52.0 | 2 | +12.0 (+12.0) | – |'
+    assert line in capsys.readouterr().out
+    document = (tmp_path / 'RESULTS.md').read_text()
+    assert document.startswith('# Results\n\n<!-- adaptation -->\n\n| Rank-1 |')
+    assert line in document
+    assert document.endswith('\n\n<!-- end of adaptation -->\n\nThe end.\n')
+    assert 'Old' not in document
+    with Image.open(tmp_path / 'results/adaptation.png') as picture:
         assert min(picture.size) > 300
 
     del started[:]
@@ -106,7 +114,7 @@ def test_a_method_branches_off_the_source_stage_with_its_seed_and_data(
     assert list(tested.test_dataloader) == ['campus']
     test_set = tested.test_dataloader.campus.query.dataset
     assert test_set.data_root == str(root / 'campus')
-    assert (tmp_path / 'adaptation_development.json').exists()
+    assert (tmp_path / 'results/adaptation_development.json').exists()
 
 
 def test_the_oracle_of_a_pair_is_trained_once_and_tested_on_both(
@@ -125,7 +133,7 @@ def test_the_oracle_of_a_pair_is_trained_once_and_tested_on_both(
     assert [list(each[2].test_dataloader) for each in tests] == [['mall'], ['street']]
     weights = str(tmp_path / 'runs/world10/oracle_mall_street/iter_1.pth')
     assert all(weights in each[3] for each in tests)
-    rows = json.loads((tmp_path / 'adaptation.json').read_text())
+    rows = json.loads((tmp_path / 'results/adaptation.json').read_text())
     assert [row['target'] for row in rows] == ['mall', 'street']
 
 
@@ -171,7 +179,7 @@ def test_a_cell_that_fails_leaves_the_others_alone(
     assert adaptation.main(options_of(tmp_path, 'cmkd gckd', *where)) == 1
 
     assert 'cmkd street → mall, world 11: train failed' in capsys.readouterr().out
-    rows = json.loads((tmp_path / 'adaptation.json').read_text())
+    rows = json.loads((tmp_path / 'results/adaptation.json').read_text())
     assert [each['method'] for each in rows] == ['gckd']
 
 
@@ -185,14 +193,14 @@ def test_a_run_of_other_settings_is_not_taken_for_this_one(
     where = ['--worlds', '0', '--directions', 'street2mall']
     arguments = options_of(tmp_path, 'gckd', *where)
     assert adaptation.main(arguments) == 0
-    (tmp_path / 'adaptation_development.json').unlink()
+    (tmp_path / 'results/adaptation_development.json').unlink()
     changed = adaptation.Method('gckd_street2mall', {'model.teacher_momentum': 0.5})
     monkeypatch.setitem(adaptation.METHODS, 'gckd', changed)
 
     assert adaptation.main(arguments) == 1
 
     assert 'was trained with other settings' in capsys.readouterr().out
-    assert not (tmp_path / 'adaptation_development.json').exists()
+    assert not (tmp_path / 'results/adaptation_development.json').exists()
 
 
 def test_the_rows_of_the_repository_can_be_read_and_shown(
@@ -255,8 +263,23 @@ def test_the_table_shows_means_spreads_and_paired_gains(
 
     lines = adaptation.table(rows, ['gckd', 'source_only', 'oracle', 'mmd'])
 
-    assert lines[0] == '| Rank-1 | gckd | source_only |'
-    assert '| street → mall | 46.0 ± 1.4 | 35.0 ± 7.1 |' in lines
-    assert '| street → campus | – | 20.0 |' in lines
-    # of the cells that both have: 15 and 7, and 5
-    assert any(line.startswith('| gckd | 2 | +11.0 | +5.0 | 46.0 |') for line in lines)
+    header = (
+        'street → mall | street → campus | cells | gain (lowest) | over continued |'
+    )
+    assert lines[0] == f'| Rank-1 | {header}'
+    # gains over the cells that both have: 15 and 7, and 5
+    assert lines[2] == '| gckd | 46.0 ± 1.4 | – | 2 | +11.0 (+7.0) | +5.0 (+5.0) |'
+    assert lines[3].startswith('| source_only | 35.0 ± 7.1 | 20.0 | 3 | +0.0 (+0.0) |')
+    assert lines[5] == '| method | R1 | R5 | R10 | mAP | mINP | train s | peak MB |'
+    assert lines[7] == '| gckd | 46.0 | 46.0 | 46.0 | 46.0 | 46.0 | 10 | 5 |'
+
+
+def test_a_document_without_the_place_is_left_alone(
+    adaptation: ModuleType, tmp_path: Path
+) -> None:
+    rows, document = tmp_path / 'results/adaptation.json', tmp_path / 'RESULTS.md'
+    adaptation.write_into_document(rows, ['a', 'b'])
+    assert not document.exists()
+    document.write_text('<!-- adaptation -->\nno end')
+    adaptation.write_into_document(rows, ['a', 'b'])
+    assert document.read_text() == '<!-- adaptation -->\nno end'

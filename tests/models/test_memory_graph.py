@@ -18,6 +18,7 @@ from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.models.memory_neighbours import OTHER_MODALITY, MemoryNeighbours
 
 SIZE, DIM = 10, 4
+SIZES = {'size': SIZE, 'dim': DIM}
 SHARE, TEMPERATURE = 0.4, 0.3
 RELATIONS = ('near', 'cross_domain', 'cross_modal', 'pair')
 #: different counts, so that none can stand for another
@@ -442,6 +443,8 @@ def test_relations_that_make_no_sense_are_refused(
     [
         (dict(refresh=0), 'refresh must be at least 1, got 0'),
         (dict(loss_weight='much'), 'loss_weight must be a number or a ramp'),
+        (dict(label_share=1.5), 'label_share must be from 0 to 1'),
+        (dict(label_share=0.5, k={'cross_modal': 1}), 'and needs k.near'),
     ],
 )
 def test_other_numbers_that_make_no_sense_are_refused(
@@ -449,4 +452,24 @@ def test_other_numbers_that_make_no_sense_are_refused(
 ) -> None:
     neck = dict(type='GraphPropagationNeck', layer='parameter_free')
     with pytest.raises(InputError, match=message):
-        MemoryGraph(neck, {'near': 2}, SIZE, DIM, **options)
+        MemoryGraph(**{'neck': neck, 'k': {'near': 2}, **SIZES, **options})
+
+
+def test_labels_walk_to_near_neighbours_alone() -> None:
+    graph = build()
+    world = World(graph)
+    world.push([0, 1, 2], [3, 4, 5, 6], [7, 8, 9])
+    assert graph.label_walks(world.neighbours) == {}
+    graph.label_share = 0.25
+
+    walks = graph.label_walks(world.neighbours)
+
+    for name, walk in walks.items():
+        rows = world.nodes()[f'target_{name}']
+        near = naive_nearest(rows, rows, K['near'], [*range(len(rows))])
+        for row, found in enumerate(near):
+            assert walk.ends[row].tolist() == [row, *(end for end, _ in found)]
+            weights = [math.exp(score / TEMPERATURE) for _, score in found]
+            moves = [0.25 * weight / sum(weights) for weight in weights]
+            assert walk.chances[row].tolist() == pytest.approx([0.75, *moves])
+    assert set(walks) == {'images', 'captions'}

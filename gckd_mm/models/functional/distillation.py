@@ -74,7 +74,9 @@ def soft_cross_entropy(
     if weights is None:
         return losses.mean()
     weights = weights.detach().to(losses.dtype)
-    return (weights * losses).sum() / weights.sum().clamp(_tiny(losses))
+    total = weights.sum()
+    # Not a tiny number instead of 0: the gradient divides by it, too, and overflows.
+    return (weights * losses).sum() / total.where(total > 0, 1)
 
 
 @torch.no_grad()
@@ -173,7 +175,3 @@ def agreement(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _tiny(like: Tensor) -> float:
-    return torch.finfo(like.dtype).tiny

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from gckd_mm.models.functional.distillation import (
     soft_cross_entropy,
     soft_labels,
 )
+from gckd_mm.models.functional.walk import Walk, walked
 from gckd_mm.models.memory_neighbours import MemoryNeighbours
 from gckd_mm.models.schedule import Schedule
 from gckd_mm.registry import MODELS
@@ -67,6 +69,7 @@ class TargetBatch(NamedTuple):
     memory: dict[str, Tensor]  # the teacher's embeddings, (M, D)
     refined: dict[str, Tensor]  # what the graph makes of them, (M, D)
     keys: dict[str, Tensor]  # which sample each memory row is of, (M,)
+    walks: Mapping[str, Walk] = {}  # how labels spread over the memory rows, if they do
 
 
 class PseudoPairs(NamedTuple):
@@ -91,8 +94,13 @@ class MomentumDistillHead(BaseModule):
 
     Stages, each of them off where its argument says so: the teacher's similarities of
     a query and its ``candidates`` best memory rows → ``assignment``, a correction for
-    hubs → softmax at ``teacher_temperature`` → ``keep`` the best → ``gate`` the queries
-    → cross-entropy with the student's similarities to the whole memory.
+    hubs → softmax at ``teacher_temperature`` → one step of a walk over the graph, if it
+    has ``label_share``, and ``sharpening`` → ``keep`` the best → ``gate`` the queries →
+    cross-entropy with the student's similarities to the whole memory.
+
+    In the walk, a query takes the mean of its own labels and those of its neighbours,
+    and what a memory row got spreads to that row's neighbours: two captions of a person
+    agree, and so do two images.
 
     Balanced assignment assumes that the target's captions and images come from the
     same people, and that the memories hold (nearly) all of them; soften it with
@@ -110,6 +118,8 @@ class MomentumDistillHead(BaseModule):
             came since has the mean correction. Defaults to 10.
         teacher_temperature: A number or a schedule. Defaults to 0.03.
         student_temperature: Defaults to 0.06.
+        sharpening: Exponent of labels after the walk, which are then normalised; 1
+            leaves them. Defaults to 2.
         keep: Labels of a query that are kept. Defaults to None: all.
         gate: ``dict(method='quantile', threshold=…)`` drops that share of the queries,
             the least confident of the batch; ``dict(method='mutual', n=…)`` keeps those
@@ -134,6 +144,7 @@ class MomentumDistillHead(BaseModule):
         refresh: int = 10,
         teacher_temperature: float | dict = 0.03,
         student_temperature: float = 0.06,
+        sharpening: float = 2.0,
         keep: int | None = None,
         gate: dict | None = None,
         loss_weight: float | dict = 1.0,
@@ -145,14 +156,17 @@ class MomentumDistillHead(BaseModule):
                 f'MomentumDistillHead: candidates, refresh and keep must be at least '
                 f'1, got {candidates}, {refresh} and {keep}'
             )
-        if student_temperature <= 0:
-            raise InputError(
-                f'student_temperature must be positive, got {student_temperature}'
-            )
+        for name, value in (
+            ('student_temperature', student_temperature),
+            ('sharpening', sharpening),
+        ):
+            if value <= 0:
+                raise InputError(f'{name} must be positive, got {value}')
         self.candidates = candidates
         self.assignment = _checked(assignment, 'assignment', ASSIGNMENT_OPTIONS)
         self.refresh = refresh
         self.student_temperature = student_temperature
+        self.sharpening = sharpening
         self.keep = keep
         self.gate = _checked(gate, 'gate', GATE_OPTIONS)
         if self.gate is not None and not self.gate[1]:
@@ -286,19 +300,47 @@ class MomentumDistillHead(BaseModule):
         step: int,
     ) -> Tensor:
         """Return the soft labels of a batch over the memory, shape (N, M)."""
-        slots, keys = batch.slots[query], batch.refined[key]
+        slots = batch.slots[query]
+        size = len(slots), len(batch.refined[key])
+        if not batch.walks:
+            labels, index = self._candidate_labels(
+                batch, neighbours, query, key, slots, step
+            )
+            labels = labels.new_zeros(size).scatter_add_(1, index, labels)
+        else:
+            walk = batch.walks[query]
+            starts, chances = walk.ends[slots], walk.chances[slots]
+            labels, index = self._candidate_labels(
+                batch, neighbours, query, key, starts.flatten(), step
+            )
+            labels, index = walked(
+                (labels * chances.flatten()[:, None]).view(len(slots), -1),
+                index.view(len(slots), -1),
+                batch.walks[key],
+            )
+            labels = labels.new_zeros(size).scatter_add_(1, index, labels)
+            labels = F.normalize(labels.pow(self.sharpening), p=1, dim=1)
+        return labels if self.keep is None else keep_best(labels, self.keep)
+
+    def _candidate_labels(
+        self,
+        batch: TargetBatch,
+        neighbours: MemoryNeighbours,
+        query: str,
+        key: str,
+        slots: Tensor,
+        step: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Return soft labels of memory rows and the rows that they are for, (N, C)."""
         index, _ = neighbours.of(query, 'cross_modal', slots, self.candidates)
         missing = index < 0
         index = index.clamp_min(0)
-        queries = batch.refined[query][slots]
-        similarity = (queries[:, None] * keys[index]).sum(dim=2)
+        queries, keys = batch.refined[query][slots], batch.refined[key]
+        similarity = torch.einsum('nd,ncd->nc', queries, keys[index])
         similarity = similarity.masked_fill(missing, float('-inf'))
         potentials = self._potentials(batch, key)[index]
         temperature = self.schedules['teacher_temperature'].at(step)
-        labels = soft_labels(similarity, potentials, temperature)
-        if self.keep is not None:
-            labels = keep_best(labels, self.keep)
-        return labels.new_zeros(len(slots), len(keys)).scatter_add_(1, index, labels)
+        return soft_labels(similarity, potentials, temperature), index
 
     def _potentials(self, batch: TargetBatch, modality: str) -> Tensor:
         """Return the corrections of a memory's rows, shape (M,)."""

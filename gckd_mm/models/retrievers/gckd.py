@@ -332,19 +332,21 @@ class GCKD(StagedDualEncoder):
             for modality in MODALITIES
         }
         raw = {modality: memory.feats for modality, memory in memories.items()}
-        refined = raw
-        # Soft labels are all that refined embeddings are for.
+        refined, walks = raw, {}
+        # Soft labels are all that the refined embeddings and the walks are for.
         if self.graph and self.distill and 'captions' in student:
             graph = cast(MemoryGraph, self.graph)
             neck = self.teacher.module.graph_neck if graph.learns else graph.neck
             graph.refine(self.memories, self.neighbours, written, neck, step)
             refined = {m: graph.refined(m, len(rows)) for m, rows in raw.items()}
+            walks = graph.label_walks(self.neighbours)
         return TargetBatch(
             feats={m: gather_with_gradient(feats) for m, feats in student.items()},
             slots={m: written[f'target_{m}'] for m in student},
             memory=raw,
             refined=refined,
             keys={modality: memory.keys for modality, memory in memories.items()},
+            walks=walks,
         )
 
     def _graph_loss(

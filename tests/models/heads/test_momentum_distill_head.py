@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
+from gckd_mm.models.functional.neighbours import nearest_neighbours
+from gckd_mm.models.functional.walk import Walk, lazy_walk
 from gckd_mm.models.heads import MomentumDistillHead
 from gckd_mm.models.heads.momentum_distill_head import (
     DIRECTIONS,
@@ -559,6 +561,7 @@ def test_autocast_changes_nothing() -> None:
         (dict(refresh=0), 'at least 1, got 3, 0 and None'),
         (dict(keep=0), 'at least 1, got 3, 10 and 0'),
         (dict(student_temperature=0), 'student_temperature must be positive, got 0'),
+        (dict(sharpening=0), 'sharpening must be positive, got 0'),
         (dict(teacher_temperature=0), 'teacher_temperature must be positive, got 0'),
         (
             dict(teacher_temperature=dict(start=0.1, end=0, length=9)),
@@ -588,3 +591,39 @@ def test_autocast_changes_nothing() -> None:
 def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(**options)
+
+
+@pytest.mark.parametrize('keep', [None, 2])
+def test_labels_walk_over_the_neighbours_of_both_ends(keep: int | None) -> None:
+    head = build(assignment=None, keep=keep, sharpening=1.5)
+    target, batch = filled(head)
+    walks = {
+        name: lazy_walk(
+            nearest_neighbours(rows, rows, 2, exclude=torch.arange(len(rows))), 0.4, 0.2
+        )
+        for name, rows in batch.memory.items()
+    }
+    batch = batch._replace(walks=walks)
+
+    head.loss(batch, target.neighbours, step=0)
+
+    everything = batch._replace(slots={'captions': torch.arange(7)})
+    plain = naive_labels(
+        everything, 'captions', 'images', 3, None, no_potentials(batch)
+    )
+    assert head.last_labels is not None
+    for slot, found in zip(batch.slots['captions'], head.last_labels, strict=True):
+        expected = dict.fromkeys(range(9), 0.0)
+        for start, chance in steps(walks['captions'], slot):
+            for image, label in plain[start].items():
+                for end, share in steps(walks['images'], image):
+                    expected[end] += chance * label * share
+        kept = best_of(expected, keep or 9)
+        expected = {j: expected[j] ** 1.5 * (j in kept) for j in expected}
+        total = sum(expected.values())
+        naive = torch.tensor([expected[j] / total for j in range(9)])
+        torch.testing.assert_close(found, naive)
+
+
+def steps(walk: Walk, row: int | Tensor) -> list[tuple[int, float]]:
+    return list(zip(walk.ends[row].tolist(), walk.chances[row].tolist(), strict=True))
