@@ -6,8 +6,9 @@
 Each ``KEY=VALUE`` is one trial; several keys of one trial are joined by a comma
 (``key=1,other=2``), and ``default`` tries the config as it is. A method gets at most 8
 trials; worlds other than 0 to 2 are refused. What has been tried is in
-``results/trials.json`` and is not tried again. (GCKD's own settings were chosen on
-world 0 before this log began: see ``RESULTS.md``.)
+``results/trials.json`` and is not tried again; its settings are changes to the config
+of the commit that is named there. (GCKD's own settings were chosen on world 0 before
+this log began: see ``RESULTS.md``.)
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from adaptation import (
 )
 from adaptation_cell import STAGES, Cell, completed
 from adaptation_report import write_into_document
+from report import commit
 
 MAX_TRIALS = 8
 
@@ -62,7 +64,7 @@ class Trials:
                 raise SystemExit(f'{method} has had its {MAX_TRIALS} trials')
             number = len(own) + 1
             trial = {'method': method, 'trial': number, 'options': options}
-            trials.append({**trial, 'cells': []})
+            trials.append({**trial, 'commit': commit(), 'cells': []})
         return number  # before it runs: its number is taken
 
     def done(self, method: str, number: int) -> set[tuple[str, str, int]]:

@@ -1,4 +1,12 @@
 # Plain momentum distillation, as in ALBEF (Li et al., NeurIPS 2021): the teacher's soft
-# labels as they are, without balance, graph or neighbours.
+# labels as they are, without balance, graph or neighbours. They do not bear GCKD's weight.
 _base_ = '../../gckd_street2mall.py'
-model = dict(graph=None, consistency=None, distill=dict(assignment=None))
+_ramp = 75
+model = dict(
+    graph=None,
+    consistency=None,
+    distill=dict(
+        assignment=None,
+        loss_weight=dict(start=0.0, end=1.0, length=_ramp),
+    ),
+)
