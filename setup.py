@@ -126,6 +126,7 @@ EXTRAS_REQUIRE = {
         'onedl-mmpretrain>=1.3.6',
         'torchvision>=0.21',
     ],
+    'clip': ['transformers>=4.53'],  # for encoders and tokenizers from Hugging Face
     'cluster': ['scikit-learn>=1.4'],  # for a baseline that clusters
     'tensorboard': ['tensorboard>=2.14'],
     'test': [
@@ -137,7 +138,7 @@ EXTRAS_REQUIRE = {
         'ruff>=0.9',
         'scikit-learn>=1.4',
         'setuptools>=80',
-        'transformers>=4.53',  # a judge of our losses
+        'transformers>=4.53',  # the extra `clip`, and a judge of our losses
     ],
     'docs': [
         'mkdocs-material>=9.5',

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import CheckpointError
 from gckd_mm.model_wrapper import unwrapped
+from gckd_mm.safetensors_files import SUFFIX, read_safetensors
 
 #: before the name of weights that come with the package
 PACKAGED = 'gckd_mm://'
@@ -51,7 +52,8 @@ def read_checkpoint(
     Unlike mmengine's own loader it never falls back to unpickling arbitrary objects.
 
     Args:
-        path: The file, or ``gckd_mm://<name>`` for weights that come with the package.
+        path: The file, of torch or ``.safetensors``, or ``gckd_mm://<name>`` for
+            weights that come with the package.
         map_location: As in :func:`torch.load`.
 
     Returns:
@@ -68,6 +70,8 @@ def read_checkpoint(
             f'(work_dirs/<config>/iter_<n>.pth), or set load_from=None to train from '
             f'scratch'
         )
+    if path.endswith(SUFFIX):
+        return read_safetensors(path, map_location)
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)

@@ -1,6 +1,12 @@
 """Models and their parts; each is registered under its class name."""
 
-from gckd_mm.models.backbones import TinyImageEncoder, TinyTextEncoder
+from gckd_mm.models.backbones import (
+    CLIPImageBackbone,
+    CLIPTextBackbone,
+    HFTextBackbone,
+    TinyImageEncoder,
+    TinyTextEncoder,
+)
 from gckd_mm.models.data_preprocessors import PersonTextPreprocessor
 from gckd_mm.models.heads import (
     ClusterContrastHead,
@@ -17,18 +23,27 @@ from gckd_mm.models.heads import (
     SDMHead,
 )
 from gckd_mm.models.memory_graph import MemoryGraph
-from gckd_mm.models.necks import GraphPropagationNeck, ImageProjection, TextProjection
+from gckd_mm.models.necks import (
+    GraphPropagationNeck,
+    ImageProjection,
+    TextProjection,
+    TokenProjection,
+)
 from gckd_mm.models.retrievers import GCKD, AdaptedDualEncoder, DualEncoder
-from gckd_mm.models.tokenizers import WordPieceTokenizer
+from gckd_mm.models.tokenizers import HFTokenizer, WordPieceTokenizer
 
 __all__ = [
     'GCKD',
     'AdaptedDualEncoder',
+    'CLIPImageBackbone',
+    'CLIPTextBackbone',
     'CORALHead',
     'ClusterContrastHead',
     'DomainAdversarialHead',
     'DualEncoder',
     'GraphPropagationNeck',
+    'HFTextBackbone',
+    'HFTokenizer',
     'ImageProjection',
     'ImageTextMatchingHead',
     'InfoNCEHead',
@@ -44,5 +59,6 @@ __all__ = [
     'TextProjection',
     'TinyImageEncoder',
     'TinyTextEncoder',
+    'TokenProjection',
     'WordPieceTokenizer',
 ]

@@ -35,6 +35,10 @@ class ImageTextMatchingHead(BaseModule):
         grid: Rows and columns of the image tokens: the feature map is average-pooled to
             this size, whatever its own. Defaults to (8, 4).
         dropout: Dropout on the attention and in the MLPs. Defaults to 0.
+        patch_grid: Rows and columns of the patches, where the image backbone gives
+            tokens instead of a map: (24, 8) for 384×128 pixels in patches of 16. What
+            comes before the patches, such as the class token, is left out. Defaults to
+            None, for maps.
         loss_weight: A number or a schedule, which GCKD applies. Defaults to 1.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
@@ -56,6 +60,7 @@ class ImageTextMatchingHead(BaseModule):
         num_layers: int = 1,
         grid: tuple[int, int] = (8, 4),
         dropout: float = 0.0,
+        patch_grid: tuple[int, int] | None = None,
         loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
@@ -69,6 +74,7 @@ class ImageTextMatchingHead(BaseModule):
         if min(grid) < 1:
             raise InputError(f'both sides of grid must be at least 1, got {grid}')
         self.grid = (grid[0], grid[1])
+        self.patch_grid = patch_grid
         self.schedules = {'loss_weight': Schedule.build(loss_weight, 'loss_weight')}
         self.image_projection = nn.Linear(image_channels, channels)
         self.image_position = nn.Parameter(torch.empty(grid[0] * grid[1], channels))
@@ -86,14 +92,32 @@ class ImageTextMatchingHead(BaseModule):
 
         Args:
             feature_maps: Of the image backbone; the last is used, shape
-                (N, image_channels, H, W).
+                (N, image_channels, H, W), or (N, 1 + P, image_channels) with
+                ``patch_grid``.
 
         Returns:
             Shape (N, T, C), T = rows × columns of the grid, row by row.
+
+        Raises:
+            InputError: If it is neither.
         """
-        pooled = F.adaptive_avg_pool2d(feature_maps[-1], self.grid)
+        pooled = F.adaptive_avg_pool2d(self._map(feature_maps[-1]), self.grid)
         tokens = self.image_projection(pooled.flatten(2).transpose(1, 2))
         return tokens + self.image_position
+
+    def _map(self, features: Tensor) -> Tensor:
+        if features.ndim == 4 and self.patch_grid is None:
+            return features
+        if features.ndim == 3 and self.patch_grid is not None:
+            rows, columns = self.patch_grid
+            if rows * columns <= features.shape[1]:
+                patches = features[:, features.shape[1] - rows * columns :]
+                return patches.transpose(1, 2).unflatten(2, (rows, columns))
+        raise InputError(
+            f'the image backbone gives features of shape {tuple(features.shape)}: '
+            f'maps (N, C, H, W) need patch_grid=None, tokens (N, 1 + P, C) need the '
+            f'rows and columns of their P patches, got patch_grid={self.patch_grid}'
+        )
 
     def tokens_of_captions(self, tokens: Tensor) -> Tensor:
         """Project the token features of captions.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gckd_mm.errors import InputError
 from gckd_mm.models.heads.contrastive_head import ContrastiveHead
 from gckd_mm.models.retrievers.towers import TwoTowers
+from gckd_mm.models.tokenizers.hf_tokenizer import SPARE_ROWS
 from gckd_mm.registry import MODELS
 
 
@@ -34,7 +35,8 @@ class DualEncoder(TwoTowers, BaseModel):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        InputError: If the tokenizer may give ids that the text backbone cannot embed.
+        InputError: If the tokenizer may give ids or lengths that the text backbone
+            cannot embed, or is not the one that its pretrained weights know.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class DualEncoder(TwoTowers, BaseModel):
         self.heads = nn.ModuleDict(
             {name: MODELS.build(head) for name, head in (heads or {}).items() if head}
         )
-        self._check_vocabulary()
+        self._check_tokenizer()
 
     def loss(
         self,
@@ -149,11 +151,31 @@ class DualEncoder(TwoTowers, BaseModel):
             return self.predict(inputs, data_samples or [])
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Return how deep a weight lies in its encoder.
+
+        For mmpretrain's ``LearningRateDecayOptimWrapperConstructor``. Each encoder has
+        depths of its own; what is in none of them, or in one that cannot tell, has the
+        whole learning rate.
+
+        Args:
+            param_name: The name of the weight.
+            prefix: Before the names of this model's weights. Defaults to none.
+
+        Returns:
+            The depth, from 0, and the number of depths.
+        """
+        for tower in ('image_backbone', 'text_backbone'):
+            depth = getattr(getattr(self, tower), 'get_layer_depth', None)
+            if depth is not None and param_name.startswith(f'{prefix}{tower}.'):
+                return depth(param_name, f'{prefix}{tower}.')
+        return 0, 1
+
     def _pids(self, data_samples: Sequence[BaseDataElement]) -> Tensor:
         device = next(self.parameters()).device
         return torch.tensor([sample.pid for sample in data_samples], device=device)
 
-    def _check_vocabulary(self) -> None:
+    def _check_tokenizer(self) -> None:
         tokenizer = getattr(self.data_preprocessor, 'tokenizer', None)
         tokens = getattr(tokenizer, 'vocab_size', 0)
         rows = getattr(self.text_backbone, 'vocab_size', tokens)
@@ -161,4 +183,19 @@ class DualEncoder(TwoTowers, BaseModel):
             raise InputError(
                 f'the tokenizer may have {tokens} tokens, but the text backbone embeds '
                 f"{rows}: set text_backbone.vocab_size to at least the tokenizer's"
+            )
+        published = getattr(self.text_backbone, 'has_published_vocabulary', False)
+        if tokenizer is not None and published and tokens < rows - SPARE_ROWS:
+            raise InputError(
+                f'the tokenizer has {tokens} tokens, but the pretrained text backbone '
+                f'knows {rows}: it is not the one that it was trained with; set '
+                f"tokenizer=dict(type='HFTokenizer', pretrained=…) to the same model"
+            )
+        length = getattr(tokenizer, 'max_length', 0)
+        context = getattr(self.text_backbone, 'context_length', length)
+        if length > context:
+            raise InputError(
+                f'the tokenizer cuts captions to {length} tokens, but the text '
+                f'backbone has {context} positions: set tokenizer.max_length to at '
+                f'most {context}'
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
@@ -73,6 +74,50 @@ def test_other_formats_are_read_too(tmp_path: Path) -> None:
     data = encode(picture(), 'BMP')
 
     np.testing.assert_array_equal(load(tmp_path, data)['img'], by_pillow(data))
+
+
+@pytest.mark.parametrize('mode', ['LA', 'RGBA'])
+def test_what_is_transparent_keeps_its_colour(tmp_path: Path, mode: str) -> None:
+    values = np.array(picture().convert(mode))
+    values[:30, :, -1] = 0
+    data = encode(Image.fromarray(values), 'PNG')
+
+    np.testing.assert_array_equal(load(tmp_path, data)['img'], by_pillow(data))
+
+
+def test_a_cmyk_jpeg_is_close_to_pillows(tmp_path: Path) -> None:
+    data = encode(picture().convert('CMYK'), 'JPEG', quality=95)
+
+    loaded = load(tmp_path, data)['img'].astype(int)
+
+    assert loaded.shape == (70, 33, 3)
+    assert np.abs(loaded - by_pillow(data)).mean() < 2
+    assert np.abs(loaded - np.asarray(picture())).mean() < 3
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, channels: int) -> None:
+    values = np.asarray(picture())[..., :channels]
+    wide = values.astype(np.uint16) * 257
+    data = cv2.imencode('.png', wide[..., ::-1])[1].tobytes()
+
+    loaded = load(tmp_path, data)['img']
+
+    np.testing.assert_array_equal(loaded, np.broadcast_to(values, loaded.shape))
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'WEBP'])
+def test_the_exif_orientation_of_other_formats_is_applied(
+    tmp_path: Path, kind: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(picture(), kind, exif=exif, lossless=True)
+
+    loaded = load(tmp_path, data)['img']
+
+    assert loaded.shape == (33, 70, 3)
+    np.testing.assert_array_equal(loaded, by_pillow(data))
 
 
 def test_what_it_adds(tmp_path: Path) -> None:

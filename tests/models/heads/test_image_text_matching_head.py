@@ -157,6 +157,32 @@ def test_feature_maps_of_any_size_will_do(size: tuple[int, int]) -> None:
     )
 
 
+def test_the_patches_of_a_transformer_are_a_map() -> None:
+    maps = torch.randn(3, 12, 8, 4)
+    corner = torch.randn(3, 1, 12)
+    patches = torch.stack(
+        [maps[:, :, row, column] for row in range(8) for column in range(4)], dim=1
+    )
+    head = small_head()
+    of_tokens = small_head(patch_grid=(8, 4))
+    of_tokens.load_state_dict(head.state_dict())
+
+    for features in (torch.cat((corner, patches), dim=1), patches):
+        torch.testing.assert_close(
+            of_tokens.tokens_of_images((features,)), head.tokens_of_images((maps,))
+        )
+
+
+def test_tokens_without_their_grid_are_refused() -> None:
+    features = torch.randn(3, 33, 12)
+
+    for head in (small_head(), small_head(patch_grid=(9, 4))):
+        with pytest.raises(InputError, match=r'shape \(3, 33, 12\).*patch_grid='):
+            head.tokens_of_images((features,))
+    with pytest.raises(InputError, match=r'maps .* need patch_grid=None'):
+        small_head(patch_grid=(8, 4)).tokens_of_images((torch.randn(3, 12, 8, 4),))
+
+
 def test_the_loss_against_a_loop() -> None:
     head = small_head(loss_weight=0.5)
     batch = tokens(head)

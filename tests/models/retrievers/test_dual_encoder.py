@@ -265,3 +265,59 @@ def test_the_whole_of_ours_inside_mmpretrains_scope() -> None:
         model = MMPRETRAIN_MODELS.build(prefix(config.to_dict()))
 
     assert type(model) is DualEncoder
+
+
+TOKENS = dict(type='TokenProjection', in_channels=32, out_channels=128, _delete_=True)
+STRIPES = dict(type='ImageProjection', in_channels=32, out_channels=128, stripes=2)
+
+
+@pytest.mark.parametrize(
+    ('out_type', 'neck'), [('raw', TOKENS), ('featmap', STRIPES)], ids=['cls', 'parts']
+)
+def test_an_mmpretrain_transformer(out_type: str, neck: dict) -> None:
+    arch = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=48)
+    backbone = dict(
+        type='mmpretrain.VisionTransformer',
+        arch=arch,
+        img_size=(64, 32),
+        out_type=out_type,
+        frozen_stages=1,
+        _delete_=True,
+    )
+    model = build(image_backbone=backbone, image_neck=neck)
+
+    run(model.train(), collated(), 'loss')['loss_sdm'].backward()
+
+    first, second = model.image_backbone.layers
+    assert first.ffn.layers[1].weight.grad is None
+    assert second.ffn.layers[1].weight.grad.abs().sum() > 0
+    # Its own depths: the patches, two layers, and what comes after.
+    name = 'image_backbone.layers.1.ffn.layers.1.weight'
+    assert name in dict(model.named_parameters())
+    assert model.get_layer_depth(name) == (2, 4)
+    assert model.get_layer_depth('text_backbone.embedding.weight') == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ('name', 'channels', 'neck'),
+    [('resnet18', 512, 'ImageProjection'), ('test_vit', 64, 'TokenProjection')],
+)
+def test_a_timm_backbone_through_mmpretrains_wrapper(
+    name: str, channels: int, neck: str
+) -> None:
+    pytest.importorskip('timm')
+    size = {} if name == 'resnet18' else dict(img_size=(64, 32))
+    model = build(
+        image_backbone=dict(
+            type='mmpretrain.TIMMBackbone', model_name=name, _delete_=True, **size
+        ),
+        image_neck=dict(
+            type=neck, in_channels=channels, out_channels=128, _delete_=True
+        ),
+    )
+
+    run(model, collated(), 'loss')['loss_sdm'].backward()
+
+    weights = dict(model.image_backbone.timm_model.named_parameters())
+    first = weights['conv1.weight' if name == 'resnet18' else 'patch_embed.proj.weight']
+    assert first.grad.abs().sum() > 0

@@ -1,0 +1,43 @@
+"""How a retriever of two CLIP towers names its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import Tensor
+
+#: before the names that transformers gives to the weights of a tower
+IMAGE = 'image_backbone.model.'
+TEXT = 'text_backbone.model.'
+IMAGE_PROJECTION = 'image_neck.projection.weight'
+TEXT_PROJECTION = 'text_neck.projection.weight'
+
+CLASS_TOKEN = f'{IMAGE}embeddings.class_embedding'
+PATCHES = f'{IMAGE}embeddings.patch_embedding.weight'
+IMAGE_POSITIONS = f'{IMAGE}embeddings.position_embedding.weight'
+TOKENS = f'{TEXT}embeddings.token_embedding.weight'
+TEXT_POSITIONS = f'{TEXT}embeddings.position_embedding.weight'
+
+
+class Mapped(NamedTuple):
+    """What a key mapping makes of a state dict.
+
+    Attributes:
+        weights: Name in a :class:`DualEncoder` -> tensor, the dtype kept.
+        ignored: Keys that are known to have no place in one.
+        unused: Keys that the mapping does not know.
+    """
+
+    weights: dict[str, Tensor]
+    ignored: list[str]
+    unused: list[str]
+
+
+def summarise(keys: Iterable[str]) -> dict[str, int]:
+    """Count keys by their first part: ``{'mlm_head': 6}``."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        part = key.split('.')[0]
+        counts[part] = counts.get(part, 0) + 1
+    return counts

@@ -1,0 +1,161 @@
+"""Files and folders of weights: torch's, safetensors, transformers'."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gckd_mm.checkpoint import local_path, read_checkpoint
+from gckd_mm.errors import CheckpointError, InputError
+from gckd_mm.fileio import write_atomically
+from gckd_mm.interop.script_archive import is_script_archive, read_script_archive
+from gckd_mm.safetensors_files import safetensors_bytes
+
+_HF_INDICES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
+_HF_FILES = ('model.safetensors', 'pytorch_model.bin')
+#: under which training codes keep the weights beside the optimiser
+_NESTED = ('state_dict', 'model')
+
+
+class WeightFile(NamedTuple):
+    """What a file of weights holds.
+
+    Attributes:
+        state_dict: Name -> tensor.
+        meta: What it says about itself.
+        config: The ``config.json`` beside the weights, if any.
+    """
+
+    state_dict: dict[str, Tensor]
+    meta: dict[str, Any]
+    config: dict[str, Any] | None
+
+
+def read_weights(path: str) -> WeightFile:
+    """Read weights without running anything in the file.
+
+    Args:
+        path: ``.safetensors``, a file of ``torch.save`` (a state dict, or a dict with
+            one under ``state_dict`` or ``model``), an archive of TorchScript such as
+            OpenAI's, or a folder that transformers wrote.
+
+    Raises:
+        CheckpointError: If it cannot be read, is unsafe or holds no weights.
+    """
+    folder = Path(local_path(path))
+    if folder.is_dir():
+        return _read_folder(folder)
+    if is_script_archive(str(folder)):
+        return WeightFile(read_script_archive(str(folder)), {}, None)
+    checkpoint = read_checkpoint(path)
+    state_dict: Any = checkpoint
+    for key in _NESTED:
+        if isinstance(checkpoint.get(key), Mapping):
+            state_dict = checkpoint[key]
+            break
+    tensors = {k: v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f'{path}: holds no weights, neither by themselves nor under '
+            f'{" or ".join(map(repr, _NESTED))}'
+        )
+    meta = checkpoint.get('meta')
+    return WeightFile(tensors, meta if isinstance(meta, dict) else {}, None)
+
+
+def write_checkpoint(
+    path: str, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint that the tools read.
+
+    Args:
+        path: ``.safetensors``, or else a file of ``torch.save``.
+        state_dict: Name -> tensor.
+        meta: Plain values.
+    """
+    if path.endswith('.safetensors'):
+        data = safetensors_bytes(state_dict, dict(meta))
+    else:
+        buffer = io.BytesIO()
+        torch.save({'state_dict': dict(state_dict), 'meta': dict(meta)}, buffer)
+        data = buffer.getvalue()
+    write_atomically(path, data)
+
+
+def write_hf_folder(
+    path: str, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> None:
+    """Write a folder that transformers' ``from_pretrained`` reads.
+
+    Args:
+        path: The folder; made if needed.
+        state_dict: Under transformers' names.
+        config: Its ``config.json``.
+
+    Raises:
+        InputError: If there is a file of that name.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f'{path}: is a file; name a folder to write')
+    write_atomically(folder / 'model.safetensors', safetensors_bytes(state_dict))
+    write_atomically(folder / 'config.json', json.dumps(config, indent=2) + '\n')
+
+
+def read_hf_config(path: str | Path) -> dict[str, Any]:
+    """Read the ``config.json`` of a ``CLIPModel``, or of the folder that has one.
+
+    Raises:
+        CheckpointError: If it is not one.
+    """
+    file = Path(path)
+    file = file / 'config.json' if file.is_dir() else file
+    config = _read_json(file)
+    if config.get('model_type') != 'clip':
+        raise CheckpointError(
+            f'{file}: is the config of a {config.get("model_type", "nameless")!r} '
+            f"model, not of transformers' CLIPModel"
+        )
+    # A config.json before transformers 4.25 may have these as null.
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _read_folder(folder: Path) -> WeightFile:
+    if not (folder / 'config.json').is_file():
+        raise CheckpointError(
+            f'{folder}: is no folder of transformers, it has no config.json'
+        )
+    config = read_hf_config(folder)
+    for name in _HF_INDICES:
+        if (folder / name).is_file():
+            files = sorted(set(_read_json(folder / name)['weight_map'].values()))
+            break
+    else:
+        files = [name for name in _HF_FILES if (folder / name).is_file()][:1]
+    if not files:
+        raise CheckpointError(
+            f'{folder}: holds none of {", ".join((*_HF_FILES, *_HF_INDICES))}'
+        )
+    state_dict: dict[str, Tensor] = {}
+    for name in files:
+        # An index names files beside it; anything else would leave the folder.
+        state_dict |= read_weights(str(folder / Path(name).name)).state_dict
+    return WeightFile(state_dict, {}, config)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
+    except ValueError as error:
+        raise CheckpointError(f'{path}: is no JSON ({error})') from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f'{path}: must hold a JSON object')
+    return value
