@@ -129,6 +129,7 @@ EXTRAS_REQUIRE = {
     'clip': ['transformers>=4.53'],  # for encoders and tokenizers from Hugging Face
     'cluster': ['scikit-learn>=1.4'],  # for a baseline that clusters
     'tensorboard': ['tensorboard>=2.14'],
+    'timm': ['timm>=1.0'],  # for image backbones through mmpretrain's wrapper
     'test': [
         'mypy>=1.10',
         # pins a pandas that has no wheels for later Pythons
@@ -138,6 +139,7 @@ EXTRAS_REQUIRE = {
         'ruff>=0.9',
         'scikit-learn>=1.4',
         'setuptools>=80',
+        'timm>=1.0',
         'transformers>=4.53',  # the extra `clip`, and a judge of our losses
     ],
     'docs': [

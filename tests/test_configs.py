@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
+from torch import nn
 
 from gckd_mm.checkpoint import local_path
 from gckd_mm.registry import DATASETS, MODELS
@@ -49,6 +51,9 @@ ADAPTING = [
     if name.startswith(('gckd_', 'ablations/', 'baselines/uda/'))
 ]
 UDA = [name for name in ADAPTING if 'uda' in name]
+OFFICIAL = {'cuhk': 'cuhk_pedes', 'icfg': 'icfg_pedes', 'rstp': 'rstpreid'}
+#: the larger modality of each train set, as published; iterations of an epoch, 64 pairs
+SIZES = {'cuhk': (68126, 1065), 'icfg': (34674, 542), 'rstp': (37010, 579)}
 
 
 def datasets(node: Any) -> Iterator[dict]:
@@ -63,10 +68,26 @@ def datasets(node: Any) -> Iterator[dict]:
             yield from datasets(part)
 
 
+def built(cfg: Config) -> nn.Module:
+    """Build the model without its numbers, which for CLIP take seconds."""
+    if 'TIMMBackbone' in cfg.model.image_backbone.type:
+        pytest.importorskip('timm')
+    with torch.device('meta'):
+        return MODELS.build({**cfg.model, '_scope_': 'gckd_mm'})
+
+
 @pytest.mark.parametrize('name', CONFIGS)
 def test_builds_its_model_and_finds_its_start(name: str) -> None:
     cfg = Config.fromfile(ROOT / name)
-    MODELS.build({**cfg.model, '_scope_': 'gckd_mm'})
+    model = built(cfg)
+    height, width = cfg.image_pipeline[1]['scale'][::-1]
+    images = torch.empty(2, 3, height, width, device='meta')
+    size = cfg.model.get('embedding_size', cfg.model.text_neck.out_channels)
+    assert model.encode_images(images).shape == (2, size)
+    if cfg.model.text_backbone.type != 'HFTextBackbone':  # looks at the mask's values
+        tokens = torch.ones(2, 9, dtype=torch.int64, device='meta')
+        captions = {'input_ids': tokens, 'attention_mask': tokens.bool()}
+        assert model.encode_captions(captions).shape == (2, size)
     if cfg.load_from is not None:
         assert Path(local_path(cfg.load_from)).is_file()
     else:
@@ -146,6 +167,43 @@ def test_gckd_trains_like_the_source_only_baseline_and_then_on_the_target(
         assert cfg[key] == baseline[key], key
 
 
+@pytest.mark.parametrize('source', OFFICIAL)
+@pytest.mark.parametrize('target', OFFICIAL)
+def test_gckd_on_the_official_datasets_goes_on_from_its_sister(
+    source: str, target: str
+) -> None:
+    if source == target:
+        return
+    cfg = Config.fromfile(ROOT / f'gckd_{source}2{target}.py')
+    sister = Config.fromfile(ROOT / f'baselines/source_only_{source}2{target}.py')
+    ends = cfg.train_dataloader.dataset
+    assert (
+        ends.source
+        == sister.train_dataloader.dataset
+        == cfg[f'{OFFICIAL[source]}_train']
+    )
+    assert ends.target == cfg[f'{OFFICIAL[target]}_target']
+    assert ends.source.data_root == f'data/{OFFICIAL[source]}'
+    assert ends.target.data_root == f'data/{OFFICIAL[target]}'
+    assert list(cfg.test_dataloader) == [OFFICIAL[target], OFFICIAL[source]]
+    # 60 epochs, which the sister stops at
+    pairs, epoch = SIZES[source]
+    assert (epoch - 1) * 64 < pairs <= epoch * 64
+    assert cfg.model.source_iters == sister.train_cfg.max_iters == 60 * epoch
+    assert cfg.param_scheduler[:-1] == sister.param_scheduler
+    # balanced assignment wants to see all of the target
+    assert SIZES[target][0] <= cfg.model.memory_size
+    assert {k: cfg.model[k] for k in sister.model} == {**sister.model, 'type': 'GCKD'}
+    for key in ('optim_wrapper', 'load_from', 'test_dataloader', 'test_evaluator'):
+        assert cfg[key] == sister[key], key
+
+
+def test_the_flagship_is_clips_vit_b16() -> None:
+    model = built(Config.fromfile(ROOT / 'baselines/source_only_cuhk2rstp.py'))
+    # OpenAI's 149,620,737, without the temperature and 4 of 14 × 14 patches' positions
+    assert sum(p.numel() for p in model.parameters()) == 149_620_737 - 1 - 4 * 768
+
+
 @pytest.mark.parametrize('name', ADAPTING)
 def test_all_parts_agree_on_the_stages(name: str) -> None:
     cfg = Config.fromfile(ROOT / name)
@@ -163,7 +221,7 @@ def test_all_parts_agree_on_the_stages(name: str) -> None:
     assert adaptation['begin'] == source_iters
     assert 'end' not in adaptation
     assert adaptation['warmup'] < max_iters - source_iters
-    model = MODELS.build({**cfg.model, '_scope_': 'gckd_mm'})
+    model = built(cfg)
     for ramp in model.schedules().values():
         assert ramp.last_step <= max_iters - source_iters
     if cfg.model.type == 'GCKD':

@@ -15,7 +15,14 @@ from torch import Tensor
 from gckd_mm.checkpoint import with_teacher
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.errors import InputError
-from gckd_mm.interop import FAMILIES, Conversion, convert, export_hf
+from gckd_mm.interop import (
+    BACKBONES,
+    FAMILIES,
+    Conversion,
+    convert,
+    convert_backbone,
+    export_hf,
+)
 from gckd_mm.interop.keys import summarise
 from gckd_mm.interop.weight_files import (
     read_hf_config,
@@ -34,11 +41,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Convert a public CLIP into a checkpoint of a DualEncoder with '
-        "CLIP towers, or such a checkpoint into a folder of transformers' CLIPModel."
+        "CLIP towers, or such a checkpoint into a folder of transformers' CLIPModel; "
+        'or a public EfficientNet-lite0 into the weights of an image backbone.'
     )
     direction = parser.add_mutually_exclusive_group(required=True)
     direction.add_argument(
-        '--from', dest='family', choices=sorted(FAMILIES), help='what IN is'
+        '--from',
+        dest='family',
+        choices=sorted({**FAMILIES, **BACKBONES}),
+        help='what IN is',
     )
     direction.add_argument('--to', choices=['hf'], help='what OUT is to be')
     parser.add_argument(
@@ -95,6 +106,8 @@ def run(options: argparse.Namespace) -> Conversion:
         raise InputError('--teacher belongs to --to hf')
     if options.to and options.tokenizer:
         raise InputError('--tokenizer belongs to --from')
+    if options.family in BACKBONES:
+        return run_backbone(options)
     found = read_weights(options.input)
     settings: dict[str, Any] = {
         'where': options.input,
@@ -123,6 +136,28 @@ def run(options: argparse.Namespace) -> Conversion:
         'missing': converted.missing,
     }
     write_checkpoint(options.output, {**converted.weights, **vocabulary}, meta)
+    return converted
+
+
+def run_backbone(options: argparse.Namespace) -> Conversion:
+    """Read, convert and write the weights of an image backbone.
+
+    Raises:
+        InputError: See :func:`run`.
+    """
+    for name in ('image_size', 'grid', 'clip_config', 'tokenizer'):
+        if getattr(options, name) is not None:
+            flag = name.replace('_', '-')
+            raise InputError(f'--{flag} is for a CLIP, not for {options.family}')
+    converted = convert_backbone(
+        read_weights(options.input).state_dict,
+        options.family,
+        options.input,
+        allow_unused=options.allow_unused,
+        allow_missing=options.allow_missing,
+    )
+    meta = {'converted_from': options.family, 'ignored': converted.ignored}
+    write_checkpoint(options.output, converted.weights, meta)
     return converted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -75,6 +76,8 @@ def make_config(arguments: argparse.Namespace) -> Config:
         cfg.default_hooks.adaptation.source_checkpoint = arguments.source_checkpoint
     if arguments.resume:
         resume(cfg, arguments.resume)
+    if cfg.get('load_from') or arguments.source_checkpoint:
+        skip_pretrained(cfg.model)
     if arguments.seed is not None:
         cfg.merge_from_dict({'randomness.seed': arguments.seed})
     return cfg
@@ -98,6 +101,20 @@ def resume(cfg: Config, checkpoint: str) -> None:
     cfg.load_from = checkpoint
     seed = read_checkpoint(checkpoint).get('meta', {}).get('seed')
     cfg.merge_from_dict({'randomness.seed': seed})
+
+
+def skip_pretrained(model: dict[str, Any]) -> None:
+    """Leave pretrained weights unread: those of a checkpoint take their place.
+
+    Args:
+        model: Its config, changed in place; parts that state no sizes keep theirs.
+    """
+    for name in ('image_backbone', 'image_neck', 'text_backbone', 'text_neck'):
+        part = model.get(name) or {}
+        if name.endswith('neck') or 'config' in part:
+            part.pop('pretrained', None)
+        if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
+            part.pop('init_cfg')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

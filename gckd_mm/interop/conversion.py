@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.interop.clip_config import clip_shapes, infer_clip_config
+from gckd_mm.interop.efficientnet_lite import map_efficientnet_lite0
 from gckd_mm.interop.hf_clip import map_hf_clip, map_to_hf_clip
 from gckd_mm.interop.irra import map_irra
 from gckd_mm.interop.keys import IMAGE_POSITIONS, Mapped
@@ -27,6 +28,10 @@ FAMILIES: dict[str, Callable[[Mapping[str, Tensor], str], Mapped]] = {
     'irra': map_irra,
     'hf': map_hf_clip,
 }
+#: what is an image backbone alone
+BACKBONES: dict[str, Callable[[Mapping[str, Tensor]], tuple[Mapped, list[str]]]] = {
+    'efficientnet-lite0': map_efficientnet_lite0,
+}
 _LOGIT_SCALE = 'logit_scale'
 
 
@@ -35,7 +40,8 @@ class Conversion(NamedTuple):
 
     Attributes:
         weights: Name -> tensor.
-        config: ``config.json`` of a transformers ``CLIPModel`` of these sizes.
+        config: ``config.json`` of a transformers ``CLIPModel`` of these sizes; empty
+            for what is no CLIP.
         ignored: Keys of the file that have no place in what was made.
         unused: Keys of the file that no mapping knows.
         missing: Keys that should have been made.
@@ -88,6 +94,33 @@ def convert(
         config['logit_scale_init_value'] = state_dict[_LOGIT_SCALE].item()
     weights = _fit_grid(mapped.weights, config, grid, image_size)
     return Conversion(weights, config, mapped.ignored, mapped.unused, missing)
+
+
+def convert_backbone(
+    state_dict: Mapping[str, Tensor],
+    family: str,
+    where: str,
+    allow_unused: bool = False,
+    allow_missing: bool = False,
+) -> Conversion:
+    """Turn a public image model into the image backbone of a :class:`DualEncoder`.
+
+    Args:
+        state_dict: Name -> tensor, under the family's names.
+        family: One of :data:`BACKBONES`.
+        where: The file, for messages.
+        allow_unused: Whether unknown keys of the file are left out.
+        allow_missing: Whether weights may be missing.
+
+    Returns:
+        Names after ``image_backbone.``; dtypes and values kept.
+
+    Raises:
+        CheckpointError: Lists unknown and missing keys that are not allowed.
+    """
+    mapped, missing = BACKBONES[family](state_dict)
+    _raise_any(where, _gaps(mapped, missing, allow_unused, allow_missing))
+    return Conversion(mapped.weights, {}, mapped.ignored, mapped.unused, missing)
 
 
 def export_hf(
@@ -160,11 +193,23 @@ def _check(
     problems = {
         'of another shape than the rest or the config.json tells': misshapen,
         'belonging to layers or parts that the model does not have': beyond,
-        'not known (--allow-unused leaves them out)': []
-        if allow_unused
-        else mapped.unused,
+        **_gaps(mapped, missing, allow_unused, allow_missing),
+    }
+    _raise_any(where, problems)
+    return missing
+
+
+def _gaps(
+    mapped: Mapped, missing: list[str], allow_unused: bool, allow_missing: bool
+) -> dict[str, list[str]]:
+    unused = [] if allow_unused else mapped.unused
+    return {
+        'not known (--allow-unused leaves them out)': unused,
         'missing (--allow-missing does without)': [] if allow_missing else missing,
     }
+
+
+def _raise_any(where: str, problems: Mapping[str, list[str]]) -> None:
     found = {reason: keys for reason, keys in problems.items() if keys}
     if found:
         lists = '\n'.join(
@@ -172,7 +217,6 @@ def _check(
             for reason, keys in found.items()
         )
         raise CheckpointError(f'{where}: cannot be converted\n{lists}')
-    return missing
 
 
 def _fit_grid(

@@ -172,10 +172,9 @@ def _explained(name: str) -> Iterator[None]:
             ) from error
         if name.startswith(('/', '.', '~')) or name.count('/') > 1:
             raise MissingDataError(f'folder {name} does not exist') from error
-        folder = name.rsplit('/', 1)[-1]
         raise MissingDataError(
             f"{name}: no folder of this name, not in Hugging Face's cache, and not to "
             f'be had from the hub ({reason}). Where there is a network, run '
-            f"'hf download {name} --local-dir {folder}', copy that folder here, and "
-            f"set pretrained='<where it lies>/{folder}'"
+            f"'hf download {name} --local-dir {name}', and copy that folder to "
+            f'./{name} here, or elsewhere and name it in `pretrained`'
         ) from error

@@ -70,10 +70,10 @@ def write_clip_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def clip_model(seed: int = 0) -> torch.nn.Module:
+def clip_model(seed: int = 0, **vision: int) -> torch.nn.Module:
     vocabulary = clip_vocabulary()
     config = transformers.CLIPConfig(
-        vision_config=VISION,
+        vision_config={**VISION, **vision},
         text_config=dict(
             TEXT,
             vocab_size=len(vocabulary),
@@ -85,8 +85,8 @@ def clip_model(seed: int = 0) -> torch.nn.Module:
     return shaken(transformers.CLIPModel(config), seed)
 
 
-def write_clip(folder: Path) -> Path:
-    clip_model().save_pretrained(folder)
+def write_clip(folder: Path, **vision: int) -> Path:
+    clip_model(**vision).save_pretrained(folder)
     return write_clip_tokenizer(folder)
 
 

@@ -14,6 +14,7 @@ from transformers import CLIPModel
 from gckd_mm.checkpoint import load_weights, read_checkpoint
 from gckd_mm.models.tokenizers import HFTokenizer
 from gckd_mm.registry import MODELS
+from tests.interop import test_efficientnet_lite as efficientnet_lite
 from tests.interop.hf_model import hf_features, random_hf_clip
 from tests.interop.openai_model import (
     VOCABULARY,
@@ -22,7 +23,7 @@ from tests.interop.openai_model import (
     some_captions,
 )
 from tests.models.tiny_clip import clip_model, towers, write_clip
-from tests.training import in_process, last_checkpoint, small_config
+from tests.training import ROOT, in_process, last_checkpoint, small_config
 from tools import convert_checkpoint
 from tools import test as test_tool
 from tools import train as train_tool
@@ -208,6 +209,10 @@ def test_the_teacher_can_be_exported(tmp_path: Path, irra: Path) -> None:
             ('--from', 'irra', '{}', 'x.pth', '--image-size', '50', '16'),
             'take multiples of 8',
         ),
+        (
+            ('--from', 'efficientnet-lite0', '{}', 'x.pth', '--grid', '24', '8'),
+            '--grid is for a CLIP',
+        ),
     ],
 )
 def test_what_the_user_can_mend(
@@ -217,14 +222,37 @@ def test_what_the_user_can_mend(
         run(*(argument.format(irra) for argument in arguments))
 
 
+def test_an_image_backbone_is_read_by_its_init_cfg(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip('timm')
+    published = efficientnet_lite.published()
+    torch.save(published, tmp_path / 'lite0.pth')
+
+    files = tmp_path / 'lite0.pth', tmp_path / 'out.pth'
+    run('--from', 'efficientnet-lite0', *files)
+
+    assert '_fc: 2' in capsys.readouterr().out
+    cfg = Config.fromfile(ROOT / 'configs/gckd_street2real_minilm-lite0.py')
+    backbone = MODELS.build({**cfg.model.image_backbone, '_scope_': 'gckd_mm'})
+    backbone.init_cfg['checkpoint'] = str(tmp_path / 'out.pth')
+    backbone.init_weights()
+    weights = backbone.state_dict()
+    assert torch.equal(
+        weights['timm_model.blocks.6.0.conv_pwl.weight'],
+        published['_blocks.15._project_conv.weight'],
+    )
+    assert torch.equal(weights['timm_model.bn2.bias'], published['_bn1.bias'])
+
+
 def _model_config(
     folder: Path, data: Path, work_dir: Path, **overrides: object
 ) -> Config:
     cfg = small_config(data, work_dir, train_cfg__max_iters=2, **overrides)
     cfg.model = dict(towers(folder, sizes=True), type='DualEncoder')
-    # Nothing of the folder is read: the weights are those of the checkpoint.
+    # Nothing of it is read: the weights are those of the checkpoint.
     for part in ('image_backbone', 'text_backbone', 'image_neck', 'text_neck'):
-        cfg.model[part].pop('pretrained')
+        cfg.model[part].pretrained = 'no/such-model'
     return cfg
 
 

@@ -1,5 +1,5 @@
 # Plain momentum distillation, as in ALBEF (Li et al., NeurIPS 2021): the teacher's soft
-# labels as they are, without balance, graph or neighbours. They do not bear GCKD's weight.
+# labels as they are, without balance, graph or neighbours. They bear little weight.
 _base_ = '../../gckd_street2mall.py'
 _ramp = 75
 model = dict(
@@ -7,6 +7,6 @@ model = dict(
     consistency=None,
     distill=dict(
         assignment=None,
-        loss_weight=dict(start=0.0, end=1.0, length=_ramp),
+        loss_weight=dict(start=0.0, end=0.3, length=_ramp),
     ),
 )

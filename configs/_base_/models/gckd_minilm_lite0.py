@@ -1,0 +1,27 @@
+# GCKD on EfficientNet-lite0 and MiniLM, with the settings of the tiny model.
+_base_ = './dual_encoder_minilm_lite0.py'
+_ramp = 150  # a quarter of the adaptation
+
+model = dict(
+    type='GCKD',
+    embedding_size=384,
+    teacher_momentum=0.985,
+    graph=dict(
+        type='MemoryGraph',
+        neck=dict(type='GraphPropagationNeck', layer='parameter_free', num_layers=1),
+        k=dict(near=6, cross_domain=3),
+        label_share=0.5,
+    ),
+    distill=dict(
+        type='MomentumDistillHead',
+        candidates=32,
+        assignment=dict(method='sinkhorn', epsilon=0.06, iterations=4),
+        teacher_temperature=0.02,
+        student_temperature=0.06,
+        loss_weight=dict(start=0.0, end=8.0, length=_ramp),
+    ),
+    consistency=dict(
+        type='NeighbourConsistencyHead',
+        loss_weight=dict(start=0.0, end=0.5, length=_ramp),
+    ),
+)
