@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
 from gckd_mm.datasets.draw import Draw, seeded_augmentation
 from gckd_mm.datasets.records import (
     PersonRecord,
     RecordSchema,
+    damaged_images,
     missing_images,
     read_records,
     select_split,
@@ -45,8 +48,10 @@ class PersonTextDataset(BaseDataset):
         image_folder: Folder of the images, relative to ``data_root``. Defaults to
             ``'imgs'``.
         pipeline: Transforms.
-        check_images: Whether to look for every image file before training starts.
-            Defaults to True.
+        check_images: Whether to look for every image file before training starts, and
+            at both ends of each: see :func:`damaged_images`. Defaults to True.
+        unreadable: ``'stop'`` if such an image is an error; ``'skip'`` leaves it out of
+            training, and says how many those were. Defaults to ``'stop'``.
         schema: Field names of the annotation file that differ from the dataset's own:
             ``dict(image='img_path')``. Defaults to None.
         **kwargs: Further arguments of :class:`mmengine.dataset.BaseDataset`.
@@ -77,6 +82,7 @@ class PersonTextDataset(BaseDataset):
         image_folder: str = 'imgs',
         pipeline: Sequence[dict] = (),
         check_images: bool = True,
+        unreadable: str = 'stop',
         schema: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -87,6 +93,18 @@ class PersonTextDataset(BaseDataset):
         self.split = split
         self.view = view
         self.check_images = check_images
+        if unreadable not in ('stop', 'skip'):
+            raise InputError(
+                f"{type(self).__name__}: unreadable must be 'stop' or 'skip', got "
+                f'{unreadable!r}'
+            )
+        if unreadable == 'skip' and (split != 'train' or not check_images):
+            raise InputError(
+                f"{type(self).__name__}: unreadable='skip' is for split='train' with "
+                f'check_images=True: scores on fewer images could not be compared'
+            )
+        self.unreadable = unreadable
+        self._skipped: dict[str, str] | None = None
         unknown = set(schema or ()) - set(RecordSchema._fields)
         if unknown:
             raise InputError(
@@ -112,14 +130,47 @@ class PersonTextDataset(BaseDataset):
         """
         records = select_split(self.load_all_records(), self.split, self.ann_file)
         image_root = self.data_prefix['img_path']
-        if self.check_images and self.view != 'captions':
-            missing = missing_images(image_root, (record.image for record in records))
-            if missing:
-                raise self._missing(
-                    f'{len(missing)} images of split {self.split!r} below '
-                    f'{image_root}, the first is {missing[0]}'
-                )
+        if not self.check_images or self.view == 'captions':
+            return records
+        if self.unreadable == 'skip':
+            return self._readable(records)
+        missing = missing_images(image_root, (record.image for record in records))
+        if missing:
+            raise self._missing(
+                f'{len(missing)} images of split {self.split!r} below '
+                f'{image_root}, the first is {missing[0]}'
+            )
+        damaged = damaged_images(image_root, (record.image for record in records))
+        if damaged:
+            raise InputError(
+                f'{type(self).__name__}: {len(damaged)} images of split '
+                f'{self.split!r} cannot be read, the first: {_first(damaged)}. '
+                f"unreadable='skip' trains without them"
+            )
         return records
+
+    def _readable(self, records: list[PersonRecord]) -> list[PersonRecord]:
+        """Leave out the records whose images cannot be read, and say so once."""
+        if self._skipped is None:
+            root, images = self.data_prefix['img_path'], [r.image for r in records]
+            skipped = dict.fromkeys(missing_images(root, images), 'is missing')
+            present = (image for image in images if image not in skipped)
+            self._skipped = {**skipped, **damaged_images(root, present)}
+            if self._skipped:
+                print_log(
+                    f'{type(self).__name__}: {len(self._skipped)} of '
+                    f'{len(set(images))} images of split {self.split!r} cannot be '
+                    f'read and are skipped, the first: {_first(self._skipped)}',
+                    'current',
+                    logging.WARNING,
+                )
+        kept = [record for record in records if record.image not in self._skipped]
+        if not kept:
+            raise InputError(
+                f'{type(self).__name__}: none of the images of split {self.split!r} '
+                f'below {self.data_prefix["img_path"]} can be read'
+            )
+        return kept
 
     def load_all_records(self) -> list[PersonRecord]:
         """Read the records of every split, without a look at the images.
@@ -202,3 +253,8 @@ class PersonTextDataset(BaseDataset):
             f'configs/baselines/source_only_street2mall.py, on what '
             f'`python tools/make_synthpedes.py` draws (make demo does both)'
         )
+
+
+def _first(flaws: dict[str, str]) -> str:
+    image, flaw = next(iter(flaws.items()))
+    return flaw if image in flaw else f'{image} {flaw}'

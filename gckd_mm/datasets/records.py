@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from gckd_mm.datasets.transforms.load_person_image import check_image
 from gckd_mm.errors import InputError
 
 SPLITS = ('train', 'val', 'test')
@@ -102,6 +103,30 @@ def missing_images(root: str | os.PathLike[str], images: Iterable[str]) -> list[
         if name not in listings[folder]:
             missing[image] = None
     return list(missing)
+
+
+def damaged_images(
+    root: str | os.PathLike[str], images: Iterable[str]
+) -> dict[str, str]:
+    """Return the images whose files are empty, cut short or no images.
+
+    Both ends of each file are looked at, and nothing else of those that look whole; see
+    :func:`check_image`. What is damaged in between, ``tools/check_dataset.py`` finds.
+
+    Args:
+        root: Folder of the images.
+        images: Paths below ``root``.
+
+    Returns:
+        Image -> what is wrong with it.
+    """
+    damaged = {}
+    for image in dict.fromkeys(images):
+        try:
+            check_image(os.path.join(root, image))
+        except InputError as error:
+            damaged[image] = str(error)
+    return damaged
 
 
 def _file_names(folder: str) -> set[str]:

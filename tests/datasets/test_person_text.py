@@ -192,6 +192,63 @@ def test_an_image_of_another_split_may_be_missing(
         RSTPReid(str(root), split='test', view='images')
 
 
+@pytest.fixture
+def damaged(miniature: Path, tmp_path: Path) -> tuple[Path, list[str]]:
+    """A dataset in which three train images cannot be read, and their names."""
+    root = shutil.copytree(miniature / 'rstpreid', tmp_path / 'rstpreid')
+    records = json.loads((root / 'data_captions.json').read_text())
+    names = [raw['img_path'] for raw in records if raw['split'] == 'train'][3:6]
+    cut, empty, other = (root / 'imgs' / name for name in names)
+    cut.write_bytes(cut.read_bytes()[:-20])
+    empty.write_bytes(b'')
+    other.write_text('404: Not Found', encoding='utf-8')
+    return root, names
+
+
+def test_training_does_not_start_on_an_image_that_cannot_be_read(
+    damaged: tuple[Path, list[str]],
+) -> None:
+    root, names = damaged
+    with pytest.raises(InputError, match=f"3 images of split 'train'.*{names[0]}"):
+        RSTPReid(str(root))
+    assert len(RSTPReid(str(root), split='test', view='images'))
+    assert len(RSTPReid(str(root), view='captions'))
+    assert len(RSTPReid(str(root), check_images=False))
+
+
+def test_what_cannot_be_read_is_skipped_and_counted_on_demand(
+    damaged: tuple[Path, list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, names = damaged
+    whole = RSTPReid(str(root), check_images=False)
+    (root / 'imgs' / names[1]).unlink()
+
+    dataset = RSTPReid(str(root), unreadable='skip', lazy_init=True)
+    dataset.full_init()
+    captions = dataset.captions()
+
+    # Once, and not again for the captions.
+    assert capfd.readouterr().out.count(f'3 of {len(whole) // 2} images') == 1
+    assert len(dataset) == len(whole) - 6 == len(captions)
+    left = {
+        Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset))
+    }
+    assert left.isdisjoint(names)
+
+
+def test_a_gallery_is_never_thinned(damaged: tuple[Path, list[str]]) -> None:
+    root, _ = damaged
+    for options in (dict(split='test'), dict(check_images=False)):
+        with pytest.raises(InputError, match="is for split='train' with check_images"):
+            RSTPReid(str(root), unreadable='skip', **options)
+    with pytest.raises(InputError, match="must be 'stop' or 'skip', got 'ignore'"):
+        RSTPReid(str(root), unreadable='ignore')
+    for image in (root / 'imgs').iterdir():
+        image.write_bytes(b'')
+    with pytest.raises(InputError, match='none of the images'):
+        RSTPReid(str(root), unreadable='skip')
+
+
 def test_an_unknown_view_or_split_is_refused(miniature: Path) -> None:
     root = str(miniature / 'cuhk_pedes')
 
