@@ -41,7 +41,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar='CHECKPOINT',
         help='skip the source stage: begin the adaptation with these weights',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (GPU)')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision on a GPU: bfloat16 where it has it, else float16',
+    )
     parser.add_argument('--seed', type=int, help='overrides randomness.seed')
     parser.add_argument(
         '--tensorboard', action='store_true', help='also write TensorBoard logs'
@@ -63,8 +67,7 @@ def make_config(arguments: argparse.Namespace) -> Config:
     if arguments.amp:
         if not torch.cuda.is_available():
             raise InputError('--amp needs a GPU; remove it to train in float32')
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        use_mixed_precision(cfg.optim_wrapper)
     if arguments.tensorboard:
         cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
     if arguments.source_checkpoint:
@@ -81,6 +84,20 @@ def make_config(arguments: argparse.Namespace) -> Config:
     if arguments.seed is not None:
         cfg.merge_from_dict({'randomness.seed': arguments.seed})
     return cfg
+
+
+def use_mixed_precision(optim_wrapper: dict[str, Any]) -> None:
+    """Train in bfloat16 where the GPU has it, else in float16 with a dynamic scale.
+
+    Args:
+        optim_wrapper: Its config, changed in place; what it says already stays.
+    """
+    optim_wrapper['type'] = 'AmpOptimWrapper'
+    half = 'bfloat16' if torch.cuda.is_bf16_supported() else 'float16'
+    dtype = optim_wrapper.setdefault('dtype', half)
+    # bfloat16 has float32's range: nothing to scale
+    scale = 1.0 if dtype == 'bfloat16' else 'dynamic'
+    optim_wrapper.setdefault('loss_scale', scale)
 
 
 def resume(cfg: Config, checkpoint: str) -> None:

@@ -83,6 +83,32 @@ def test_amp_without_a_gpu(config: str, tmp_path: Path) -> None:
     assert '--amp needs a GPU' in _error_of_training(tmp_path, config, '--amp')
 
 
+@pytest.mark.parametrize(
+    ('supported', 'options', 'expected'),
+    [
+        (True, [], ('bfloat16', 1.0)),
+        (False, [], ('float16', 'dynamic')),
+        (True, ['optim_wrapper.dtype=float16'], ('float16', 'dynamic')),
+        (True, ['optim_wrapper.loss_scale=512.0'], ('bfloat16', 512.0)),
+    ],
+)
+def test_amp_takes_the_precision_of_the_gpu(
+    config: str,
+    supported: bool,
+    options: list[str],
+    expected: tuple[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: supported)
+    arguments = [config, '--amp', *(['--cfg-options', *options] if options else [])]
+    wrapper = train_tool.make_config(train_tool.parse_arguments(arguments))[
+        'optim_wrapper'
+    ]
+    assert wrapper.type == 'AmpOptimWrapper'
+    assert (wrapper.dtype, wrapper.loss_scale) == expected
+
+
 def test_missing_config(tmp_path: Path) -> None:
     message = _error_of_training(tmp_path, str(tmp_path / 'nowhere.py'))
     assert message == f'error: config {tmp_path}/nowhere.py does not exist'
