@@ -5,6 +5,7 @@ model = dict(
         type='LabelPropagationHead',
         embedding_size=128,
         memory_size=5000,
-        loss_weight=dict(start=0.0, end=1.0, begin=40, length=35),
+        mutual=False,
+        loss_weight=dict(start=0.0, end=4.0, begin=40, length=35),
     ),
 )

@@ -5,6 +5,10 @@ model = dict(
         type='ClusterContrastHead',
         embedding_size=128,
         memory_size=5000,
-        loss_weight=dict(start=0.0, end=1.0, length=75),
+        # four images of a person in these worlds
+        k1=8,
+        k2=3,
+        min_samples=2,
+        loss_weight=dict(start=0.0, end=8.0, length=75),
     ),
 )
