@@ -10,6 +10,7 @@ from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from gckd_mm.datasets.draw import Draw, seeded_augmentation
+from gckd_mm.datasets.packed_strings import PackedStrings
 from gckd_mm.datasets.person_text import PersonTextDataset
 from gckd_mm.errors import InputError
 from gckd_mm.registry import DATASETS
@@ -76,12 +77,11 @@ class CrossDomainDataset(Dataset):
         # Keyed by the path inside the image folder: the same order on every machine,
         # and an image that is listed twice is not drawn twice as often.
         paths = {record.image: unlabelled.image_path(record) for record in records}
-        self.target_images = [paths[image] for image in canonical_order(paths)]
-        self.target_captions = canonical_order(
-            caption for record in records for caption in record.captions
+        self.target_images = PackedStrings(paths[i] for i in canonical_order(paths))
+        captions = (c for record in records for c in record.captions)
+        self.target_captions = PackedStrings(
+            canonical_order(captions) if target_captions else ()
         )
-        if not target_captions:
-            self.target_captions = []
         self._target_pipeline: Compose = unlabelled.pipeline
 
     @property
@@ -105,7 +105,7 @@ class CrossDomainDataset(Dataset):
 
     def captions(self) -> list[str]:
         """Return the source's captions and the target's, in canonical order."""
-        return self.source.captions() + self.target_captions
+        return [*self.source.captions(), *self.target_captions]
 
     def __len__(self) -> int:
         return len(self.source)

@@ -30,8 +30,8 @@ STRUCTURE_FILE = 'structure.json'
 class _Unpaired(NamedTuple):
     """Paths of images, and captions, each in an order that says nothing of labels."""
 
-    images: list[str]
-    captions: list[str]
+    images: Sequence[str]
+    captions: Sequence[str]
 
 
 @HOOKS.register_module()
@@ -207,7 +207,7 @@ class TargetStructureHook(Hook):
             f"has no target: set target to the config of the target's training dataset"
         )
 
-    def _evenly_spaced(self, items: list[str]) -> list[str]:
+    def _evenly_spaced(self, items: Sequence[str]) -> list[str]:
         num = min(self._max_samples, len(items))
         return [items[index * len(items) // num] for index in range(num)]
 
