@@ -44,7 +44,7 @@ from report import add_json_option, write_report
 
 TARGET = 4.0  # samples loaded for each sample that training consumes
 RECORDS, TRAIN_RECORDS = 40206, 34054  # of CUHK-PEDES
-MAX_SECONDS, MAX_MB, MAX_WORKER_MB = 3.0, 300.0, 5.0
+MAX_SECONDS, MAX_MB, MAX_WORKER_MB = 3.0, 300.0, 10.0
 CROP = (256, 100)  # height and width of a crop, in pixels
 CONFIG = Path(__file__).parents[1] / 'configs/baselines/source_only_tiny_cuhk2rstp.py'
 PACK = [dict(type='gckd_mm.PackPersonText')]

@@ -1,0 +1,50 @@
+"""The index of models that `mim` and others read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+METAFILE = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text(encoding='utf-8'))
+MODELS = METAFILE['Models']
+OFFICIAL = ('cuhk', 'icfg', 'rstp')
+
+
+def results(model: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return model.get(kind, [])
+
+
+def test_every_model_is_a_config_of_a_known_collection() -> None:
+    names = [model['Name'] for model in MODELS]
+    assert len(set(names)) == len(names)
+    collections = {collection['Name'] for collection in METAFILE['Collections']}
+    for model in MODELS:
+        assert (ROOT / model['Config']).is_file(), model['Name']
+        assert Path(model['Config']).stem == model['Name']
+        assert model['In Collection'] in collections
+    for source in OFFICIAL:
+        for target in OFFICIAL:
+            if source != target:
+                assert f'gckd_{source}2{target}' in names
+                assert f'source_only_{source}2{target}' in names
+
+
+def test_what_is_quoted_stands_apart_from_what_was_measured() -> None:
+    for model in MODELS:
+        # None of the official datasets was at hand.
+        if any(name in model['Name'].split('_')[-1] for name in OFFICIAL):
+            assert not results(model, 'Results'), model['Name']
+        for quoted in results(model, 'Quoted Results'):
+            assert {'Method', 'Source', 'Dataset', 'Metrics'} <= quoted.keys()
+        for result in results(model, 'Results') + results(model, 'Quoted Results'):
+            assert all(0 < value < 100 for value in result['Metrics'].values())
+
+
+def test_the_reference_reader_reads_it() -> None:
+    load = pytest.importorskip('modelindex.load_model_index').load
+    index = load(str(ROOT / 'model-index.yml'))
+    assert [model.name for model in index.models] == [m['Name'] for m in MODELS]
