@@ -53,6 +53,10 @@ METHODS = {
         symmetric=True,
     ),
     'continued': Method('baselines/uda/continued_street2mall'),
+    # the source alone for as long as GCKD takes, not for as many steps
+    'continued_as_long': Method(
+        'baselines/uda/continued_street2mall', {'train_cfg.max_iters': 1000}
+    ),
     **{
         name: Method(f'baselines/uda/{name}_street2mall')
         for name in (

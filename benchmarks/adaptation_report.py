@@ -100,12 +100,12 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
     width = 0.8 / len(shown)
     for place, name in enumerate(shown):
         colour = colour_of(name, place)
+        label: str | None = name
         for number, direction in enumerate(directions):
             values = _values(rows, name, direction)
             if not values:
                 continue
             x = number + (place - (len(shown) - 1) / 2) * width
-            label = name if number == 0 else None
             spread = statistics.stdev(values) if len(values) > 1 else 0
             axes.bar(
                 x,
@@ -116,6 +116,7 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
                 label=label,
                 error_kw={'elinewidth': 1, 'ecolor': '#202124'},
             )
+            label = None  # once is enough
             axes.plot([x] * len(values), values, '.', color='#202124', markersize=3)
     axes.set_xticks(range(len(directions)), [' → '.join(d) for d in directions])
     axes.set_ylabel('Rank-1 on the target, %')
