@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from gckd_mm.datasets.draw import Draw, seeded_augmentation
+from gckd_mm.datasets.image_hashes import scan_images
 from gckd_mm.datasets.records import (
     PersonRecord,
     RecordSchema,
@@ -49,7 +50,8 @@ class PersonTextDataset(BaseDataset):
             ``'imgs'``.
         pipeline: Transforms.
         check_images: Whether to look for every image file before training starts, and
-            at both ends of each: see :func:`damaged_images`. Defaults to True.
+            at both ends of each: see :func:`damaged_images`. ``'decode'`` decodes them
+            all, too, which takes a minute or more. Defaults to True.
         unreadable: ``'stop'`` if such an image is an error; ``'skip'`` leaves it out of
             training, and says how many those were. Defaults to ``'stop'``.
         schema: Field names of the annotation file that differ from the dataset's own:
@@ -81,7 +83,7 @@ class PersonTextDataset(BaseDataset):
         ann_file: str | None = None,
         image_folder: str = 'imgs',
         pipeline: Sequence[dict] = (),
-        check_images: bool = True,
+        check_images: bool | Literal['decode'] = True,
         unreadable: str = 'stop',
         schema: dict[str, str] | None = None,
         **kwargs: Any,
@@ -92,6 +94,11 @@ class PersonTextDataset(BaseDataset):
             )
         self.split = split
         self.view = view
+        if check_images not in (True, False, 'decode'):
+            raise InputError(
+                f"{type(self).__name__}: check_images must be True, False or 'decode', "
+                f'got {check_images!r}'
+            )
         self.check_images = check_images
         if unreadable not in ('stop', 'skip'):
             raise InputError(
@@ -140,7 +147,7 @@ class PersonTextDataset(BaseDataset):
                 f'{len(missing)} images of split {self.split!r} below '
                 f'{image_root}, the first is {missing[0]}'
             )
-        damaged = damaged_images(image_root, (record.image for record in records))
+        damaged = self._damaged([record.image for record in records])
         if damaged:
             raise InputError(
                 f'{type(self).__name__}: {len(damaged)} images of split '
@@ -154,8 +161,8 @@ class PersonTextDataset(BaseDataset):
         if self._skipped is None:
             root, images = self.data_prefix['img_path'], [r.image for r in records]
             skipped = dict.fromkeys(missing_images(root, images), 'is missing')
-            present = (image for image in images if image not in skipped)
-            self._skipped = {**skipped, **damaged_images(root, present)}
+            present = [image for image in images if image not in skipped]
+            self._skipped = {**skipped, **self._damaged(present)}
             if self._skipped:
                 print_log(
                     f'{type(self).__name__}: {len(self._skipped)} of '
@@ -171,6 +178,13 @@ class PersonTextDataset(BaseDataset):
                 f'below {self.data_prefix["img_path"]} can be read'
             )
         return kept
+
+    def _damaged(self, images: Sequence[str]) -> dict[str, str]:
+        """Return the images that cannot be read, with what is wrong with each."""
+        root = self.data_prefix['img_path']
+        if self.check_images == 'decode':
+            return scan_images(root, list(dict.fromkeys(images))).unreadable
+        return damaged_images(root, images)
 
     def load_all_records(self) -> list[PersonRecord]:
         """Read the records of every split, without a look at the images.

@@ -236,11 +236,30 @@ def test_what_cannot_be_read_is_skipped_and_counted_on_demand(
     assert left.isdisjoint(names)
 
 
+def test_damage_between_sound_ends_is_found_by_decoding(
+    miniature: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(miniature / 'rstpreid', tmp_path / 'rstpreid')
+    records = json.loads((root / 'data_captions.json').read_text())
+    name = next(raw['img_path'] for raw in records if raw['split'] == 'train')
+    data = bytearray((root / 'imgs' / name).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (root / 'imgs' / name).write_bytes(data)
+
+    whole = RSTPReid(str(root))
+    with pytest.raises(InputError, match=f"1 images of split 'train'.*{name}"):
+        RSTPReid(str(root), check_images='decode')
+    kept = RSTPReid(str(root), check_images='decode', unreadable='skip')
+    assert len(kept) == len(whole) - 2
+
+
 def test_a_gallery_is_never_thinned(damaged: tuple[Path, list[str]]) -> None:
     root, _ = damaged
     for options in (dict(split='test'), dict(check_images=False)):
         with pytest.raises(InputError, match="is for split='train' with check_images"):
             RSTPReid(str(root), unreadable='skip', **options)
+    with pytest.raises(InputError, match="True, False or 'decode', got 'fully'"):
+        RSTPReid(str(root), check_images='fully')
     with pytest.raises(InputError, match="must be 'stop' or 'skip', got 'ignore'"):
         RSTPReid(str(root), unreadable='ignore')
     for image in (root / 'imgs').iterdir():
