@@ -147,7 +147,7 @@ class Cell:
         self, method: Method, folder: Path, start: TrainedRun | None
     ) -> TrainedRun:
         done = folder / 'run.json'
-        settings = _fingerprint(method)
+        settings = fingerprint(method)
         if not done.exists():
             cfg = self._config(method)
             cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
@@ -244,7 +244,7 @@ def point_at(cfg: Config, source: str, target: str, tested: str) -> None:
     cfg.test_dataloader = {tested: test}
 
 
-def _fingerprint(method: Method) -> str:
+def fingerprint(method: Method) -> str:
     """Return a hash of all settings, wherever data and runs lie."""
     cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
     cfg.merge_from_dict(dict(method.options))

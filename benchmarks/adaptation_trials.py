@@ -32,7 +32,7 @@ from adaptation import (
     add_place_options,
     draw_worlds,
 )
-from adaptation_cell import STAGES, Cell, completed
+from adaptation_cell import STAGES, Cell, completed, fingerprint
 from adaptation_report import write_into_document
 from report import commit
 
@@ -49,8 +49,14 @@ class Trials:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def number_of(self, method: str, options: dict[str, Any]) -> int:
+    def number_of(self, method: str, options: dict[str, Any], settings: str) -> int:
         """Return the number of the trial of these settings; a new one if it is new.
+
+        Args:
+            method: Its name.
+            options: The changes to the config.
+            settings: Tells all settings from others: with another config, the same
+                changes are another trial.
 
         Raises:
             SystemExit: If the method has had its trials.
@@ -58,13 +64,14 @@ class Trials:
         with row_file.changing(self.path) as trials:
             own = [trial for trial in trials if trial['method'] == method]
             for trial in own:
-                if trial['options'] == options:
+                if trial.get('settings') == settings:
                     return trial['trial']
             if len(own) >= MAX_TRIALS:
                 raise SystemExit(f'{method} has had its {MAX_TRIALS} trials')
             number = len(own) + 1
             trial = {'method': method, 'trial': number, 'options': options}
-            trials.append({**trial, 'commit': commit(), 'cells': []})
+            trial |= {'settings': settings, 'commit': commit(), 'cells': []}
+            trials.append(trial)
         return number  # before it runs: its number is taken
 
     def done(self, method: str, number: int) -> set[tuple[str, str, int]]:
@@ -146,10 +153,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jobs = []
     for text in options.settings:
         changes = parse_options(text)
-        number = trials.number_of(options.method, changes)
-        done = trials.done(options.method, number)
         method = METHODS[options.method]
         method = method._replace(options={**method.options, **changes})
+        number = trials.number_of(options.method, changes, fingerprint(method))
+        done = trials.done(options.method, number)
         name = f'{options.method}-trial{number}'
         for world in options.worlds:
             for direction in options.directions:

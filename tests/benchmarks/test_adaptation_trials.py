@@ -59,6 +59,23 @@ def test_what_was_tried_is_not_tried_again_and_takes_no_new_number(
     assert [cell['target'] for cell in trial['cells']] == ['mall', 'campus']
 
 
+def test_with_another_config_the_same_changes_are_another_trial(
+    trials: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ['--trials', str(tmp_path / 'trials.json'), '--directions', 'street2mall']
+    trials.main(['gckd', 'default', *path])
+    gckd = trials.METHODS['gckd']
+    other = gckd._replace(options={'model.distill.candidates': 7})
+    monkeypatch.setitem(trials.METHODS, 'gckd', other)
+
+    trials.main(['gckd', 'default', *path])
+
+    first, second = json.loads((tmp_path / 'trials.json').read_text())
+    assert (first['trial'], second['trial']) == (1, 2)
+    assert first['settings'] != second['settings']
+    assert second['cells'][0]['gain'] == 7.0
+
+
 def test_a_trial_that_fails_keeps_its_number(
     trials: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
