@@ -165,8 +165,12 @@ def test_a_missing_base(tmp_path: Path) -> None:
     assert 'config.py: a base is missing' in message
 
 
+@pytest.mark.parametrize(
+    ('check', 'begin'),
+    [('True', 'error: CUHKPEDES: '), ('False', 'error: {root}/imgs/')],  # in a worker
+)
 def test_an_image_that_is_damaged_is_named_in_one_line(
-    config: str, tmp_path: Path, miniature: Path
+    config: str, tmp_path: Path, miniature: Path, check: str, begin: str
 ) -> None:
     root = tmp_path / 'cuhk_pedes'
     shutil.copytree(miniature / 'cuhk_pedes', root)
@@ -174,8 +178,10 @@ def test_an_image_that_is_damaged_is_named_in_one_line(
         path.write_bytes(path.read_bytes()[:200])
     options = [f'train_dataloader.dataset.data_root={root}']
     options.append('train_dataloader.num_workers=1')
+    options.append(f'train_dataloader.dataset.check_images={check}')
     message = _error_of_training(tmp_path, config, '--cfg-options', *options)
-    assert message.startswith(f'error: {root}/imgs/')
+    assert message.startswith(begin.format(root=root))
+    assert f'{root}/imgs/' in message
     assert 'damaged or truncated image' in message
     assert '\n' not in message
 

@@ -38,15 +38,13 @@ def _scope() -> Iterator[None]:
 @pytest.fixture
 def target(tmp_path: Path) -> dict[str, Any]:
     """The config of a target of four images and six captions."""
-    (tmp_path / 'imgs').mkdir()
-    for _, image, _ in RECORDS:
-        (tmp_path / 'imgs' / image).touch()
+    (tmp_path / 'imgs').mkdir()  # none of them is opened
     records = [
         {'id': pid, 'img_path': image, 'captions': captions, 'split': 'train'}
         for pid, image, captions in RECORDS
     ]
     (tmp_path / 'data_captions.json').write_text(json.dumps(records))
-    return dict(type='RSTPReid', data_root=str(tmp_path))
+    return dict(type='RSTPReid', data_root=str(tmp_path), check_images=False)
 
 
 class Run(SimpleNamespace):
