@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
@@ -191,7 +190,8 @@ class TrainedRun(NamedTuple):
 
     Attributes:
         folder: Its work dir.
-        seconds: From start to end of the process.
+        seconds: Of the CPU, by the whole process: on one thread and an idle machine,
+            those from its start to its end.
         peak_memory_mb: Of the process, resident.
     """
 
@@ -276,14 +276,13 @@ def _load_in_process(node: Any) -> None:
 def _run_tool(
     name: str, cfg: Config, folder: Path, place: Place, arguments: list[object]
 ) -> tuple[float, float]:
-    """Run one of the tools; return its seconds, and its peak memory in MB."""
+    """Run one of the tools; return its CPU seconds, and its peak memory in MB."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{name}.py'
     cfg.dump(path)
     command = [sys.executable, ROOT / f'tools/{name}.py', path, *arguments]
     command += ['--work-dir', folder]
     log_path = folder / f'{name}.log'
-    began = time.perf_counter()
     with open(log_path, 'w', encoding='utf-8') as log:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -297,4 +296,4 @@ def _run_tool(
     if process.returncode:
         raise RuntimeError(f'{name} failed ({process.returncode}): see {log_path}')
     # given in KiB, on Linux
-    return time.perf_counter() - began, usage.ru_maxrss * 1024 / 1e6
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
