@@ -128,10 +128,12 @@ EXTRAS_REQUIRE = {
     ],
     'clip': ['transformers>=4.53'],  # for encoders and tokenizers from Hugging Face
     'cluster': ['scikit-learn>=1.4'],  # for a baseline that clusters
+    'search': ['faiss-cpu>=1.8'],  # for galleries, and gckd-search
     'tensorboard': ['tensorboard>=2.14'],
     'timm': ['timm>=1.0'],  # for image backbones through mmpretrain's wrapper
     'test': [
         'mypy>=1.10',
+        'faiss-cpu>=1.8',  # the extra `search`
         # pins a pandas that has no wheels for later Pythons
         "onedl-mim>=0.5.1; python_version < '3.14'",
         'pytest>=8',
@@ -176,6 +178,7 @@ setup(
         'Typing :: Typed',
     ],
     python_requires='>=3.10',
+    entry_points={'console_scripts': ['gckd-search = gckd_mm.cli.search:main']},
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['py.typed', '**/*.json', '**/*.pth']},
     include_package_data=False,

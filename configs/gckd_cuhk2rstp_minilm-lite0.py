@@ -2,7 +2,7 @@
 _base_ = [
     './_base_/datasets/person_text_384x128.py',
     './_base_/models/gckd_minilm_lite0.py',
-    './_base_/schedules/adamw_1000_then_adapted.py',
+    './_base_/schedules/adamw_600_then_adapted.py',
     './_base_/large_adaptation_runtime.py',
 ]
 model = dict(

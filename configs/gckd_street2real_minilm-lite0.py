@@ -3,7 +3,7 @@
 _base_ = [
     './_base_/datasets/street_and_real_192x64.py',
     './_base_/models/gckd_minilm_lite0.py',
-    './_base_/schedules/adamw_1000_then_adapted.py',
+    './_base_/schedules/adamw_600_then_adapted.py',
     './_base_/large_adaptation_runtime.py',
 ]
 model = dict(

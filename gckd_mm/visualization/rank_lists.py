@@ -23,11 +23,13 @@ class RankList(NamedTuple):
     caption: str
     images: Sequence[str]  # paths, best first
     scores: Sequence[float]  # cosine similarities
-    correct: Sequence[bool]  # same person id
+    correct: Sequence[bool] | None = None  # same person id; None where nobody knows
 
 
 def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Image:
     """Draw rank lists one below the other: right crops green, wrong ones red.
+
+    Where nobody knows which are right, there are no frames.
 
     Args:
         rank_lists: At least one.
@@ -68,11 +70,14 @@ def _draw_match(
     corner: tuple[int, int],
 ) -> None:
     x, y = corner
-    colour = RIGHT if rank_list.correct[column] else WRONG
+    colour, mark = PAPER, ''
+    if rank_list.correct is not None:
+        right = rank_list.correct[column]
+        colour, mark = (RIGHT, '✓ ') if right else (WRONG, '✗ ')
     crop = Image.fromarray(read_image(str(Path(rank_list.images[column]))))
     box = (x - _FRAME, y - _FRAME, x + _CROP[0] + _FRAME, y + _CROP[1] + _FRAME)
     draw.rectangle(box, fill=colour)
     picture.paste(crop.resize(_CROP, Image.Resampling.BICUBIC), (x, y))
-    mark = '✓' if rank_list.correct[column] else '✗'
-    label = f'{mark} {rank_list.scores[column]:.2f}'
-    draw.text((x, y + _CROP[1] + _FRAME + 2), label, fill=colour, font=font)
+    label = f'{mark}{rank_list.scores[column]:.2f}'
+    ink = INK if rank_list.correct is None else colour
+    draw.text((x, y + _CROP[1] + _FRAME + 2), label, fill=ink, font=font)

@@ -1,6 +1,6 @@
 # GCKD on EfficientNet-lite0 and MiniLM, with the settings of the tiny model.
 _base_ = './dual_encoder_minilm_lite0.py'
-_ramp = 150  # a quarter of the adaptation
+_ramp = 100  # a quarter of the adaptation
 
 model = dict(
     type='GCKD',

@@ -1,0 +1,217 @@
+"""A trained retriever, read from its checkpoint, as an encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from gckd_mm.checkpoint import (
+    PACKAGED,
+    config_of,
+    load_weights,
+    read_checkpoint,
+)
+from gckd_mm.engine.launch import read_config
+from gckd_mm.errors import InputError
+from gckd_mm.registry import MODELS, TRANSFORMS
+
+#: the parts of a model's config that embed, whatever else it does in training
+TOWERS = (
+    'image_backbone',
+    'image_neck',
+    'text_backbone',
+    'text_neck',
+    'data_preprocessor',
+)
+
+
+class TorchEncoder:
+    """The encoders of a retriever, in PyTorch: see :class:`Encoder`.
+
+    On a GPU they run under autocast, and on a CPU in float32.
+
+    Args:
+        model: A retriever that embeds, weights loaded.
+        settings: The config that it was built from; goes into the fingerprint.
+        pipeline: Transforms of the gallery's images, from path to tensor.
+        device: Where it is to run.
+        source: See :class:`Encoder`.
+        name: For people.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        settings: dict[str, Any],
+        pipeline: Sequence[dict],
+        device: torch.device,
+        source: tuple[str, str | None] | None,
+        name: str,
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.device = device
+        self.source = source
+        self.name = name
+        with DefaultScope.overwrite_default_scope('gckd_mm'):
+            transforms = [TRANSFORMS.build(dict(step)) for step in pipeline]
+        self._from_path = Compose(transforms)
+        loads = [
+            step['type'].rpartition('.')[2].startswith('Load') for step in pipeline
+        ]
+        if not loads or not loads[0] or sum(loads) != 1:
+            raise InputError(
+                'the pipeline of the gallery must begin with the one transform that '
+                f'loads an image, got {[step["type"] for step in pipeline]}'
+            )
+        self._from_array = Compose(transforms[1:])
+        self.fingerprint = _fingerprint(model, settings, pipeline)
+        self.embedding_size = self.embed_captions(['']).shape[1]
+
+    @classmethod
+    def read(
+        cls,
+        model: str | os.PathLike[str] | Config,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+    ) -> TorchEncoder:
+        """Read a checkpoint, with the config that it carries or with another.
+
+        Args:
+            model: A checkpoint, or ``gckd_mm://<name>``; or else a config.
+            weights: The checkpoint, where ``model`` is a config.
+            device: Defaults to the GPU if there is one.
+
+        Raises:
+            InputError: If something is missing, or does not fit.
+        """
+        is_config = isinstance(model, Config) or os.fspath(model).endswith('.py')
+        if is_config == (weights is None):
+            raise InputError(
+                'name a checkpoint alone, or a config (.py) and its weights, got '
+                f'{model if not isinstance(model, Config) else "a config"} and '
+                f'{weights}'
+            )
+        where = os.fspath(weights if weights is not None else model)
+        checkpoint = read_checkpoint(where)
+        if isinstance(model, Config):
+            cfg = model
+        elif is_config:
+            cfg = read_config(model)
+        else:
+            cfg = config_of(checkpoint, where)
+        device = torch.device(
+            device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        )
+        settings = _settings(cfg)
+        retriever = _build(settings, checkpoint, where)
+        pipeline = gallery_pipeline(cfg)
+        source: tuple[str, str | None] | None = None
+        if not is_config:
+            source = _absolute(where), None
+        elif not isinstance(model, Config):  # which could not be read again
+            source = _absolute(model), _absolute(where)
+        return cls(retriever, settings, pipeline, device, source, Path(where).stem)
+
+    def prepare(self, image: str | np.ndarray) -> Tensor:
+        """Read and resize one picture: shape (3, H, W), uint8."""
+        if isinstance(image, str):
+            packed = self._from_path({'img_path': image})
+        else:
+            shape = image.shape[:2]
+            packed = self._from_array(
+                {'img': image, 'img_shape': shape, 'ori_shape': shape}
+            )
+        return packed['inputs']['images']
+
+    def embed_images(self, prepared: Sequence[Tensor]) -> np.ndarray:
+        """Embed N pictures: shape (N, D), float32."""
+        return self._embed('images', prepared)
+
+    def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
+        """Embed N captions: shape (N, D), float32."""
+        return self._embed('captions', captions)
+
+    @torch.inference_mode()
+    def _embed(self, modality: str, inputs: Sequence[Any]) -> np.ndarray:
+        batch = {'inputs': {modality: list(inputs)}}
+        inputs = self.model.data_preprocessor(batch)['inputs']
+        on_gpu = self.device.type == 'cuda'
+        with torch.autocast('cuda') if on_gpu else nullcontext():
+            feats = self.model.extract_feat(inputs)[modality]
+        return feats.float().cpu().numpy()
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    path = os.fspath(path)
+    return path if path.startswith(PACKAGED) else os.path.abspath(path)
+
+
+def gallery_pipeline(cfg: Config) -> list[dict]:
+    """Return the transforms of the images that a config tests on.
+
+    Raises:
+        InputError: If there are none, or several that differ.
+    """
+    test_sets = cfg.get('test_dataloader') or {}
+    found = [
+        test_set['gallery']['dataset']['pipeline']
+        for test_set in test_sets.values()
+        if isinstance(test_set, dict) and 'gallery' in test_set
+    ]
+    if not found:
+        raise InputError(
+            'the config has no test_dataloader that tells how the images of a gallery '
+            'are read: test_dataloader = dict(name=dict(gallery=…, query=…))'
+        )
+    if any(pipeline != found[0] for pipeline in found):
+        raise InputError(
+            f'the test sets {", ".join(test_sets)} of the config read their images '
+            f'differently: leave one in its test_dataloader'
+        )
+    return [dict(step) for step in found[0]]
+
+
+def _settings(cfg: Config) -> dict[str, Any]:
+    """Return the config of what embeds, without what only trains."""
+    model = cfg.model.to_dict()
+    if not all(part in model for part in TOWERS):  # of other people's making
+        return model
+    return {'type': 'DualEncoder', **{part: model[part] for part in TOWERS}}
+
+
+def _build(settings: dict[str, Any], checkpoint: dict[str, Any], where: str) -> Any:
+    """Build what embeds, and load its weights alone."""
+    with DefaultScope.overwrite_default_scope('gckd_mm'):
+        retriever = MODELS.build(settings)
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    if settings['type'] == 'DualEncoder':
+        state_dict = {
+            name: value
+            for name, value in state_dict.items()
+            if name.removeprefix('module.').startswith(TOWERS)
+        }
+    load_weights(retriever, {'state_dict': state_dict}, where)
+    return retriever
+
+
+def _fingerprint(model: Any, settings: dict[str, Any], pipeline: Sequence[dict]) -> str:
+    described = json.dumps([settings, pipeline], sort_keys=True, default=str)
+    digest = hashlib.sha256(described.encode())
+    tensors = {**model.state_dict(), **dict(model.data_preprocessor.named_buffers())}
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f'{name} {tuple(value.shape)} {value.dtype}'.encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What is called from the shell, besides the tools."""

@@ -1,0 +1,187 @@
+"""``gckd-search index``: make a gallery, or bring one up to date."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from mmengine.registry import DefaultScope
+
+from gckd_mm.apis import PersonSearchInferencer
+from gckd_mm.cli.printing import print_pairs, progress_bar
+from gckd_mm.errors import InputError, MissingDataError
+from gckd_mm.gallery import Gallery
+from gckd_mm.gallery.files import (
+    ImageFile,
+    find_images,
+    images_at,
+    images_of_dataset,
+    read_fields,
+)
+from gckd_mm.gallery.indexing import ALL, Share, Update, update
+from gckd_mm.gallery.vector_index import KINDS
+from gckd_mm.registry import DATASETS
+
+DONE, SOME_UNREADABLE = 0, 3
+
+
+def add_index_command(commands: Any) -> None:
+    """Add the command to a parser's."""
+    parser = commands.add_parser(
+        'index',
+        help='make a gallery of pictures, or bring it up to date',
+        description='Embed the pictures of a folder that a gallery does not have yet, '
+        'or that have changed, and drop those that are gone. Start it with torchrun to '
+        'share the work: torchrun --nproc-per-node 4 -m gckd_mm.cli.search index …',
+    )
+    parser.add_argument('folder', help='of the pictures; of the dataset with --dataset')
+    parser.add_argument('--gallery', required=True, help='folder of the gallery')
+    parser.add_argument(
+        '--checkpoint', help='the model; a gallery that is there knows its own'
+    )
+    parser.add_argument('--config', help='for a checkpoint of components of others')
+    parser.add_argument(
+        '--fields',
+        metavar='FILE',
+        help='.csv or .jsonl: path, and what else is known, such as camera and time',
+    )
+    parser.add_argument(
+        '--list', metavar='FILE', help='index these alone: a path in the folder a line'
+    )
+    parser.add_argument(
+        '--dataset', metavar='TYPE', help='a dataset: CUHKPEDES, ICFGPEDES, RSTPReid'
+    )
+    parser.add_argument('--split', default='test', help='of the dataset')
+    parser.add_argument(
+        '--index', choices=KINDS, default='auto', help='of a new gallery'
+    )
+    parser.add_argument('--keep-missing', action='store_true')
+    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--device', help='such as cuda:0 (default: the GPU, if any)')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.set_defaults(run=index)
+
+
+def index(options: argparse.Namespace) -> int:
+    """Make a gallery, or bring it up to date."""
+    share = Share(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
+    images = _images(options)
+    if share != ALL:
+        dist.init_process_group('gloo')
+    if share.rank == 0:
+        gallery, inferencer = _open(options)
+    if share != ALL:
+        dist.barrier()  # the first one makes the gallery
+    if share.rank != 0:
+        gallery, inferencer = _open(options)
+    with gallery:
+        with progress_bar('indexing') as progress:
+            done = update(
+                gallery,
+                inferencer,
+                images,
+                options.batch_size,
+                options.keep_missing,
+                share,
+                progress if share.rank == 0 else lambda done, total: None,
+            )
+        if share != ALL:
+            parts: list[Any] = [None] * share.world_size
+            dist.all_gather_object(parts, done)
+            done = reduce(Update.beside, parts)
+            if share.rank == 0:
+                gallery.engine.finish()
+            dist.barrier()
+            dist.destroy_process_group()
+        if share.rank == 0:
+            _report(options, done, len(gallery))
+    return SOME_UNREADABLE if done.unreadable else DONE
+
+
+def _images(options: argparse.Namespace) -> Sequence[ImageFile]:
+    if options.dataset and (options.list or options.fields):
+        raise InputError('--dataset has its own list and fields')
+    if options.dataset:
+        return images_of_dataset(_dataset(options))
+    fields = read_fields(options.fields) if options.fields else {}
+    if not options.list:
+        return find_images(options.folder, fields)
+    try:
+        lines = Path(options.list).read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'{options.list}: cannot be read ({error})') from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f'{options.list}: is empty')
+    return images_at(names, options.folder, fields)
+
+
+def _dataset(options: argparse.Namespace) -> Any:
+    with DefaultScope.overwrite_default_scope('gckd_mm'):
+        if DATASETS.get(options.dataset) is None:
+            raise InputError(
+                f'--dataset must be CUHKPEDES, ICFGPEDES or RSTPReid, got '
+                f'{options.dataset!r}'
+            )
+        return DATASETS.build(
+            dict(
+                type=options.dataset,
+                data_root=options.folder,
+                split=options.split,
+                view='images',
+                pipeline=[],
+                check_images=False,
+            )
+        )
+
+
+def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]:
+    """Open the gallery, or make one; with the model that embeds."""
+    inferencer = None
+    if options.checkpoint:
+        model, weights = options.checkpoint, None
+        if options.config:
+            model, weights = options.config, options.checkpoint
+        inferencer = PersonSearchInferencer(
+            model, weights, options.device, show_progress=False
+        )
+    if not Gallery.is_there(options.gallery):
+        if inferencer is None:
+            raise MissingDataError(
+                f'{options.gallery}: is no gallery yet: name the model of a new one '
+                f'with --checkpoint'
+            )
+        root = None if options.dataset else options.folder
+        return inferencer.new_gallery(options.gallery, root, options.index), inferencer
+    gallery = Gallery.open(options.gallery)
+    if inferencer is None:
+        inferencer = PersonSearchInferencer.of_gallery(
+            gallery, options.device, show_progress=False
+        )
+    gallery.check_model(inferencer.fingerprint, inferencer.encoder.name)
+    root = None if options.dataset else os.path.abspath(options.folder)
+    if gallery.root != root:
+        raise InputError(
+            f'{options.gallery}: is the gallery of {gallery.root}, not of {root}: give '
+            f'each folder a gallery of its own'
+        )
+    return gallery, inferencer
+
+
+def _report(options: argparse.Namespace, done: Update, size: int) -> None:
+    known = {**done._asdict(), 'pictures': size}
+    if options.json:
+        print(json.dumps(known, indent=2))
+        return
+    for problem in done.unreadable.values():
+        print(f'left out: {problem}', file=sys.stderr)
+    known['unreadable'] = len(done.unreadable)
+    known['seconds'] = f'{done.seconds:.1f}'
+    print_pairs(known)

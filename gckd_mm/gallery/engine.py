@@ -1,0 +1,69 @@
+"""What keeps the vectors of a gallery and finds the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from gckd_mm.gallery.conditions import Condition
+from gckd_mm.gallery.items import Item, Match
+
+
+class Engine(Protocol):
+    """Items and their embeddings, by path: in this folder, or on a server."""
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+
+    def items(self) -> Iterator[Item]:
+        """Yield every item, in no order."""
+
+    def upsert(self, items: Sequence[Item], feats: np.ndarray) -> None:
+        """Add items, or replace those of the same path: all of them or none.
+
+        Args:
+            items: N of them, of different paths.
+            feats: L2-normalised, shape (N, D), float32.
+        """
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove items; what is not there is no error."""
+
+    def finish(self) -> None:
+        """Make ready for searching, after changes."""
+
+    def search(
+        self,
+        queries: np.ndarray,
+        top_k: int,
+        where: Sequence[Condition],
+        exact: bool = False,
+    ) -> list[list[Match]]:
+        """Find the nearest items that fulfil all conditions.
+
+        Args:
+            queries: L2-normalised, shape (Q, D), float32.
+            top_k: At most as many for each.
+            where: Conditions.
+            exact: Whether to compare with all items, whatever the index.
+
+        Returns:
+            Q lists, best first; among equal scores the lower path comes first.
+        """
+
+    def get(self, paths: Sequence[str]) -> list[Item | None]:
+        """Return items by their paths, None for those that are not there."""
+
+    def feats_of(self, paths: Sequence[str]) -> np.ndarray:
+        """Return the embeddings of items that are there; shape (N, D), float32."""
+
+    def field_values(self, limit: int) -> dict[str, list[Any]]:
+        """Return the fields and, of those with at most ``limit`` values, these."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what people want to know: kind of index, bytes, …."""
+
+    def close(self) -> None:
+        """Let go of files and connections."""

@@ -1,0 +1,249 @@
+"""A folder of embedded pictures, of one model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+import gckd_mm
+from gckd_mm.errors import InputError, MissingDataError
+from gckd_mm.fileio import write_atomically
+from gckd_mm.gallery.conditions import Condition
+from gckd_mm.gallery.embedded_engine import EmbeddedEngine
+from gckd_mm.gallery.engine import Engine
+from gckd_mm.gallery.items import Item, Match
+
+_FILE = 'gallery.json'
+_FORMAT = 1
+
+
+class Gallery:
+    """Pictures, their embeddings, and the model that made these.
+
+    A gallery is a folder. ``gallery.json`` in it says which model, and the engine keeps
+    the rest. It is filled by :func:`gckd_mm.gallery.indexing.update`.
+
+    Args:
+        folder: Of the gallery.
+        settings: What ``gallery.json`` holds.
+        engine: That has its vectors.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], engine: Engine) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.engine = engine
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        model: dict[str, Any],
+        fingerprint: str,
+        embedding_size: int,
+        root: str | os.PathLike[str] | None = None,
+        index: str = 'auto',
+    ) -> Gallery:
+        """Make an empty gallery.
+
+        Args:
+            folder: A new one, or an empty one.
+            model: ``model``, its name for people, and ``source``, the files that it
+                is read from, or None.
+            fingerprint: Of the model.
+            embedding_size: D.
+            root: The folder of the pictures, if they lie in one.
+            index: See :class:`EmbeddedEngine`.
+
+        Raises:
+            InputError: If the folder holds something else, or cannot be written to.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f'{folder}: exists, and is neither empty nor a gallery')
+        settings = {
+            'format': _FORMAT,
+            'model': model['model'],
+            'source': model['source'],
+            'fingerprint': fingerprint,
+            'embedding_size': embedding_size,
+            'root': None if root is None else os.path.abspath(root),
+            'index': index,
+            'gckd_mm': gckd_mm.__version__,
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            engine = EmbeddedEngine(folder, embedding_size, index)
+            # Last: a folder without it is no gallery yet.
+            write_atomically(folder / _FILE, json.dumps(settings, indent=2) + '\n')
+        except OSError as error:
+            raise InputError(
+                f'{folder}: cannot be written to ({error.strerror})'
+            ) from error
+        return cls(folder, settings, engine)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Gallery:
+        """Open a gallery that is there.
+
+        Raises:
+            InputError: If there is none, or it is of another version.
+        """
+        folder = Path(folder)
+        try:
+            settings = json.loads((folder / _FILE).read_text(encoding='utf-8'))
+        except OSError as error:
+            raise MissingDataError(
+                f'{folder}: is no gallery (it has no {_FILE}): make one with '
+                f'gckd-search index'
+            ) from error
+        except ValueError as error:
+            raise InputError(f'{folder / _FILE}: damaged ({error})') from error
+        if settings.get('format') != _FORMAT:
+            raise InputError(
+                f'{folder}: a gallery of format {settings.get("format")}, this version '
+                f'reads {_FORMAT}: index the pictures anew'
+            )
+        size, index = settings['embedding_size'], settings['index']
+        return cls(folder, settings, EmbeddedEngine(folder, size, index))
+
+    @staticmethod
+    def is_there(folder: str | os.PathLike[str]) -> bool:
+        """Return whether a folder is a gallery."""
+        return (Path(folder) / _FILE).is_file()
+
+    def __len__(self) -> int:
+        return len(self.engine)
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def root(self) -> str | None:
+        """The folder of the pictures, if they lie in one."""
+        return self.settings['root']
+
+    def check_model(self, fingerprint: str, name: str) -> None:
+        """Refuse a model whose embeddings are not like those of the gallery.
+
+        Raises:
+            InputError: If it is another model, or prepares its images otherwise.
+        """
+        if fingerprint != self.settings['fingerprint']:
+            raise InputError(
+                f'{self.folder}: was built by another model ({self.settings["model"]}, '
+                f'fingerprint {self.settings["fingerprint"]}) than {name} '
+                f'({fingerprint}): search with that one, or index the pictures anew '
+                f'into another gallery'
+            )
+
+    def search(
+        self,
+        feats: np.ndarray,
+        top_k: int = 10,
+        where: Sequence[Condition] = (),
+        exact: bool = False,
+    ) -> list[list[Match]]:
+        """Find the nearest pictures.
+
+        Args:
+            feats: Of Q queries, by the gallery's model, shape (Q, D).
+            top_k: For each query. Defaults to 10.
+            where: What all of them must fulfil. Defaults to nothing.
+            exact: Whether to compare with all pictures, whatever the index. Defaults
+                to False.
+
+        Returns:
+            Q lists of at most ``top_k`` matches, best first.
+
+        Raises:
+            InputError: If ``top_k`` is below 1, or the embeddings are of another size.
+        """
+        size = self.settings['embedding_size']
+        feats = np.ascontiguousarray(feats, np.float32)
+        if feats.ndim != 2 or feats.shape[1] != size:
+            raise InputError(f'queries must have shape (Q, {size}), got {feats.shape}')
+        if top_k < 1:
+            raise InputError(f'top_k must be at least 1, got {top_k}')
+        return self.engine.search(feats, top_k, where, exact)
+
+    def similar_to(
+        self, path: str, top_k: int = 10, where: Sequence[Condition] = ()
+    ) -> list[Match]:
+        """Find pictures like one of the gallery, itself left out.
+
+        Raises:
+            InputError: If the gallery has no such picture.
+        """
+        if self.engine.get([path]) == [None]:
+            raise InputError(f'{self.folder}: has no picture {path!r}')
+        feats = self.engine.feats_of([path])
+        (matches,) = self.search(feats, top_k + 1, where)
+        return [match for match in matches if match.item.path != path][:top_k]
+
+    def file_of(self, item: Item) -> str:
+        """Return where the file of an item lies."""
+        if os.path.isabs(item.path) or self.root is None:
+            return item.path
+        return os.path.join(self.root, *item.path.split('/'))
+
+    def measure_recall(self, queries: np.ndarray, top_k: int = 10) -> float:
+        """Return the share of the true nearest that searching finds.
+
+        Args:
+            queries: Shape (Q, D).
+            top_k: How many are to be found for each. Defaults to 10.
+
+        Returns:
+            recall@top_k, from 0 to 1; 1 in a gallery with an exact index.
+        """
+        found = self.search(queries, top_k)
+        true = self.search(queries, top_k, exact=True)
+        hits = sum(
+            len({m.item.path for m in a} & {m.item.path for m in b})
+            for a, b in zip(found, true, strict=True)
+        )
+        return hits / max(1, sum(map(len, true)))
+
+    def measure_recall_on_own(self, num_queries: int, top_k: int = 10) -> float:
+        """Return :meth:`measure_recall` with pictures of the gallery as queries.
+
+        Args:
+            num_queries: Drawn at random, always the same ones; at most all.
+            top_k: How many are to be found for each. Defaults to 10.
+
+        Raises:
+            InputError: If the gallery is empty, or ``num_queries`` is below 1.
+        """
+        paths = sorted(item.path for item in self.engine.items())
+        if not paths or num_queries < 1:
+            raise InputError(
+                f'the recall is measured with at least 1 of the pictures of a gallery, '
+                f'got {num_queries} of {len(paths)}'
+            )
+        rng = np.random.default_rng(0)
+        rows = rng.choice(len(paths), min(num_queries, len(paths)), replace=False)
+        feats = self.engine.feats_of([paths[row] for row in rows])
+        return self.measure_recall(feats, top_k)
+
+    def info(self) -> dict[str, Any]:
+        """Return what people want to know of a gallery."""
+        return {'folder': str(self.folder), **self.settings, **self.engine.describe()}
+
+    def close(self) -> None:
+        """Close its files."""
+        self.engine.close()

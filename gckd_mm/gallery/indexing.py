@@ -1,0 +1,209 @@
+"""Bring a gallery up to date with the files that it is to hold."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from gckd_mm.errors import InputError
+from gckd_mm.gallery.files import ImageFile
+from gckd_mm.gallery.gallery import Gallery
+from gckd_mm.gallery.items import Item, Stamp
+
+#: pictures that are written together; a kill loses at most as many
+_BATCHES_A_WRITE = 8
+
+
+class Encodes(Protocol):
+    """What is asked of an inferencer here."""
+
+    def iter_encoded(self, images: Iterable[Any], batch_size: int) -> Iterator[Any]:
+        """Embed pictures in batches: see :class:`PersonSearchInferencer`."""
+
+
+class Share(NamedTuple):
+    """The pictures that one of several processes looks after.
+
+    Attributes:
+        rank: Of the process, from 0.
+        world_size: How many there are.
+    """
+
+    rank: int
+    world_size: int
+
+    def has(self, path: str) -> bool:
+        """Return whether a picture is in this share: always in the same."""
+        name = path.encode(errors='surrogateescape')
+        return zlib.crc32(name) % self.world_size == self.rank
+
+
+ALL = Share(0, 1)
+
+
+class Update(NamedTuple):
+    """What was done.
+
+    Attributes:
+        added: Pictures that were not there.
+        changed: Pictures whose files had changed.
+        described: Pictures whose files had not, but their fields.
+        unchanged: Pictures that were left as they are.
+        removed: Pictures that are to be there no longer.
+        unreadable: Path -> what is wrong with it; they are left out.
+        seconds: That it took.
+    """
+
+    added: int
+    changed: int
+    described: int
+    unchanged: int
+    removed: int
+    unreadable: dict[str, str]
+    seconds: float
+
+    def beside(self, other: Update) -> Update:
+        """Return what two shares did together, at the same time."""
+        return Update(
+            added=self.added + other.added,
+            changed=self.changed + other.changed,
+            described=self.described + other.described,
+            unchanged=self.unchanged + other.unchanged,
+            removed=self.removed + other.removed,
+            unreadable=self.unreadable | other.unreadable,
+            seconds=max(self.seconds, other.seconds),
+        )
+
+
+def update(
+    gallery: Gallery,
+    inferencer: Encodes,
+    images: Sequence[ImageFile],
+    batch_size: int = 64,
+    keep_missing: bool = False,
+    share: Share = ALL,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Update:
+    """Embed what is new or has changed, and drop what is no longer there.
+
+    It writes as it goes: after a kill, the next call goes on where it was. Several
+    processes may do a share each, at the same time; who comes last then calls
+    ``gallery.engine.finish()``.
+
+    Args:
+        gallery: Of the inferencer's model.
+        inferencer: Embeds.
+        images: What the gallery is to hold.
+        batch_size: Pictures embedded at a time. Defaults to 64.
+        keep_missing: Whether to keep what is not among ``images``. Defaults to False.
+        share: Which pictures this process is to look after. Defaults to all.
+        progress: Called with the number of pictures done, and in all.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: If two pictures have one path, or the disk is full.
+    """
+    began = time.perf_counter()
+    known = {x.path: x for x in gallery.engine.items() if share.has(x.path)}
+    images = [image for image in images if share.has(image.path)]
+    plan = _Plan(images, known)
+    wanted = {image.path for image in images}
+    gone = [] if keep_missing else [path for path in known if path not in wanted]
+    unreadable = dict(plan.unreadable)
+    try:
+        gallery.engine.delete([*gone, *(path for path in unreadable if path in known)])
+        _describe_anew(gallery, plan.to_describe)
+        done, total = 0, len(plan.to_encode)
+        progress(done, total)
+        for items, feats, bad in _encoded(inferencer, plan.to_encode, batch_size):
+            gallery.engine.upsert(items, feats)
+            gallery.engine.delete([path for path in bad if path in known])
+            unreadable.update(bad)
+            done += len(items) + len(bad)
+            progress(done, total)
+        if share == ALL:
+            gallery.engine.finish()
+    except OSError as error:
+        raise InputError(
+            f'{gallery.folder}: cannot be written to ({error.strerror}); what has been '
+            f'written is kept, and the same call goes on from there'
+        ) from error
+    paths = [image.path for image, _ in plan.to_encode]
+    encoded = [path for path in paths if path not in unreadable]
+    changed = sum(path in known for path in encoded)
+    return Update(
+        added=len(encoded) - changed,
+        changed=changed,
+        described=len(plan.to_describe),
+        unchanged=plan.unchanged,
+        removed=len(gone),
+        unreadable=unreadable,
+        seconds=time.perf_counter() - began,
+    )
+
+
+class _Plan:
+    """What has to be done to which pictures."""
+
+    def __init__(self, images: Sequence[ImageFile], known: Mapping[str, Item]) -> None:
+        self.to_encode: list[tuple[ImageFile, Stamp]] = []
+        self.to_describe: list[Item] = []
+        self.unreadable: dict[str, str] = {}
+        self.unchanged = 0
+        seen: set[str] = set()
+        for image in images:
+            if image.path in seen:
+                raise InputError(f'{image.path}: is there twice')
+            seen.add(image.path)
+            self._add(image, known.get(image.path))
+
+    def _add(self, image: ImageFile, item: Item | None) -> None:
+        try:
+            image.path.encode()
+            stamp = image.stamp()
+        except UnicodeEncodeError:
+            name = os.fsencode(image.path).decode(errors='replace')
+            self.unreadable[name] = f'{name}: its name is not UTF-8'
+        except InputError as error:
+            self.unreadable[image.path] = str(error)
+        else:
+            if item is None or item.stamp != stamp:
+                self.to_encode.append((image, stamp))
+            elif dict(item.fields) != dict(image.fields):
+                self.to_describe.append(item._replace(fields=image.fields))
+            else:
+                self.unchanged += 1
+
+
+def _describe_anew(gallery: Gallery, items: Sequence[Item], at_once: int = 512) -> None:
+    for start in range(0, len(items), at_once):
+        some = items[start : start + at_once]
+        gallery.engine.upsert(some, gallery.engine.feats_of([x.path for x in some]))
+
+
+def _encoded(
+    inferencer: Encodes, images: Sequence[tuple[ImageFile, Stamp]], batch_size: int
+) -> Iterator[tuple[list[Item], np.ndarray, dict[str, str]]]:
+    """Yield what is to be written together: items, embeddings, and what is bad."""
+    batches = inferencer.iter_encoded([image.file for image, _ in images], batch_size)
+    items: list[Item] = []
+    feats: list[np.ndarray] = []
+    bad: dict[str, str] = {}
+    for number, batch in enumerate(batches, start=1):
+        for row in batch.rows:
+            image, stamp = images[row]
+            items.append(Item(image.path, stamp, image.fields))
+        feats.append(batch.feats)
+        bad |= {images[row][0].path: str(x) for row, x in batch.unreadable.items()}
+        if number % _BATCHES_A_WRITE == 0:
+            yield items, np.concatenate(feats), bad
+            items, feats, bad = [], [], {}
+    if feats:
+        yield items, np.concatenate(feats), bad

@@ -1,0 +1,290 @@
+"""The inferencer, against the test loop and against plain arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from gckd_mm.apis import PersonSearchInferencer
+from gckd_mm.apis.person_search_inferencer import Query
+from gckd_mm.checkpoint import config_of, read_checkpoint
+from gckd_mm.datasets.transforms.load_person_image import read_image
+from gckd_mm.errors import InputError
+from gckd_mm.gallery import Gallery, parse_condition
+from gckd_mm.gallery.files import find_images
+from gckd_mm.gallery.indexing import update
+from gckd_mm.registry import DATASETS
+from tests.training import in_process, last_checkpoint, small_gckd_config, train
+from tools import test as test_tool
+
+SYNTHCLIP = 'gckd_mm://synthclip_tiny_web'
+
+
+@pytest.fixture(scope='module')
+def inferencer() -> PersonSearchInferencer:
+    return PersonSearchInferencer(SYNTHCLIP, device='cpu', show_progress=False)
+
+
+@pytest.fixture(scope='module')
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('crops')
+    rng = np.random.default_rng(0)
+    for n in range(12):
+        coarse = rng.integers(0, 256, (8, 4, 3), dtype=np.uint8)
+        crop = cv2.resize(coarse, (40 + n, 100), interpolation=cv2.INTER_CUBIC)
+        Image.fromarray(crop).save(root / f'{n:02d}.png')
+    return root
+
+
+def paths_in(crops: Path) -> list[str]:
+    return sorted(map(str, crops.iterdir()))
+
+
+def _embed(data: Path, checkpoint: str, out: Path) -> None:
+    test_tool.main([checkpoint, '--dump', str(out), '--work-dir', str(out.parent)])
+
+
+def test_embeddings_are_those_of_the_test(
+    miniature: Path, trained: Path, tmp_path: Path
+) -> None:
+    checkpoint = str(last_checkpoint(trained))
+    assert in_process(_embed, miniature, checkpoint, tmp_path / 'dump.npz') == 0
+    dump = np.load(tmp_path / 'dump.npz')
+    inferencer = PersonSearchInferencer(checkpoint, device='cpu', show_progress=False)
+    cfg = Config.fromstring(read_checkpoint(checkpoint)['meta']['cfg'], '.py')
+    for role, encode, key in (
+        ('gallery', inferencer.encode_images, 'img_path'),
+        ('query', inferencer.encode_texts, 'caption'),
+    ):
+        modality = {'gallery': 'images', 'query': 'captions'}[role]
+        with DefaultScope.overwrite_default_scope('gckd_mm'):
+            dataset: Any = DATASETS.build(cfg.test_dataloader.rstpreid[role].dataset)
+        inputs = [dataset.get_data_info(n)[key] for n in range(len(dataset))]
+        feats = encode(inputs, batch_size=5)
+        prefix = f'rstpreid/{modality}'
+        order = np.argsort(dump[f'{prefix}/indices'])
+        expected = dump[f'{prefix}/feats'][order]
+        np.testing.assert_allclose(feats, expected, atol=1e-5)
+
+
+def _train_gckd(data: Path, work_dir: Path) -> None:
+    train(small_gckd_config(data, work_dir))
+
+
+def test_of_an_adapted_model_the_encoders_are_read(
+    miniature: Path, tmp_path: Path
+) -> None:
+    assert in_process(_train_gckd, miniature, tmp_path / 'work') == 0
+    checkpoint = last_checkpoint(tmp_path / 'work')
+    inferencer = PersonSearchInferencer(checkpoint, device='cpu')
+    assert type(inferencer.encoder.model).__name__ == 'DualEncoder'  # type: ignore[attr-defined]
+    assert inferencer.encode_texts(['a man']).shape == (1, 16)
+    # with the config file: the same model
+    small_gckd_config(miniature, tmp_path).dump(tmp_path / 'config.py')
+    by_config = PersonSearchInferencer(tmp_path / 'config.py', checkpoint, 'cpu')
+    assert by_config.fingerprint == inferencer.fingerprint
+
+
+def test_a_picture_is_the_same_from_a_path_an_array_and_pillow(
+    inferencer: PersonSearchInferencer, crops: Path
+) -> None:
+    paths = paths_in(crops)
+    from_paths = inferencer.encode_images(paths)
+    arrays = [read_image(path) for path in paths]
+    np.testing.assert_array_equal(inferencer.encode_images(arrays), from_paths)
+    pictures = [Image.open(path) for path in paths]
+    np.testing.assert_array_equal(inferencer.encode_images(pictures), from_paths)
+
+
+def test_embeddings_do_not_depend_on_their_batch(
+    inferencer: PersonSearchInferencer, crops: Path
+) -> None:
+    paths = paths_in(crops)
+    together = inferencer.encode_images(paths)
+    np.testing.assert_allclose(
+        inferencer.encode_images(paths, batch_size=1), together, atol=1e-6
+    )
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
+    texts = ['a man', 'a woman in a red coat with a white backpack', '']
+    np.testing.assert_allclose(
+        inferencer.encode_texts(texts, batch_size=1),
+        inferencer.encode_texts(texts),
+        atol=1e-6,
+    )
+
+
+def test_nothing_gives_nothing(inferencer: PersonSearchInferencer) -> None:
+    size = inferencer.embedding_size
+    assert inferencer.encode_images([]).shape == (0, size)
+    assert inferencer.encode_texts([]).shape == (0, size)
+
+
+def test_what_cannot_be_read_is_named_or_left_out(
+    inferencer: PersonSearchInferencer, crops: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / 'bad.jpg'
+    bad.write_bytes(b'nothing')
+    paths = [*paths_in(crops)[:3], str(bad), *paths_in(crops)[3:5]]
+    with pytest.raises(InputError, match=r'bad\.jpg: not an image'):
+        inferencer.encode_images(paths)
+    batches = list(inferencer.iter_encoded(paths, batch_size=4))
+    assert [batch.rows for batch in batches] == [[0, 1, 2], [4, 5]]
+    assert [list(batch.unreadable) for batch in batches] == [[3], []]
+    feats = np.concatenate([batch.feats for batch in batches])
+    good = inferencer.encode_images(paths_in(crops)[:5])
+    np.testing.assert_allclose(feats, good, atol=1e-6)
+
+
+def test_a_query_is_words_and_picture_less_half_of_what_is_unwanted(
+    inferencer: PersonSearchInferencer, crops: Path
+) -> None:
+    path = crops / '03.png'
+    red, bag = inferencer.encode_texts(['a red coat', 'a backpack'])
+    (picture,) = inferencer.encode_images([path])
+    for query, expected in (
+        ('a red coat', red),
+        (Query('a red coat'), red),
+        (path, picture),
+        (Query('a red coat', 'a backpack'), red - bag / 2),
+        (Query('a red coat', ' ', path), red + picture),
+        (Query('a red coat', 'a backpack', path), red + picture - bag),
+    ):
+        np.testing.assert_allclose(
+            inferencer.encode_query(query),
+            expected / np.linalg.norm(expected),
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize(
+    ('query', 'message'),
+    [
+        ('', 'needs a description or a picture'),
+        ('  ', 'needs a description or a picture'),
+        (Query(without='a backpack'), 'needs a description or a picture'),
+        ('a' * 10_000, 'at most 2000 characters, got 10000'),
+        (Query('a', 'b' * 10_000), 'at most 2000 characters, got 10000'),
+        (3, 'must be a path, an array or a Pillow image'),
+    ],
+)
+def test_a_bad_query(
+    inferencer: PersonSearchInferencer, query: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        inferencer.encode_query(query)
+
+
+def test_lists_are_lists(inferencer: PersonSearchInferencer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='must be a list of strings'):
+        inferencer.encode_texts('a man')
+    with pytest.raises(InputError, match='queries must be a list'):
+        inferencer.search(tmp_path, 'a man')
+
+
+def test_a_search_finds_the_nearest_of_a_gallery(
+    inferencer: PersonSearchInferencer, crops: Path, tmp_path: Path
+) -> None:
+    fields = {f'{n:02d}.png': {'camera': str(n % 2)} for n in range(12)}
+    folder = tmp_path / 'gallery'
+    with inferencer.new_gallery(folder, crops) as gallery:
+        update(gallery, inferencer, find_images(crops, fields))
+        similar = gallery.similar_to('05.png', 3)
+    queries = ['a man in a blue shirt', crops / '05.png']
+    found = inferencer.search(folder, queries, top_k=4)
+    feats = np.stack([inferencer.encode_query(query) for query in queries])
+    scores = feats @ inferencer.encode_images(paths_in(crops)).T
+    for row, matches in enumerate(found):
+        order = np.argsort(-scores[row])[:4]
+        assert [m.item.path for m in matches] == [f'{n:02d}.png' for n in order]
+        expected = scores[row, order]
+        np.testing.assert_allclose([m.score for m in matches], expected, atol=1e-6)
+    assert found[1][0].item.path == '05.png'
+    assert [m.item.path for m in similar] == [m.item.path for m in found[1][1:]]
+    where = [parse_condition('camera=1')]
+    (odd,) = inferencer.search(folder, queries[:1], 12, where)
+    assert sorted(m.item.path for m in odd) == [f'{n:02d}.png' for n in range(1, 12, 2)]
+    assert inferencer.search(folder, []) == []
+
+
+def test_a_gallery_of_another_model_is_refused(
+    inferencer: PersonSearchInferencer, tmp_path: Path
+) -> None:
+    size = inferencer.embedding_size
+    Gallery.create(
+        tmp_path / 'gallery', {'model': 'other', 'source': None}, 'f00', size
+    ).close()
+    with pytest.raises(InputError, match='was built by another model'):
+        inferencer.search(tmp_path / 'gallery', ['a man'])
+
+
+def test_the_fingerprint_tells_weights_words_and_preprocessing_apart(
+    inferencer: PersonSearchInferencer, tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(SYNTHCLIP)
+    seen = {inferencer.fingerprint}
+
+    def fingerprint(checkpoint: dict) -> str:
+        torch.save(checkpoint, tmp_path / 'changed.pth')
+        return PersonSearchInferencer(tmp_path / 'changed.pth').fingerprint
+
+    assert fingerprint(checkpoint) in seen
+    config = checkpoint['meta']['cfg']
+    for old, new in (
+        ("interpolation='area'", "interpolation='bilinear'"),
+        ('max_length=77', 'max_length=40'),
+        (
+            "type='PersonTextPreprocessor'",
+            "type='PersonTextPreprocessor', mean=[1, 2, 3]",
+        ),
+    ):
+        assert old in config
+        changed = {**checkpoint['meta'], 'cfg': config.replace(old, new)}
+        seen.add(fingerprint({**checkpoint, 'meta': changed}))
+    weights = dict(checkpoint['state_dict'])
+    name = next(n for n in weights if n.startswith('text_neck') and 'weight' in n)
+    weights[name] = weights[name] + 1e-6
+    seen.add(fingerprint({**checkpoint, 'state_dict': weights}))
+    words = dict(checkpoint['state_dict'])
+    (name,) = (n for n in words if n.endswith('tokenizer._extra_state'))
+    words[name] = torch.tensor(
+        list(bytes(words[name].tolist()).replace(b'"red"', b'"rex"')), dtype=torch.uint8
+    )
+    seen.add(fingerprint({**checkpoint, 'state_dict': words}))
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    ('model', 'weights', 'message'),
+    [
+        ('none.pth', None, 'does not exist'),
+        ('none.py', 'none.pth', 'does not exist'),
+        ('none.py', None, 'a checkpoint alone, or a config'),
+        ('a.pth', 'b.pth', 'a checkpoint alone, or a config'),
+        ('gckd_mm://none', None, 'the package has no such weights'),
+    ],
+)
+def test_a_model_that_is_not_there(
+    model: str, weights: str | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        PersonSearchInferencer(model, weights)
+
+
+def test_test_sets_that_read_their_images_differently_are_refused(
+    tmp_path: Path,
+) -> None:
+    cfg = config_of(read_checkpoint(SYNTHCLIP), SYNTHCLIP)
+    cfg.test_dataloader.mall.gallery.dataset.pipeline[1].interpolation = 'nearest'
+    with pytest.raises(InputError, match='read their images differently'):
+        PersonSearchInferencer(cfg, SYNTHCLIP)
+    cfg.test_dataloader = None
+    with pytest.raises(InputError, match='has no test_dataloader'):
+        PersonSearchInferencer(cfg, SYNTHCLIP)

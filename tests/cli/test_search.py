@@ -1,0 +1,281 @@
+"""The shell's commands, on good and bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gckd_mm.apis import PersonSearchInferencer
+from gckd_mm.cli import search as cli
+from gckd_mm.gallery import Gallery
+from tests.training import ROOT
+
+MODEL = 'gckd_mm://synthclip_tiny_web'
+COLOURS = {'red': (200, 20, 20), 'green': (20, 160, 40), 'blue': (20, 40, 200)}
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = cli.main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture(scope='module')
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('crops')
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        for n in range(4):
+            noise = rng.normal(0, 10, (64, 32, 3))
+            picture = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(root / f'{name}{n}.png')
+    return root
+
+
+@pytest.fixture(scope='module')
+def gallery(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('galleries') / 'colours'
+    fields = folder.parent / 'fields.csv'
+    lines = [f'{path.name},{path.name[-5]}' for path in crops.iterdir()]
+    fields.write_text('\n'.join(['path,camera', *lines]))
+    arguments = ['index', crops, '--gallery', folder, '--checkpoint', MODEL]
+    assert cli.main([*map(str, arguments), '--fields', str(fields)]) == 0
+    return folder
+
+
+def test_an_index_is_made_and_brought_up_to_date(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ['index', crops, '--gallery', tmp_path / 'gallery']
+    code, out, err = run(capsys, *where, '--checkpoint', MODEL)
+    assert code == 0
+    assert 'added\t12\n' in out
+    assert 'indexing: 12 of 12' in err
+    code, out, _ = run(capsys, *where, '--json')
+    done = json.loads(out)
+    assert code == 0
+    assert (done['added'], done['unchanged'], done['pictures']) == (0, 12, 12)
+
+
+def test_unreadable_files_are_listed_and_told_by_the_exit_code(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / 'crops'
+    root.mkdir()
+    good = (crops / 'red0.png').read_bytes()
+    (root / 'good.png').write_bytes(good)
+    (root / 'cut.png').write_bytes(good[:-100])
+    (root / 'text.jpg').write_text('a text')
+    Image.new('1', (9_000, 9_000)).save(root / 'large.png')
+    Image.open(crops / 'red1.png').convert('RGBA').save(root / 'alpha.png')
+    frames = [Image.new('P', (32, 64), n) for n in range(3)]
+    frames[0].save(root / 'moves.gif', save_all=True, append_images=frames[1:])
+    arguments = ['index', root, '--gallery', tmp_path / 'g', '--checkpoint', MODEL]
+    code, out, err = run(capsys, *arguments)
+    assert code == 3
+    assert 'added\t3\n' in out
+    assert 'unreadable\t3\n' in out
+    for name in ('cut.png', 'text.jpg', 'large.png'):
+        assert f'left out: {root / name}: ' in err
+    code, out, _ = run(capsys, *arguments, '--json')
+    assert code == 3
+    done = json.loads(out)
+    assert sorted(done['unreadable']) == ['cut.png', 'large.png', 'text.jpg']
+
+
+def test_a_list_and_a_dataset_are_indexed(
+    miniature: Path,
+    crops: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / 'list.txt').write_text('red1.png\n\nblue0.png\n')
+    arguments = ['--list', tmp_path / 'list.txt', '--checkpoint', MODEL, '--gallery']
+    code, out, _ = run(capsys, 'index', crops, *arguments, tmp_path / 'listed')
+    assert code == 0
+    assert 'pictures\t2\n' in out
+    root = miniature / 'rstpreid'
+    arguments = ['--dataset', 'RSTPReid', '--checkpoint', MODEL, '--gallery']
+    code, _, _ = run(capsys, 'index', root, *arguments, tmp_path / 'dataset')
+    assert code == 0
+    with Gallery.open(tmp_path / 'dataset') as gallery:
+        items = list(gallery.engine.items())
+    records = json.loads((root / 'data_captions.json').read_text())
+    expected = {
+        str(root / 'imgs' / record['img_path']): record['id']
+        for record in records
+        if record['split'] == 'test'
+    }
+    assert {item.path: item.fields['pid'] for item in items} == expected
+
+
+def test_lines_in_a_pipe_are_what_the_inferencer_finds(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'a man in a red shirt'
+    code, out, err = run(capsys, 'query', gallery, text, '--top-k', 4)
+    inferencer = PersonSearchInferencer(MODEL, device='cpu')
+    (matches,) = inferencer.search(gallery, [text], 4)
+    expected = [
+        f'{m.score:.3f}\t{m.item.fields["camera"]}\t{m.item.path}' for m in matches
+    ]
+    assert (code, out.splitlines(), err) == (0, expected, '')
+
+
+def test_several_queries_are_told_apart(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, 'query', gallery, 'a man', 'a\twoman', '--top-k', 2)
+    assert code == 0
+    names = [line.split('\t')[0] for line in out.splitlines()]
+    assert names == ['a man', 'a man', 'a\\twoman', 'a\\twoman']
+
+
+def test_json_has_all_that_is_known(
+    gallery: Path, crops: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(
+        capsys,
+        *('query', gallery, '--image', crops / 'green2.png', '--without', 'a dress'),
+        *('--where', 'camera!=2', '--top-k', 3, '--json', '--exact'),
+    )
+    assert code == 0
+    (result,) = json.loads(out)['results']
+    assert result['query'] == f'like {crops / "green2.png"}, without a dress'
+    for match in result['matches']:
+        assert set(match) == {'path', 'file', 'score', 'fields'}
+        assert match['file'] == str(crops / match['path'])
+        assert match['path'].startswith('green')
+        assert match['fields']['camera'] != '2'
+    assert len(result['matches']) == 3
+
+
+def test_nothing_found_is_an_exit_code(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, 'query', gallery, 'a man', '--where', 'camera=9')
+    assert (code, out) == (1, '')
+
+
+def test_pictures_are_shown(
+    gallery: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr('webbrowser.open', opened.append)
+    code, _, err = run(capsys, 'query', gallery, 'a man', '--top-k', 3, '--open')
+    path = Path(err.strip())
+    assert (code, opened) == (0, [path.as_uri()])
+    with Image.open(path) as picture:
+        assert picture.width > 3 * 96
+    path.unlink()
+
+
+def test_info(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, 'info', gallery, '--json', '--recall', 5)
+    known = json.loads(out)
+    assert code == 0
+    assert (known['items'], known['recall_at_10']) == (12, 1.0)
+    code, out, _ = run(capsys, 'info', gallery)
+    assert 'items\t12\n' in out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['query', '{gallery}'], 'name a description or --image'),
+        (['query', '{gallery}', ' '], 'needs a description or a picture'),
+        (['query', '{gallery}', 'a' * 10_000], 'at most 2000 characters'),
+        (['query', '{gallery}', 'a', '--top-k', '0'], 'top_k must be at least 1'),
+        (['query', '{gallery}', 'a', '--where', 'x'], 'is no condition'),
+        (['query', '{gallery}', '--image', 'none.png'], 'none.png: cannot be read'),
+        (['query', '{gallery}', 'a', '--checkpoint', 'x.pth'], 'does not exist'),
+        (['query', '{tmp}', 'a'], 'is no gallery'),
+        (['info', '{tmp}'], 'is no gallery'),
+        (['info', '{gallery}', '--recall', '0'], 'at least 1 of the pictures'),
+        (['index', '{crops}', '--gallery', '{tmp}/g'], 'with --checkpoint'),
+        (['index', '{tmp}', '--gallery', '{gallery}'], 'holds no pictures'),
+        (['index', '{crops}', '--list', 'none', '--gallery', 'g'], 'cannot be read'),
+        (
+            ['index', '{crops}', '--dataset', 'Market', '--gallery', '{tmp}/g'],
+            'must be CUHKPEDES, ICFGPEDES or RSTPReid',
+        ),
+        (
+            ['index', '{crops}', '--dataset', 'RSTPReid', '--gallery', '{tmp}/g'],
+            'annotation file',
+        ),
+    ],
+)
+def test_bad_input_is_a_message_and_no_traceback(
+    arguments: list[str],
+    message: str,
+    gallery: Path,
+    crops: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places: dict[str, Any] = {'gallery': gallery, 'crops': crops, 'tmp': tmp_path}
+    code, out, err = run(capsys, *(x.format(**places) for x in arguments))
+    assert (code, out) == (2, '')
+    assert err.startswith('error: ')
+    assert message in err
+
+
+def test_another_folder_wants_another_gallery(
+    gallery: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'a.png').write_bytes((crops / 'red0.png').read_bytes())
+    code, _, err = run(capsys, 'index', tmp_path, '--gallery', gallery)
+    assert code == 2
+    assert f'is the gallery of {crops}, not of {tmp_path}' in err
+
+
+def test_a_model_that_was_moved_is_asked_for(
+    gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    description = json.loads((gallery / 'gallery.json').read_text())
+    moved = tmp_path / 'gallery'
+    moved.mkdir()
+    for file in gallery.iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    description['source'] = ['/none/iter_7.pth', None]
+    (moved / 'gallery.json').write_text(json.dumps(description))
+    code, _, err = run(capsys, 'query', moved, 'a man')
+    assert code == 2
+    assert 'its model cannot be read: checkpoint /none/iter_7.pth does not exist' in err
+    code, _, _ = run(capsys, 'query', moved, 'a man', '--checkpoint', MODEL)
+    assert code == 0
+
+
+def test_ranks_share_the_work(crops: Path, tmp_path: Path) -> None:
+    """As torchrun starts them; a second call has nothing to do."""
+    command = [
+        *(sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2'),
+        *('--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0'),
+        *('-m', 'gckd_mm.cli.search', 'index', str(crops), '--json'),
+        *('--gallery', str(tmp_path / 'g'), '--checkpoint', MODEL),
+    ]
+    for added in (12, 0):
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
+        )
+        counts = json.loads(done.stdout)
+        assert (counts['added'], counts['pictures']) == (added, 12)
+    with Gallery.open(tmp_path / 'g') as gallery:
+        found = sorted(item.path for item in gallery.engine.items())
+        assert found == sorted(path.name for path in crops.iterdir())
+        feats = gallery.engine.feats_of(found)
+    inferencer = PersonSearchInferencer(MODEL, device='cpu', show_progress=False)
+    expected = inferencer.encode_images([crops / path for path in found])
+    np.testing.assert_allclose(feats, expected, atol=1e-6)
+
+
+def test_the_tool_is_the_same_entry(gallery: Path) -> None:
+    command = [sys.executable, 'tools/search.py', 'info', str(gallery)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 'items\t12\n' in done.stdout

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gckd_mm.errors import InputError
+from gckd_mm.gallery import Gallery
+from gckd_mm.gallery.files import find_images
+from gckd_mm.gallery.indexing import update
+from tests.gallery.fakes import FAKE, SIZE, FakeInferencer, embedding, write_images
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Gallery:
+    root = tmp_path / 'crops'
+    write_images(root, [f'{n}.jpg' for n in range(20)])
+    gallery = Gallery.create(tmp_path / 'gallery', FAKE, 'f00', SIZE, root)
+    update(gallery, FakeInferencer(), find_images(root))
+    return gallery
+
+
+def test_it_opens_as_it_was(gallery: Gallery, tmp_path: Path) -> None:
+    query = embedding(b'7.jpg')[None]
+    before = gallery.search(query, 3)
+    gallery.close()
+    with Gallery.open(tmp_path / 'gallery') as again:
+        assert again.search(query, 3) == before
+        assert again.file_of(before[0][0].item) == str(tmp_path / 'crops/7.jpg')
+        assert len(again) == 20
+        info = again.info()
+    assert (info['items'], info['index'], info['model']) == (20, 'exact', 'fake')
+
+
+def test_another_model_is_refused(gallery: Gallery) -> None:
+    gallery.check_model('f00', 'a copy of it')
+    with pytest.raises(
+        InputError, match=r'another model \(fake, .* than other \(f01\)'
+    ):
+        gallery.check_model('f01', 'other')
+
+
+def test_pictures_like_one_of_its_own(gallery: Gallery) -> None:
+    feats = gallery.engine.feats_of([f'{n}.jpg' for n in range(20)])
+    order = np.argsort(-(feats @ feats[4]))[1:6]
+    found = [match.item.path for match in gallery.similar_to('4.jpg', 5)]
+    assert found == [f'{n}.jpg' for n in order]
+    with pytest.raises(InputError, match=r"has no picture '\.\./4\.jpg'"):
+        gallery.similar_to('../4.jpg')
+
+
+def test_the_recall_of_an_exact_index_is_one(gallery: Gallery) -> None:
+    assert gallery.measure_recall(np.eye(SIZE, dtype=np.float32), 5) == 1
+
+
+def test_the_recall_is_the_share_that_is_found(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = gallery.engine.search
+
+    def forgetful(queries, top_k, where, exact=False):  # type: ignore[no-untyped-def]
+        found = search(queries, top_k, where, exact)
+        return found if exact else [row[1:] for row in found]
+
+    monkeypatch.setattr(gallery.engine, 'search', forgetful)
+    assert gallery.measure_recall(np.eye(SIZE, dtype=np.float32), 5) == 0.8
+
+
+@pytest.mark.parametrize('shape', [(SIZE,), (1, SIZE + 1), (1, 1, SIZE)])
+def test_queries_of_another_shape(gallery: Gallery, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r'queries must have shape \(Q, 8\)'):
+        gallery.search(np.zeros(shape, np.float32))
+
+
+def test_fewer_than_one(gallery: Gallery) -> None:
+    with pytest.raises(InputError, match='top_k must be at least 1, got 0'):
+        gallery.search(np.zeros((1, SIZE), np.float32), 0)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / 'thesis.tex').write_text('')
+    with pytest.raises(InputError, match='neither empty nor a gallery'):
+        Gallery.create(tmp_path, FAKE, 'f00', SIZE)
+    with pytest.raises(InputError, match='neither empty nor a gallery'):
+        Gallery.create(tmp_path / 'thesis.tex', FAKE, 'f00', SIZE)
+    assert os.listdir(tmp_path) == ['thesis.tex']
+
+
+def test_a_folder_that_is_no_gallery(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='is no gallery'):
+        Gallery.open(tmp_path)
+    assert not Gallery.is_there(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [('{', 'damaged'), (json.dumps({'format': 99}), 'a gallery of format 99')],
+)
+def test_a_description_that_is_wrong(
+    gallery: Gallery, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / 'gallery/gallery.json').write_text(text)
+    with pytest.raises(InputError, match=message):
+        Gallery.open(tmp_path / 'gallery')
+
+
+def test_a_folder_that_cannot_be_written_to() -> None:
+    with pytest.raises(InputError, match='cannot be written to'):
+        Gallery.create('/proc/gallery', FAKE, 'f00', SIZE)

@@ -1,0 +1,192 @@
+"""A gallery follows its folder, and encodes nothing twice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gckd_mm.errors import InputError
+from gckd_mm.gallery import Gallery
+from gckd_mm.gallery.files import ImageFile, find_images
+from gckd_mm.gallery.indexing import Update, update
+from tests.gallery.fakes import FAKE, SIZE, FakeInferencer, embedding, write_images
+
+NAMES = [f'{n // 10}/{n:03d}.jpg' for n in range(100)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_images(tmp_path / 'crops', NAMES)
+    return tmp_path / 'crops'
+
+
+@pytest.fixture
+def gallery(tmp_path: Path, root: Path) -> Gallery:
+    return Gallery.create(tmp_path / 'gallery', FAKE, 'f00', SIZE, root)
+
+
+def bring_up_to_date(gallery: Gallery, **options: object) -> tuple[Update, list[str]]:
+    """Index the folder; return what was done, and which files were encoded."""
+    inferencer = FakeInferencer()
+    images = find_images(gallery.root or '', options.pop('fields', {}))  # type: ignore[arg-type]
+    done = update(gallery, inferencer, images, batch_size=4, **options)  # type: ignore[arg-type]
+    encoded = [os.path.relpath(path, gallery.root) for path in inferencer.encoded]
+    return done._replace(seconds=0), encoded
+
+
+def check(gallery: Gallery, root: Path) -> None:
+    """Compare a gallery with the files that are there now."""
+    files = {image.path: image for image in find_images(root)}
+    good = {
+        path: image
+        for path, image in files.items()
+        if not Path(image.file).read_bytes().startswith(b'BAD')
+    }
+    items = {item.path: item for item in gallery.engine.items()}
+    assert items.keys() == good.keys()
+    for path, image in good.items():
+        assert items[path].stamp == image.stamp()
+        feat = embedding(Path(image.file).read_bytes())
+        np.testing.assert_array_equal(gallery.engine.feats_of([path])[0], feat)
+        ((match,),) = gallery.search(feat[None], 1)
+        assert match.score == pytest.approx(1)
+
+
+def test_everything_is_encoded_once(gallery: Gallery, root: Path) -> None:
+    done, encoded = bring_up_to_date(gallery)
+    assert done == Update(100, 0, 0, 0, 0, {}, 0)
+    assert encoded == NAMES
+    check(gallery, root)
+    done, encoded = bring_up_to_date(gallery)
+    assert done == Update(0, 0, 0, 100, 0, {}, 0)
+    assert encoded == []
+
+
+def test_only_what_is_new_or_has_changed_is_encoded(
+    gallery: Gallery, root: Path
+) -> None:
+    bring_up_to_date(gallery)
+    write_images(root, ['new/1.jpg', 'new/2.jpg'])
+    (root / NAMES[5]).write_bytes(b'another picture')
+    os.utime(root / NAMES[6], ns=(1, 1))
+    (root / NAMES[7]).unlink()
+    done, encoded = bring_up_to_date(gallery)
+    assert done == Update(2, 2, 0, 97, 1, {}, 0)
+    assert encoded == [NAMES[5], NAMES[6], 'new/1.jpg', 'new/2.jpg']
+    check(gallery, root)
+
+
+def test_what_is_missing_can_be_kept(gallery: Gallery, root: Path) -> None:
+    bring_up_to_date(gallery)
+    (root / NAMES[7]).unlink()
+    done, _ = bring_up_to_date(gallery, keep_missing=True)
+    assert done == Update(0, 0, 0, 99, 0, {}, 0)
+    assert len(gallery) == 100
+
+
+def test_other_fields_need_no_encoding(gallery: Gallery, root: Path) -> None:
+    bring_up_to_date(gallery)
+    done, encoded = bring_up_to_date(gallery, fields={NAMES[3]: {'camera': '2'}})
+    assert done == Update(0, 0, 1, 99, 0, {}, 0)
+    assert encoded == []
+    (item,) = gallery.engine.get([NAMES[3]])
+    assert item is not None
+    assert dict(item.fields) == {'camera': '2'}
+    check(gallery, root)
+
+
+def test_what_cannot_be_read_is_listed_and_left_out(
+    gallery: Gallery, root: Path
+) -> None:
+    bring_up_to_date(gallery)
+    (root / NAMES[3]).write_bytes(b'BAD now')
+    (root / 'new.jpg').write_bytes(b'BAD from the start')
+    done, _ = bring_up_to_date(gallery)
+    assert done._replace(unreadable={}) == Update(0, 0, 0, 99, 0, {}, 0)
+    assert {
+        path: text.rpartition(': ')[2] for path, text in done.unreadable.items()
+    } == {
+        NAMES[3]: 'not an image',
+        'new.jpg': 'not an image',
+    }
+    check(gallery, root)
+    # it is tried again, and taken when it is mended
+    (root / 'new.jpg').write_bytes(b'good')
+    done, _ = bring_up_to_date(gallery)
+    assert (done.added, done.changed, len(done.unreadable)) == (1, 0, 1)
+    check(gallery, root)
+
+
+def test_a_file_that_goes_while_it_is_indexed_is_unreadable(
+    gallery: Gallery, root: Path
+) -> None:
+    images = [*find_images(root), ImageFile('gone.jpg', str(root / 'gone.jpg'))]
+    done = update(gallery, FakeInferencer(), images)
+    assert list(done.unreadable) == ['gone.jpg']
+    assert 'cannot be read (No such file or directory)' in done.unreadable['gone.jpg']
+    assert len(gallery) == 100
+
+
+@pytest.mark.parametrize('kill_after', [0, 1, 33, 71, 99])
+def test_a_kill_loses_little_and_the_next_call_goes_on(
+    gallery: Gallery, root: Path, kill_after: int, tmp_path: Path
+) -> None:
+    images = find_images(root)
+    with pytest.raises(KeyboardInterrupt):
+        update(gallery, FakeInferencer(kill_after), images, batch_size=2)
+    gallery.close()
+    with Gallery.open(tmp_path / 'gallery') as again:
+        kept = len(again)
+        assert kill_after - 16 <= kept <= kill_after
+        done, encoded = bring_up_to_date(again)
+        assert done == Update(100 - kept, 0, 0, kept, 0, {}, 0)
+        assert encoded == NAMES[kept:]
+        check(again, root)
+
+
+def test_a_name_that_is_not_utf8_is_listed(gallery: Gallery, root: Path) -> None:
+    bad = os.fsencode(root) + b'/\xff.jpg'
+    Path(os.fsdecode(bad)).write_bytes(b'good')
+    done, _ = bring_up_to_date(gallery)
+    assert done.unreadable == {'\ufffd.jpg': '\ufffd.jpg: its name is not UTF-8'}
+    assert len(gallery) == 100
+
+
+def test_two_pictures_of_one_path_are_refused(gallery: Gallery, root: Path) -> None:
+    images = find_images(root)
+    with pytest.raises(InputError, match='is there twice'):
+        update(gallery, FakeInferencer(), [*images, images[0]])
+
+
+def test_a_full_disk_keeps_what_was_written(
+    gallery: Gallery, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gckd_mm.gallery.vector_file import VectorFile
+
+    write, calls = VectorFile.write, []
+
+    def full(self: VectorFile, start: int, feats: np.ndarray) -> None:
+        calls.append(start)
+        if len(calls) > 2:
+            raise OSError(28, 'No space left on device')
+        write(self, start, feats)
+
+    monkeypatch.setattr(VectorFile, 'write', full)
+    with pytest.raises(InputError, match=r'No space left .*goes on from there'):
+        bring_up_to_date(gallery)
+    monkeypatch.undo()
+    assert len(gallery) == 64
+    done, encoded = bring_up_to_date(gallery)
+    assert (done.added, done.unchanged) == (36, 64)
+    assert encoded == NAMES[64:]
+    check(gallery, root)
+
+
+def test_progress_is_told(gallery: Gallery, root: Path) -> None:
+    told: list[tuple[int, int]] = []
+    progress = lambda done, total: told.append((done, total))  # noqa: E731
+    update(gallery, FakeInferencer(), find_images(root), 10, progress=progress)
+    assert told == [(0, 100), (80, 100), (100, 100)]
