@@ -131,15 +131,18 @@ EXTRAS_REQUIRE = {
     'search': ['faiss-cpu>=1.8'],  # for galleries, and gckd-search
     'tensorboard': ['tensorboard>=2.14'],
     'timm': ['timm>=1.0'],  # for image backbones through mmpretrain's wrapper
+    'web': ['gradio>=6.31'],  # for gckd-search serve
     'test': [
         'mypy>=1.10',
         'faiss-cpu>=1.8',  # the extra `search`
+        'gradio>=6.31',  # the extra `web`
         # pins a pandas that has no wheels for later Pythons
         "onedl-mim>=0.5.1; python_version < '3.14'",
         'pytest>=8',
         'pytest-xdist>=3.5',
         'ruff>=0.9',
         'scikit-learn>=1.4',
+        'selenium>=4.15',
         'setuptools>=80',
         'timm>=1.0',
         'transformers>=4.53',  # the extra `clip`, and a judge of our losses

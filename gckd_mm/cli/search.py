@@ -15,6 +15,7 @@ from typing import Any
 from gckd_mm.apis import PersonSearchInferencer, Query
 from gckd_mm.cli.index import add_index_command
 from gckd_mm.cli.printing import print_pairs, print_table
+from gckd_mm.cli.serve import add_serve_command
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery, Match, parse_condition
 from gckd_mm.visualization import RankList, draw_rank_lists
@@ -41,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_index_command(commands)
     _add_query_command(commands)
     _add_info_command(commands)
+    add_serve_command(commands)
     return parser
 
 

@@ -1,0 +1,49 @@
+"""A gallery to try the search on: drawn people, indexed on the spot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import gckd_mm
+from gckd_mm.apis import PersonSearchInferencer
+from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain
+from gckd_mm.datasets.synthpedes.writer import write_domain
+from gckd_mm.gallery import Gallery
+from gckd_mm.gallery.files import find_images
+from gckd_mm.gallery.indexing import update
+
+MODEL = 'gckd_mm://synthclip_tiny_web'
+#: nobody has trained or chosen anything on the people of this world
+WORLD = 100
+_SIZES = Sizes(train=2, val=2, test=150)
+
+
+def demo_gallery(inferencer: PersonSearchInferencer, folder: Path) -> Gallery:
+    """Draw people of the domain ``mall`` and index them, unless that is done.
+
+    Args:
+        inferencer: Of the demo's model.
+        folder: Where pictures and gallery go.
+
+    Returns:
+        The gallery, open.
+    """
+    pictures, place = folder / 'mall', folder / 'gallery'
+    write_domain(SynthDomain('mall', WORLD, _SIZES), pictures)
+    if Gallery.is_there(place):
+        gallery = Gallery.open(place)
+        if gallery.settings['fingerprint'] != inferencer.fingerprint:
+            gallery.close()
+            shutil.rmtree(place)
+    if not Gallery.is_there(place):
+        gallery = inferencer.new_gallery(place, pictures / 'imgs')
+    update(gallery, inferencer, find_images(pictures / 'imgs'))
+    return gallery
+
+
+def demo_folder() -> Path:
+    """Return where the demo is kept between two calls: below the user's cache."""
+    cache = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(cache) / f'gckd_mm-{gckd_mm.__version__}' / 'search_demo'

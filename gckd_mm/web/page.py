@@ -1,0 +1,181 @@
+"""The page: a form, and what it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio
+
+from gckd_mm.apis.person_search_inferencer import MAX_QUERY_LENGTH
+from gckd_mm.errors import InputError
+from gckd_mm.web.result_cards import problem, result_cards
+from gckd_mm.web.service import MAX_QUERIES, MAX_TOP_K, SearchService, read_upload
+
+# No fonts from elsewhere: the page works without a network.
+_FONTS = ['ui-sans-serif', 'system-ui', 'sans-serif']
+THEME = gradio.themes.Base(font=_FONTS, font_mono=['ui-monospace', 'monospace'])
+EXAMPLES = (
+    'a woman in a red coat with a white backpack',
+    'a man wearing a blue shirt and black trousers',
+    'someone with a hat and a green bag',
+)
+_EXPLANATION = """
+This page finds pictures of people **by what they wear**. Describe someone as you would
+to a friend: clothes, colours, bags, hats, hair. A model has turned every picture of the
+gallery, and now your sentence, into a list of numbers, and the pictures whose numbers
+are most alike come first.
+
+- The **similarity** beside each picture says how alike, at most 1. It is no
+  probability: somebody is always first, and even the best match may be somebody else. A
+  resemblance of clothes is no evidence of who someone is.
+- **Several searches**: one a line (Shift + Enter makes a new line, Enter searches).
+- **Without** takes half of another description away: "red coat" without "a backpack".
+- **Like this picture** searches by a picture, alone or together with words; *more like
+  this* under a result does the same with a picture of the gallery.
+- A click on a picture opens the original.
+
+What you type and upload stays on the machine that serves this page.
+"""
+
+
+class _Upload(gradio.Image):
+    """A picture that is handed over as the file that was sent, whatever is in it.
+
+    Gradio would decode it, and end in a message that says nothing.
+    """
+
+    is_template = True  # the browser's side is that of its base
+
+    def preprocess(self, payload: Any) -> str | None:
+        """Return the path of the file."""
+        return None if payload is None else payload.path
+
+
+def make_page(service: SearchService) -> Any:
+    """Make the page of a gallery.
+
+    Args:
+        service: What is searched.
+
+    Returns:
+        A ``gradio.Blocks``.
+    """
+    choices = {name: values for name, values in service.choices().items() if values}
+    with gradio.Blocks(
+        title='Person search', analytics_enabled=False, delete_cache=(600, 600)
+    ) as page:
+        gradio.Markdown('# Person search\nDescribe someone, and find their picture.')
+        with gradio.Row():
+            text = gradio.Textbox(
+                label=f'Who? (one search a line, at most {MAX_QUERIES})',
+                placeholder=EXAMPLES[0],
+                max_lines=8,
+                max_length=MAX_QUERIES * MAX_QUERY_LENGTH,
+                autofocus=True,
+                scale=4,
+                elem_id='text',
+            )
+            button = gradio.Button('Search', variant='primary', elem_id='search')
+        gradio.Examples([[example] for example in EXAMPLES], [text], label='Examples')
+        with gradio.Accordion('More', open=False):
+            with gradio.Row():
+                without = gradio.Textbox(
+                    label='Without',
+                    placeholder='a backpack',
+                    max_length=MAX_QUERY_LENGTH,
+                    elem_id='without',
+                )
+                top_k = gradio.Slider(
+                    1, MAX_TOP_K, 20, step=1, label='Number of results'
+                )
+                min_score = gradio.Slider(
+                    -1, 1, -1, step=0.01, label='Similarity of at least'
+                )
+            with gradio.Row():
+                image = _Upload(
+                    label='Like this picture',
+                    sources=['upload', 'clipboard'],
+                    elem_id='image',
+                    height=220,
+                )
+                with gradio.Column():
+                    menus = [
+                        gradio.Dropdown(
+                            [str(value) for value in values],
+                            label=name,
+                            multiselect=False,
+                            value=None,
+                        )
+                        for name, values in choices.items()
+                    ]
+                    conditions = gradio.Textbox(
+                        label='Conditions',
+                        info=_hint(service),
+                        placeholder='time>=2026-11-22, camera!=3',
+                        max_length=MAX_QUERY_LENGTH,
+                    )
+        with gradio.Accordion('How does this work?', open=False):
+            gradio.Markdown(_EXPLANATION)
+        results = gradio.HTML(elem_id='results')
+
+        def search(
+            text: str | None,
+            without: str | None,
+            upload: str | None,
+            top_k: int,
+            min_score: float,
+            conditions: str | None,
+            *chosen: str | None,
+        ) -> str:
+            # what was left empty is None
+            where = [part for part in (conditions or '').split(',') if part.strip()]
+            where += [
+                _condition(name, value, values)
+                for (name, values), value in zip(choices.items(), chosen, strict=True)
+                if value is not None
+            ]
+            lines = (text or '').splitlines()
+            try:
+                image = read_upload(Path(upload).read_bytes()) if upload else None
+                return result_cards(
+                    service.search(
+                        lines, without or '', image, '', int(top_k), min_score, where
+                    )
+                )
+            except InputError as error:
+                return problem(str(error))
+
+        def search_like(request: gradio.Request) -> str:
+            like = request.query_params.get('like', '')
+            try:
+                return result_cards(service.search(like=like)) if like else ''
+            except InputError as error:
+                return problem(str(error))
+
+        inputs = [text, without, image, top_k, min_score, conditions, *menus]
+        gradio.on(
+            [button.click, text.submit, without.submit, conditions.submit],
+            search,
+            inputs,
+            results,
+            api_visibility='private',
+            concurrency_limit=4,
+        )
+        page.load(
+            search_like, None, results, api_visibility='private', concurrency_limit=4
+        )
+    return page
+
+
+def _hint(service: SearchService) -> str:
+    names = list(service.choices())
+    if not names:
+        return 'the pictures of this gallery have no fields'
+    return f'of {", ".join(names)}; several with commas'
+
+
+def _condition(name: str, value: str, values: list[Any]) -> str:
+    """Return the condition of a choice; text in quotes, so that it stays text."""
+    found = next(candidate for candidate in values if str(candidate) == value)
+    return f'{name}="{found}"' if isinstance(found, str) else f'{name}={value}'

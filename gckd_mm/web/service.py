@@ -1,0 +1,204 @@
+"""What page and JSON interface have in common: a gallery and its model."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from gckd_mm.apis import PersonSearchInferencer, Query
+from gckd_mm.apis.pictures import check_size_of_file
+from gckd_mm.errors import InputError
+from gckd_mm.gallery import Condition, Gallery, Item, Match, parse_condition
+
+MAX_QUERIES = 20
+MAX_TOP_K = 200
+MAX_UPLOAD_BYTES = 10_000_000
+#: fields with more values get no menu of them
+MAX_CHOICES = 50
+_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM')
+
+
+class Found(NamedTuple):
+    """What one query found.
+
+    Attributes:
+        query: What was asked, for people.
+        matches: Best first.
+    """
+
+    query: str
+    matches: list[Match]
+
+
+class Picture(NamedTuple):
+    """A picture as it is sent: bytes and their type."""
+
+    data: bytes
+    media_type: str
+
+
+class SearchService:
+    """Searches a gallery, and hands out its pictures and nothing else.
+
+    Methods may be called from several threads.
+
+    Args:
+        gallery: Open.
+        inferencer: Of the gallery's model.
+
+    Raises:
+        InputError: If it is of another model.
+    """
+
+    def __init__(self, gallery: Gallery, inferencer: PersonSearchInferencer) -> None:
+        gallery.check_model(inferencer.fingerprint, inferencer.encoder.name)
+        self.gallery = gallery
+        self.inferencer = inferencer
+
+    def search(
+        self,
+        texts: Sequence[str] = (),
+        without: str = '',
+        image: np.ndarray | None = None,
+        like: str = '',
+        top_k: int = 20,
+        min_score: float = -1.0,
+        where: Sequence[str] = (),
+    ) -> list[Found]:
+        """Search with every text, and with the picture in each of them.
+
+        Args:
+            texts: Descriptions; empty ones are left out.
+            without: What is unwanted.
+            image: Of someone who looks alike, RGB, shape (H, W, 3).
+            like: Path of a picture of the gallery, to find those like it.
+            top_k: At most as many matches each.
+            min_score: Matches below are left out.
+            where: Conditions, as ``camera=3``.
+
+        Returns:
+            One entry a text, or a single one where there are none.
+
+        Raises:
+            InputError: If something of it is wrong.
+        """
+        texts = [text.strip() for text in texts if text.strip()]
+        if len(texts) > MAX_QUERIES:
+            raise InputError(f'at most {MAX_QUERIES} queries at once, got {len(texts)}')
+        if not 1 <= top_k <= MAX_TOP_K:
+            raise InputError(f'top_k must be 1 to {MAX_TOP_K}, got {top_k}')
+        conditions = [parse_condition(text) for text in where if text.strip()]
+        found = []
+        if like:
+            matches = self.gallery.similar_to(like, top_k, conditions)
+            found.append(Found(f'like {like}', matches))
+        if texts or image is not None or not like:
+            found += self._search(texts, without, image, top_k, conditions)
+        return [
+            Found(query, [match for match in matches if match.score >= min_score])
+            for query, matches in found
+        ]
+
+    def _search(
+        self,
+        texts: Sequence[str],
+        without: str,
+        image: np.ndarray | None,
+        top_k: int,
+        conditions: Sequence[Condition],
+    ) -> list[Found]:
+        queries = [Query(text, without, image) for text in texts or ['']]
+        found = self.inferencer.search(self.gallery, queries, top_k, conditions)
+        return [
+            Found(_name(query), matches)
+            for query, matches in zip(queries, found, strict=True)
+        ]
+
+    def picture(self, path: str, height: int | None = None) -> Picture:
+        """Return a picture of the gallery.
+
+        Args:
+            path: As an item has it; nothing else is looked for on the disk.
+            height: Of a small copy; None gives the file as it is.
+
+        Raises:
+            InputError: If the gallery has none at this path, or its file is gone or is
+                no picture any more.
+        """
+        (item,) = self.gallery.engine.get([path])
+        if item is None:
+            raise InputError(f'the gallery has no picture {path!r}')
+        file = self.gallery.file_of(item)
+        try:
+            check_size_of_file(file)
+            with Image.open(file, formats=_FORMATS) as image:
+                if height is None:
+                    media_type = image.get_format_mimetype() or 'image/jpeg'
+                    with open(file, 'rb') as original:
+                        return Picture(original.read(), media_type)
+                return _small(image, height)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InputError(
+                f'{path}: is there no longer, or is no picture any more'
+            ) from error
+
+    def choices(self) -> dict[str, list[Any]]:
+        """Return the fields of the gallery's items, those of few values with these."""
+        return self.gallery.engine.field_values(MAX_CHOICES)
+
+    def warm_up(self) -> float:
+        """Search once, so that the first user does not wait; return the seconds."""
+        began = time.perf_counter()
+        self.search(['a person'], top_k=1)
+        return time.perf_counter() - began
+
+
+def shown_fields(item: Item) -> dict[str, str]:
+    """Return the fields of an item for people: ``time`` as a date."""
+    shown = {name: str(value) for name, value in item.fields.items()}
+    if 'time' in item.fields:
+        moment = time.gmtime(float(item.fields['time']))
+        shown['time'] = time.strftime('%Y-%m-%d %H:%M:%S', moment)
+    return shown
+
+
+def read_upload(data: bytes) -> np.ndarray:
+    """Read a picture that somebody sent: RGB, uint8, shape (H, W, 3).
+
+    Raises:
+        InputError: If it is none, or too large.
+    """
+    if len(data) > MAX_UPLOAD_BYTES:
+        raise InputError(f'a picture may have {MAX_UPLOAD_BYTES / 1e6:.0f} MB at most')
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > 50_000_000:
+                raise InputError(f'{image.width} × {image.height} pixels are too many')
+            return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like
+        raise InputError('what was sent is no picture') from error
+
+
+def _name(query: Query) -> str:
+    parts = [query.text] if query.text else []
+    if query.image is not None:
+        parts.append('like your picture')
+    if query.without.strip():
+        parts.append(f'without {query.without.strip()}')
+    return ', '.join(parts)
+
+
+def _small(image: Image.Image, height: int) -> Picture:
+    image.draft('RGB', (1, height))  # JPEG: decodes no more than is needed
+    copy = ImageOps.exif_transpose(image).convert('RGB')
+    copy.thumbnail((3 * height, height))
+    buffer = io.BytesIO()
+    copy.save(buffer, 'JPEG', quality=85)
+    return Picture(buffer.getvalue(), 'image/jpeg')

@@ -1,0 +1,229 @@
+"""The page in headless Chromium, served as ``gckd-search serve`` serves it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from gckd_mm.apis import PersonSearchInferencer
+from tests.training import ROOT
+from tests.web.conftest import COLOURS, SCRIPT, crop
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which('chromium') and shutil.which('chromedriver')),
+    reason='Chromium and its driver are not installed',
+)
+_PASSWORD = 'open sesame'
+_OPTIONS = (
+    *('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic'),
+    *('--no-first-run', '--disable-background-networking', '--disable-sync'),
+    *('--disable-component-update', '--window-size=1200,1000'),
+)
+
+
+def start(arguments: list[str]) -> tuple[subprocess.Popen, str]:
+    """Serve on a free port; return the process and the address once it answers."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, '-m', 'gckd_mm.cli.search', 'serve', *arguments]
+    process = subprocess.Popen(
+        [*command, '--port', str(port)],
+        cwd=ROOT,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address = f'http://127.0.0.1:{port}/'
+    for _ in range(1200):
+        if process.poll() is not None:
+            raise RuntimeError(process.communicate()[1])
+        try:
+            urllib.request.urlopen(address, timeout=10)
+        except urllib.error.HTTPError:
+            return process, address  # it wants a password
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return process, address
+    process.kill()
+    raise RuntimeError('the server did not answer')
+
+
+@pytest.fixture(scope='module')
+def address(coloured: Path) -> Iterator[str]:
+    process, address = start([str(coloured / 'gallery')])
+    yield address
+    process.terminate()
+    process.communicate()
+
+
+@pytest.fixture(scope='module')
+def driver() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    for option in _OPTIONS:
+        options.add_argument(option)
+    driver = webdriver.Chrome(options=options, service=Service('/usr/bin/chromedriver'))
+    yield driver
+    driver.quit()
+
+
+def find(driver: Any, selector: str) -> Any:
+    """Wait for an element that is shown."""
+    return WebDriverWait(driver, 60).until(
+        lambda d: next(
+            (x for x in d.find_elements(By.CSS_SELECTOR, selector) if x.is_displayed()),
+            None,
+        )
+    )
+
+
+def search(driver: Any, text: str) -> None:
+    box = find(driver, '#text textarea, #text input')
+    box.send_keys(Keys.CONTROL, 'a')
+    box.send_keys(text, Keys.ENTER)
+
+
+def results(driver: Any, heading: str) -> list[str]:
+    """Wait for the results of a search, and return the file names in their order."""
+    WebDriverWait(driver, 60).until(
+        lambda d: any(
+            x.text == heading for x in d.find_elements(By.CSS_SELECTOR, '.searched')
+        )
+    )
+    cards = driver.find_elements(By.CSS_SELECTOR, '.matches figure > a')
+    return [card.get_attribute('title') for card in cards]
+
+
+def open_more(driver: Any) -> None:
+    if not any(x.is_displayed() for x in driver.find_elements(By.ID, 'without')):
+        find(driver, 'button.label-wrap').click()
+        find(driver, '#without')
+
+
+def upload(driver: Any, path: Path) -> None:
+    open_more(driver)
+    field = driver.find_element(By.CSS_SELECTOR, '#image input[type=file]')
+    field.send_keys(str(path))
+
+
+def test_typing_finds_the_expected_crop_first(
+    driver: Any, address: str, coloured: Path
+) -> None:
+    text = 'a man in a red shirt'
+    inferencer = PersonSearchInferencer('gckd_mm://synthclip_tiny_web', device='cpu')
+    (matches,) = inferencer.search(coloured / 'gallery', [text], 13)
+    driver.get(address)
+    search(driver, text)
+    found = results(driver, text)
+    assert found == [match.item.path for match in matches]
+    image = find(driver, '.matches img')
+    WebDriverWait(driver, 60).until(
+        lambda d: d.execute_script('return arguments[0].naturalWidth', image) > 0
+    )
+
+
+def test_a_click_opens_the_original(driver: Any, address: str, coloured: Path) -> None:
+    driver.get(address)
+    search(driver, 'a woman')
+    first, *_ = results(driver, 'a woman')
+    link = find(driver, '.matches figure > a')
+    with urllib.request.urlopen(link.get_attribute('href')) as answer:
+        assert answer.read() == (coloured / 'crops' / first).read_bytes()
+
+
+def test_a_file_name_and_a_query_with_html_are_text(driver: Any, address: str) -> None:
+    driver.get(address)
+    search(driver, SCRIPT)
+    assert 'it\'s "<b>".png' in results(driver, SCRIPT)
+    assert SCRIPT in find(driver, '#results').text  # the field of that picture
+    assert not driver.find_elements(By.CSS_SELECTOR, '#results script, #results b')
+
+
+def test_more_like_this_searches_by_a_picture_of_the_gallery(
+    driver: Any, address: str
+) -> None:
+    driver.get(f'{address}?like=blue2.png')
+    found = results(driver, 'like blue2.png')
+    assert sorted(found[:3]) == ['blue0.png', 'blue1.png', 'blue3.png']
+
+
+def test_an_uploaded_picture_is_searched_for(
+    driver: Any, address: str, tmp_path: Path
+) -> None:
+    crop(COLOURS['green'], 3).save(tmp_path / 'someone.png')
+    driver.get(address)
+    find(driver, '#text')
+    upload(driver, tmp_path / 'someone.png')
+    find(driver, '#image img')
+    find(driver, '#search').click()
+    assert results(driver, 'like your picture')[0] == 'green3.png'
+
+
+def test_a_bad_upload_is_a_message(driver: Any, address: str, tmp_path: Path) -> None:
+    (tmp_path / 'text.png').write_text('a text')
+    driver.get(address)
+    find(driver, '#text')
+    upload(driver, tmp_path / 'text.png')
+    find(driver, '#search').click()
+    assert find(driver, '.problem').text == 'what was sent is no picture'
+    # and the page goes on
+    driver.get(address)
+    search(driver, 'a man')
+    assert len(results(driver, 'a man')) == 13
+
+
+def test_a_question_without_words_is_a_message(driver: Any, address: str) -> None:
+    driver.get(address)
+    search(driver, ' ')
+    assert 'needs a description or a picture' in find(driver, '.problem').text
+
+
+def test_a_phone_needs_no_sideways_scrolling(driver: Any, address: str) -> None:
+    driver.set_window_size(400, 800)
+    try:
+        driver.get(address)
+        search(driver, 'a man')
+        results(driver, 'a man')
+        width, shown = driver.execute_script(
+            'return [document.documentElement.scrollWidth, window.innerWidth]'
+        )
+        assert width <= shown
+    finally:
+        driver.set_window_size(1200, 1000)
+
+
+def test_a_wrong_password_shows_nothing(
+    driver: Any, coloured: Path, tmp_path: Path
+) -> None:
+    (tmp_path / 'password').write_text(f'{_PASSWORD}\n')
+    arguments = ['--password-file', str(tmp_path / 'password')]
+    process, address = start([str(coloured / 'gallery'), *arguments])
+    try:
+        place = address.removeprefix('http://')
+        driver.get(f'http://gckd:wrong@{place}')
+        assert 'Person search' not in driver.title
+        # as after the browser's own dialogue: the page's address has no password in it
+        driver.get(f'http://gckd:{_PASSWORD.replace(" ", "%20")}@{place}api/info')
+        driver.get(address)
+        find(driver, '#text')
+        assert driver.title == 'Person search'
+    finally:
+        process.terminate()
+        process.communicate()
