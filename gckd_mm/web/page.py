@@ -39,19 +39,6 @@ What you type and upload stays on the machine that serves this page.
 """
 
 
-class _Upload(gradio.Image):
-    """A picture that is handed over as the file that was sent, whatever is in it.
-
-    Gradio would decode it, and end in a message that says nothing.
-    """
-
-    is_template = True  # the browser's side is that of its base
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Return the path of the file."""
-        return None if payload is None else payload.path
-
-
 def make_page(service: SearchService) -> Any:
     """Make the page of a gallery.
 
@@ -93,12 +80,15 @@ def make_page(service: SearchService) -> Any:
                     -1, 1, -1, step=0.01, label='Similarity of at least'
                 )
             with gradio.Row():
-                image = _Upload(
+                image: Any = gradio.Image(
                     label='Like this picture',
                     sources=['upload', 'clipboard'],
                     elem_id='image',
                     height=220,
                 )
+                # The file as it was sent, whatever is in it: Gradio would decode it
+                # and fail with a message that says nothing.
+                image.preprocess = _path_of
                 with gradio.Column():
                     menus = [
                         gradio.Dropdown(
@@ -166,6 +156,10 @@ def make_page(service: SearchService) -> Any:
             search_like, None, results, api_visibility='private', concurrency_limit=4
         )
     return page
+
+
+def _path_of(upload: Any) -> str | None:
+    return None if upload is None else upload.path
 
 
 def _hint(service: SearchService) -> str:
