@@ -181,7 +181,6 @@ setup(
         'Typing :: Typed',
     ],
     python_requires='>=3.10',
-    entry_points={'console_scripts': ['gckd-search = gckd_mm.cli.search:main']},
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['py.typed', '**/*.json', '**/*.pth']},
     include_package_data=False,
