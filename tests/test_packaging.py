@@ -218,7 +218,9 @@ def test_tested_versions_cover_every_requirement(site: Path) -> None:
     text = (ROOT / 'requirements' / 'tested.txt').read_text()
     lines = [line for line in text.splitlines() if not line.startswith('#')]
     for line in lines:
-        assert re.fullmatch(r'[a-z0-9-]+==[0-9.]+(post[0-9]+)?(; python_version .+)?', line), line
+        assert re.fullmatch(
+            r'[a-z0-9-]+==[0-9.]+(post[0-9]+)?(; python_version .+)?', line
+        ), line
     pinned = {line.split('==')[0] for line in lines}
     (dist_info,) = site.glob('gckd_mm-*.dist-info')
     required = metadata.Distribution.at(dist_info).requires
