@@ -40,11 +40,14 @@ from gckd_mm.engine.launch import (
 from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation import top_matches
+from gckd_mm.evaluation.gallery_reranking import METHODS
 from gckd_mm.evaluation.metrics import Embeddings, PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
 from gckd_mm.visualization import RankList, draw_rank_lists
 
 RERANKED = 'reranked_'
+#: the method of re-ranking that needs a model trained for it
+MATCHING = 'matching'
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,15 +79,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--rerank',
         type=int,
         metavar='K',
-        help='also compare each caption with its first K images anew, by the matching '
-        'head of the model',
+        help='also order the first K images of each caption anew',
+    )
+    parser.add_argument(
+        '--rerank-method',
+        choices=[MATCHING, *METHODS],
+        default=MATCHING,
+        help='by the matching head of the model (default), or by what the images of '
+        'the gallery have in common, without any training',
     )
     parser.add_argument(
         '--rerank-weight',
         type=float,
         default=1.0,
         metavar='W',
-        help='what a certain match adds to the cosine similarity (default: 1.0)',
+        help='what a certain match of the matching head adds to the cosine similarity '
+        '(default: 1.0)',
     )
     add_run_options(parser)
     return parser.parse_args(arguments)
@@ -111,19 +121,27 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from'):
         cfg[key] = None
     if arguments.rerank is not None:
-        rerank_with(cfg, arguments.rerank, arguments.rerank_weight)
+        rerank_with(cfg, rerank_settings(arguments))
     cfg.resume = False
     cfg.custom_hooks = []
     cfg.setdefault('log_processor', {})['by_epoch'] = False
     return cfg
 
 
-def rerank_with(cfg: Config, top: int, weight: float) -> None:
+def rerank_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the metric is told of the re-ranking."""
+    settings = dict(method=arguments.rerank_method, top=arguments.rerank)
+    if arguments.rerank_method == MATCHING:
+        settings['weight'] = arguments.rerank_weight
+    return settings
+
+
+def rerank_with(cfg: Config, settings: dict[str, Any]) -> None:
     """Let every :class:`PersonRetrievalMetric` of the test re-rank."""
     metrics = cfg.test_evaluator
     for metric in [metrics] if isinstance(metrics, dict) else metrics:
         if metric['type'].rpartition('.')[2] == PersonRetrievalMetric.__name__:
-            metric['rerank'] = dict(top=top, weight=weight)
+            metric['rerank'] = settings
 
 
 def results_of(
@@ -140,8 +158,7 @@ def results_of(
         'selection': meta.get('selection', 'unknown'),
         'iteration': meta.get('iter'),
         'seed': meta.get('seed'),
-        'rerank': arguments.rerank
-        and dict(top=arguments.rerank, weight=arguments.rerank_weight),
+        'rerank': arguments.rerank and rerank_settings(arguments),
         'gckd_mm': gckd_mm.__version__,
         'torch': torch.__version__,
         'metrics': {

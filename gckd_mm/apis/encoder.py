@@ -40,3 +40,10 @@ class Encoder(Protocol):
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
         """Embed N >= 1 captions; shape (N, D), float32."""
+
+    def match(self, caption: str, prepared: Sequence[Any]) -> np.ndarray:
+        """Compare a caption with N pictures, each by itself; logits, shape (N,).
+
+        Raises:
+            InputError: If the model has nothing that compares pairs.
+        """

@@ -14,6 +14,7 @@ from rich.progress import track
 
 from gckd_mm.apis.encoder import Encoder
 from gckd_mm.apis.pictures import Picture, read_ahead
+from gckd_mm.apis.search_reranking import AnyReranking, SearchReranking
 from gckd_mm.apis.torch_encoder import TorchEncoder
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Condition, Gallery, Match
@@ -270,6 +271,7 @@ class PersonSearchInferencer:
         top_k: int = 10,
         where: Sequence[Condition] = (),
         exact: bool = False,
+        rerank: AnyReranking | None = None,
     ) -> list[list[Match]]:
         """Find the people that fit best.
 
@@ -280,20 +282,42 @@ class PersonSearchInferencer:
             where: What all of them must fulfil. Defaults to nothing.
             exact: Whether to compare with all pictures, whatever the index. Defaults
                 to False.
+            rerank: ``'k_reciprocal'``, ``'propagation'`` or ``'matching'``: order the
+                first matches anew, as :meth:`SearchReranking.build` reads it. Defaults
+                to None.
 
         Returns:
-            Q lists of at most ``top_k`` matches, best first.
+            Q lists of at most ``top_k`` matches, best first. Their scores are cosine
+            similarities, after a re-ranking too.
 
         Raises:
-            InputError: If the gallery was built by another model, or a query is bad.
+            InputError: If the gallery was built by another model, a query is bad, or
+                nothing can re-rank.
         """
         if isinstance(queries, str | Query):
             raise InputError('queries must be a list, got a single one')
         if not isinstance(gallery, Gallery):
             with Gallery.open(gallery) as opened:
-                return self.search(opened, queries, top_k, where, exact)
+                return self.search(opened, queries, top_k, where, exact, rerank)
         gallery.check_model(self.fingerprint, self.encoder.name)
+        if top_k < 1:
+            raise InputError(f'top_k must be at least 1, got {top_k}')
+        reranking = None if rerank is None else SearchReranking.build(rerank)
         if not queries:
             return []
         feats = np.stack([self.encode_query(query) for query in queries])
-        return gallery.search(feats, top_k, where, exact)
+        if reranking is None:
+            return gallery.search(feats, top_k, where, exact)
+        found = gallery.search(feats, max(top_k, reranking.top), where, exact)
+        return [
+            reranking.reordered(gallery, self.encoder, feat, _text(query), matches)[
+                :top_k
+            ]
+            for query, feat, matches in zip(queries, feats, found, strict=True)
+        ]
+
+
+def _text(query: AnyQuery) -> str:
+    if isinstance(query, Query):
+        return query.text
+    return query if isinstance(query, str) else ''

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from torch import Tensor
+from torch import Tensor, nn
 
 from gckd_mm.checkpoint import (
     PACKAGED,
@@ -37,10 +37,18 @@ TOWERS = (
 )
 
 
+#: pictures that the matching head compares at a time
+_PAIRS = 64
+
+
 class TorchEncoder:
     """The encoders of a retriever, in PyTorch: see :class:`Encoder`.
 
     On a GPU they run under autocast, and on a CPU in float32.
+
+    Attributes:
+        model: The retriever.
+        transforms: Of the gallery's images, built.
 
     Args:
         model: A retriever that embeds, weights loaded.
@@ -49,6 +57,8 @@ class TorchEncoder:
         device: Where it is to run.
         source: See :class:`Encoder`.
         name: For people.
+        matching: An ``ImageTextMatchingHead`` that was trained with the retriever.
+            Defaults to none.
     """
 
     def __init__(
@@ -59,14 +69,16 @@ class TorchEncoder:
         device: torch.device,
         source: tuple[str, str | None] | None,
         name: str,
+        matching: Any = None,
     ) -> None:
         self.model = model.to(device).eval()
+        self._matching = None if matching is None else matching.to(device).eval()
         self.device = device
         self.source = source
         self.name = name
         with DefaultScope.overwrite_default_scope('gckd_mm'):
-            transforms = [TRANSFORMS.build(dict(step)) for step in pipeline]
-        self._from_path = Compose(transforms)
+            self.transforms = [TRANSFORMS.build(dict(step)) for step in pipeline]
+        self._from_path = Compose(self.transforms)
         loads = [
             step['type'].rpartition('.')[2].startswith('Load') for step in pipeline
         ]
@@ -75,7 +87,7 @@ class TorchEncoder:
                 'the pipeline of the gallery must begin with the one transform that '
                 f'loads an image, got {[step["type"] for step in pipeline]}'
             )
-        self._from_array = Compose(transforms[1:])
+        self._from_array = Compose(self.transforms[1:])
         self.fingerprint = _fingerprint(model, settings, pipeline)
         self.embedding_size = self.embed_captions(['']).shape[1]
 
@@ -116,13 +128,15 @@ class TorchEncoder:
         )
         settings = _settings(cfg)
         retriever = _build(settings, checkpoint, where)
+        matching = _matching_head(cfg.model.get('matching'), checkpoint, where)
         pipeline = gallery_pipeline(cfg)
         source: tuple[str, str | None] | None = None
         if not is_config:
             source = _absolute(where), None
         elif not isinstance(model, Config):  # which could not be read again
             source = _absolute(model), _absolute(where)
-        return cls(retriever, settings, pipeline, device, source, Path(where).stem)
+        name = Path(where).stem
+        return cls(retriever, settings, pipeline, device, source, name, matching)
 
     def prepare(self, image: str | np.ndarray) -> Tensor:
         """Read and resize one picture: shape (3, H, W), uint8."""
@@ -144,13 +158,45 @@ class TorchEncoder:
         return self._embed('captions', captions)
 
     @torch.inference_mode()
+    def match(self, caption: str, prepared: Sequence[Tensor]) -> np.ndarray:
+        """Compare a caption with N pictures by the matching head; logits, shape (N,).
+
+        Raises:
+            InputError: If the model has no matching head.
+        """
+        head = self._matching
+        if head is None:
+            raise InputError(
+                f'{self.name}: has no matching head to re-rank with: train it with '
+                "matching=dict(type='ImageTextMatchingHead', …)"
+            )
+        logits = [np.empty(0, np.float32)]
+        with self._autocast():
+            words = self._inputs('captions', [caption])
+            mask = words['attention_mask']
+            tokens = head.tokens_of_captions(self.model.embed_captions(words)[1])
+            for start in range(0, len(prepared), _PAIRS):
+                images = self._inputs('images', prepared[start : start + _PAIRS])
+                seen = head.tokens_of_images(self.model.embed_images(images)[1])
+                pairs = (
+                    part.expand(len(seen), *part.shape[1:]) for part in (tokens, mask)
+                )
+                logits.append(head.score(seen, *pairs).float().cpu().numpy())
+        return np.concatenate(logits)
+
+    @torch.inference_mode()
     def _embed(self, modality: str, inputs: Sequence[Any]) -> np.ndarray:
-        batch = {'inputs': {modality: list(inputs)}}
-        inputs = self.model.data_preprocessor(batch)['inputs']
-        on_gpu = self.device.type == 'cuda'
-        with torch.autocast('cuda') if on_gpu else nullcontext():
-            feats = self.model.extract_feat(inputs)[modality]
+        with self._autocast():
+            batch = {modality: self._inputs(modality, inputs)}
+            feats = self.model.extract_feat(batch)[modality]
         return feats.float().cpu().numpy()
+
+    def _inputs(self, modality: str, inputs: Sequence[Any]) -> Any:
+        batch = {'inputs': {modality: list(inputs)}}
+        return self.model.data_preprocessor(batch)['inputs'][modality]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast('cuda') if self.device.type == 'cuda' else nullcontext()
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -204,6 +250,28 @@ def _build(settings: dict[str, Any], checkpoint: dict[str, Any], where: str) -> 
         }
     load_weights(retriever, {'state_dict': state_dict}, where)
     return retriever
+
+
+def _matching_head(
+    settings: Any, checkpoint: dict[str, Any], where: str
+) -> nn.Module | None:
+    """Build the matching head that the retriever was trained with, if it was."""
+    if settings is None:
+        return None
+    with DefaultScope.overwrite_default_scope('gckd_mm'):
+        head = MODELS.build(settings)
+    prefix = 'matching.'
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    named = {name.removeprefix('module.'): value for name, value in state_dict.items()}
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in named.items()
+        if name.startswith(prefix)
+    }
+    if not own:  # published without it
+        return None
+    load_weights(head, {'state_dict': own}, where)
+    return head
 
 
 def _fingerprint(model: Any, settings: dict[str, Any], pipeline: Sequence[dict]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gckd_mm.apis import PersonSearchInferencer, Query
+from gckd_mm.apis.search_reranking import RERANK_METHODS
 from gckd_mm.cli.index import add_index_command
 from gckd_mm.cli.printing import print_pairs, print_table
 from gckd_mm.cli.serve import add_serve_command
@@ -65,6 +66,12 @@ def _add_query_command(commands: Any) -> None:
     parser.add_argument(
         '--exact', action='store_true', help='compare with every picture'
     )
+    parser.add_argument(
+        '--rerank',
+        choices=RERANK_METHODS,
+        help='order the first matches anew: by what they have in common, or by the '
+        'matching head of the model',
+    )
     parser.add_argument('--checkpoint', help="the gallery's model, if it was moved")
     parser.add_argument('--device', help='such as cuda:0 (default: the GPU, if any)')
     shown = parser.add_mutually_exclusive_group()
@@ -105,7 +112,9 @@ def query(options: argparse.Namespace) -> int:
             inferencer = PersonSearchInferencer.of_gallery(
                 gallery, options.device, show_progress=False
             )
-        found = inferencer.search(gallery, queries, options.top_k, where, options.exact)
+        found = inferencer.search(
+            gallery, queries, options.top_k, where, options.exact, options.rerank
+        )
         names = [_name(query) for query in queries]
         _show(options, gallery, names, found)
     return FOUND if any(found) else NOTHING

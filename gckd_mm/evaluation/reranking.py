@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from gckd_mm.errors import InputError
+
+#: gallery rows of Q queries and their similarities, both of shape (Q, K), best first ->
+#: other scores of them (Q, K)
+Scorer: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -62,6 +67,68 @@ def rerank(
     if logits.isnan().any():
         raise ValueError('the scorer gave NaN: check the model and its mixed precision')
     matches = logits.to(similarity.device).view_as(similarity).sigmoid()
-    scores = similarity.float() + weight * matches
+    return reordered(order, similarity.float() + weight * matches)
+
+
+def reordered(order: Tensor, scores: Tensor) -> Tensor:
+    """Sort shortlists by other scores; equal ones keep their first order.
+
+    Args:
+        order: Shape (Q, K), int64.
+        scores: Of the items of ``order``, shape (Q, K).
+
+    Returns:
+        Shape (Q, K).
+    """
     best_first = scores.argsort(dim=1, descending=True, stable=True)
     return order.gather(1, best_first.to(order.device))
+
+
+def relative_similarity(similarity: Tensor) -> Tensor:
+    """Scale the similarities of each shortlist: its best to 1, its last to 0.
+
+    Captions are less similar to images than images are to each other, by how much
+    depends on the model and the caption. Of a shortlist so scaled, nothing of that is
+    left.
+
+    Args:
+        similarity: Shape (Q, K), descending.
+
+    Returns:
+        Shape (Q, K), from 0 to 1; 1 where all of a shortlist are equal.
+
+    Source: ours.
+    """
+    best, last = similarity[:, :1], similarity[:, -1:]
+    spread = best - last
+    return torch.where(spread > 0, (similarity - last) / spread, 1)
+
+
+def seed_weights(similarity: Tensor, seeds: int, temperature: float) -> Tensor:
+    """Weigh the first images of each query: what it is thought to be.
+
+    Args:
+        similarity: Shape (Q, K), descending.
+        seeds: How many of them, all where K is less.
+        temperature: Of a softmax over their :func:`relative_similarity`.
+
+    Returns:
+        Shape (Q, min(seeds, K)); rows sum to 1.
+
+    Source: ours.
+    """
+    relative = relative_similarity(similarity)[:, :seeds]
+    return torch.softmax(relative / temperature, dim=1)
+
+
+def check_seeds(method: str, seeds: int, temperature: float) -> None:
+    """Refuse what :func:`seed_weights` cannot take.
+
+    Raises:
+        InputError: If ``seeds`` is below 1 or ``temperature`` not positive.
+    """
+    if seeds < 1 or not temperature > 0:
+        raise InputError(
+            f'{method}: needs seeds of at least 1 and a positive temperature, got '
+            f'{seeds} and {temperature}'
+        )

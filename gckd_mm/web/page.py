@@ -20,6 +20,10 @@ EXAMPLES = (
     'a man wearing a blue shirt and black trousers',
     'someone with a hat and a green bag',
 )
+RERANKINGS = (
+    ('by common neighbours (k-reciprocal)', 'k_reciprocal'),
+    ('by walks from neighbour to neighbour', 'propagation'),
+)
 _EXPLANATION = """
 This page finds pictures of people **by what they wear**. Describe someone as you would
 to a friend: clothes, colours, bags, hats, hair. A model has turned every picture of the
@@ -79,6 +83,13 @@ def make_page(service: SearchService) -> Any:
                 min_score = gradio.Slider(
                     -1, 1, -1, step=0.01, label='Similarity of at least'
                 )
+            rerank = gradio.Dropdown(
+                [('as they are', ''), *RERANKINGS],
+                value='',
+                label='Order of the results',
+                info='people whose pictures are alike can be put beside each other',
+                elem_id='rerank',
+            )
             with gradio.Row():
                 image: Any = gradio.Image(
                     label='Like this picture',
@@ -116,6 +127,7 @@ def make_page(service: SearchService) -> Any:
             top_k: int,
             min_score: float,
             conditions: str | None,
+            rerank: str,
             *chosen: str | None,
         ) -> str:
             # what was left empty is None
@@ -130,7 +142,14 @@ def make_page(service: SearchService) -> Any:
                 image = read_upload(Path(upload).read_bytes()) if upload else None
                 return result_cards(
                     service.search(
-                        lines, without or '', image, '', int(top_k), min_score, where
+                        lines,
+                        without or '',
+                        image,
+                        '',
+                        int(top_k),
+                        min_score,
+                        where,
+                        rerank,
                     )
                 )
             except InputError as error:
@@ -143,7 +162,7 @@ def make_page(service: SearchService) -> Any:
             except InputError as error:
                 return problem(str(error))
 
-        inputs = [text, without, image, top_k, min_score, conditions, *menus]
+        inputs = [text, without, image, top_k, min_score, conditions, rerank, *menus]
         gradio.on(
             [button.click, text.submit, without.submit, conditions.submit],
             search,

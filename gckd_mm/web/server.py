@@ -116,10 +116,13 @@ def _add_json(app: Any, service: SearchService) -> None:
         top_k: Annotated[int, Body(ge=1, le=MAX_TOP_K)] = 20,
         min_score: Annotated[float, Body()] = -1.0,
         where: Annotated[list[str], Body(max_length=20)] = [],  # noqa: B006
+        rerank: Annotated[str, Body()] = '',
     ) -> dict[str, Any]:
         """Search with descriptions, or for pictures like one of the gallery."""
         began = time.perf_counter()
-        found = service.search(queries, without, None, like, top_k, min_score, where)
+        found = service.search(
+            queries, without, None, like, top_k, min_score, where, rerank
+        )
         return _as_json(found, began)
 
     @app.post('/api/search_by_image')
@@ -130,13 +133,22 @@ def _add_json(app: Any, service: SearchService) -> None:
         top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K)] = 20,
         min_score: float = -1.0,
         where: Annotated[list[str], Query(max_length=20)] = [],  # noqa: B006
+        rerank: str = '',
     ) -> dict[str, Any]:
         """Search with the picture in the request's body."""
         began = time.perf_counter()
         image = read_upload(await _body(request))
         texts = [text] if text else []
         found = await run_in_threadpool(
-            service.search, texts, without, image, '', top_k, min_score, where
+            service.search,
+            texts,
+            without,
+            image,
+            '',
+            top_k,
+            min_score,
+            where,
+            rerank,
         )
         return _as_json(found, began)
 

@@ -69,6 +69,7 @@ class SearchService:
         top_k: int = 20,
         min_score: float = -1.0,
         where: Sequence[str] = (),
+        rerank: str = '',
     ) -> list[Found]:
         """Search with every text, and with the picture in each of them.
 
@@ -80,6 +81,9 @@ class SearchService:
             top_k: At most as many matches each.
             min_score: Matches below are left out.
             where: Conditions, as ``camera=3``.
+            rerank: How the first matches are ordered anew, empty for not at all: see
+                :class:`~gckd_mm.apis.search_reranking.SearchReranking`. It concerns
+                ``texts`` and ``image``.
 
         Returns:
             One entry a text, or a single one where there are none.
@@ -98,7 +102,8 @@ class SearchService:
             matches = self.gallery.similar_to(like, top_k, conditions)
             found.append(Found(f'like {like}', matches))
         if texts or image is not None or not like:
-            found += self._search(texts, without, image, top_k, conditions)
+            queries = [Query(text, without, image) for text in texts or ['']]
+            found += self._search(queries, top_k, conditions, rerank)
         return [
             Found(query, [match for match in matches if match.score >= min_score])
             for query, matches in found
@@ -106,14 +111,14 @@ class SearchService:
 
     def _search(
         self,
-        texts: Sequence[str],
-        without: str,
-        image: np.ndarray | None,
+        queries: Sequence[Query],
         top_k: int,
         conditions: Sequence[Condition],
+        rerank: str,
     ) -> list[Found]:
-        queries = [Query(text, without, image) for text in texts or ['']]
-        found = self.inferencer.search(self.gallery, queries, top_k, conditions)
+        found = self.inferencer.search(
+            self.gallery, queries, top_k, conditions, rerank=rerank or None
+        )
         return [
             Found(_name(query), matches)
             for query, matches in zip(queries, found, strict=True)

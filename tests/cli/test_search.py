@@ -128,6 +128,22 @@ def test_lines_in_a_pipe_are_what_the_inferencer_finds(
     assert (code, out.splitlines(), err) == (0, expected, '')
 
 
+def test_the_first_matches_are_ordered_anew(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(
+        capsys, 'query', gallery, 'a man', '--rerank', 'k_reciprocal', '--json'
+    )
+    matches = json.loads(out)['results'][0]['matches']
+    inferencer = PersonSearchInferencer(MODEL, device='cpu')
+    (expected,) = inferencer.search(gallery, ['a man'], rerank='k_reciprocal')
+    assert code == 0
+    assert [m['path'] for m in matches] == [m.item.path for m in expected]
+    code, _, err = run(capsys, 'query', gallery, 'a man', '--rerank', 'matching')
+    assert code == 2
+    assert 'has no matching head' in err
+
+
 def test_several_queries_are_told_apart(
     gallery: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

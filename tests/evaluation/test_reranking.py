@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.evaluation.reranking import rerank
+from gckd_mm.evaluation.reranking import relative_similarity, rerank, seed_weights
 
 QUERIES, GALLERY, TOP = 5, 20, 8
 
@@ -120,3 +120,23 @@ def test_wrong_arguments_are_refused() -> None:
     logits[2, order[2, 3]] = math.nan
     with pytest.raises(ValueError, match='NaN'):
         rerank(order, scorer, 1, similarity)
+
+
+def test_similarities_are_relative_to_their_shortlist() -> None:
+    similarity = torch.tensor([[0.5, 0.4, 0.1], [0.3, 0.3, 0.3]])
+
+    found = relative_similarity(similarity)
+
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.75, 0.0], [1.0, 1.0, 1.0]]))
+    assert relative_similarity(similarity[:, :1]).tolist() == [[1.0], [1.0]]
+
+
+def test_seeds_weigh_by_their_relative_similarity() -> None:
+    similarity = torch.tensor([[0.5, 0.4, 0.1], [0.3, 0.3, 0.3]])
+
+    found = seed_weights(similarity, 2, 0.5)
+
+    first = math.exp(1 / 0.5) / (math.exp(1 / 0.5) + math.exp(0.75 / 0.5))
+    expected = torch.tensor([[first, 1 - first], [0.5, 0.5]])
+    torch.testing.assert_close(found, expected)
+    assert seed_weights(similarity, 9, 0.5).shape == (2, 3)

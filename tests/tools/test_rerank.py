@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.evaluation import rank_metrics
+from gckd_mm.evaluation.gallery_reranking import build_reranker, rerank_with_gallery
 from tests.training import last_checkpoint, small_gckd_config
 from tools import test as test_tool
 
@@ -56,7 +57,7 @@ def test_reranked_scores_stand_beside_the_plain_ones(
         for line in capsys.readouterr().out.splitlines()
         if line.startswith('  ')
     }
-    assert results['rerank'] == {'top': 3, 'weight': 0.5}
+    assert results['rerank'] == {'method': 'matching', 'top': 3, 'weight': 0.5}
     assert {name.split('/')[-1] for name in arrays} == {'feats', 'pids', 'indices'}
     for test_set, found in results['metrics'].items():
         plain = rank_metrics(
@@ -77,6 +78,27 @@ def test_reranked_scores_stand_beside_the_plain_ones(
         ]
 
 
+@pytest.mark.parametrize('method', ['k_reciprocal', 'propagation'])
+def test_a_gallery_reranks_for_a_model_without_a_matching_head(
+    trained: Path, tmp_path: Path, method: str
+) -> None:
+    out, dump = tmp_path / 'results.json', tmp_path / 'embeddings.npz'
+    options = ['--work-dir', str(tmp_path / 'work'), '--out', str(out)]
+    options += ['--rerank', '5', '--rerank-method', method, '--dump', str(dump)]
+    test_tool.main([str(last_checkpoint(trained)), *options])
+
+    results, arrays = json.loads(out.read_text()), np.load(dump)
+    assert results['rerank'] == {'method': method, 'top': 5}
+    for test_set, found in results['metrics'].items():
+        feats = [arrays[f'{test_set}/{m}/feats'] for m in ('captions', 'images')]
+        pids = [arrays[f'{test_set}/{m}/pids'] for m in ('captions', 'images')]
+        order = rerank_with_gallery(build_reranker(method), *feats, top=5)
+        expected = rank_metrics(*feats, *pids, shortlist=order)
+        assert {name: found[f'reranked_{name}'] for name in NAMES} == {
+            name: expected[name] for name in NAMES
+        }
+
+
 def test_a_table_of_plain_scores_has_no_other_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -88,7 +110,7 @@ def test_every_metric_of_the_test_reranks(checkpoint: Path, tmp_path: Path) -> N
     loaded = read_checkpoint(checkpoint)
     options = ['--work-dir', str(tmp_path), '--rerank', '7']
     arguments = test_tool.parse_arguments([str(checkpoint), *options])
-    expected = {'top': 7, 'weight': 1.0}
+    expected = {'method': 'matching', 'top': 7, 'weight': 1.0}
     cfg = test_tool.make_config(arguments, loaded)
     assert cfg.test_evaluator.rerank == expected
     cfg.test_evaluator = [
@@ -96,7 +118,7 @@ def test_every_metric_of_the_test_reranks(checkpoint: Path, tmp_path: Path) -> N
         {'type': 'gckd_mm.PersonRetrievalMetric', 'prefix': 'propagated'},
         {'type': 'SomebodyElsesMetric'},
     ]
-    test_tool.rerank_with(cfg, 7, 1.0)
+    test_tool.rerank_with(cfg, expected)
     found = [metric.get('rerank') for metric in cfg.test_evaluator]
     assert found == [expected, expected, None]
 

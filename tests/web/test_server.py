@@ -27,6 +27,7 @@ def test_a_search_is_that_of_the_service(client: Any, service: SearchService) ->
         'top_k': 3,
         'where': ['camera!=2'],
         'min_score': 0.01,
+        'rerank': 'propagation',
     }
     answer = client.post('/api/search', json=asked).json()
     expected = service.search(
@@ -35,6 +36,7 @@ def test_a_search_is_that_of_the_service(client: Any, service: SearchService) ->
         top_k=3,
         min_score=0.01,
         where=['camera!=2'],  # type: ignore[arg-type]
+        rerank='propagation',
     )
     assert answer['results'] == [
         {

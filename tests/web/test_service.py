@@ -51,6 +51,17 @@ def test_scores_and_conditions_leave_out(service: SearchService) -> None:
     assert sorted(paths([some])[0]) == ['blue1.png', 'green1.png', 'red1.png']
 
 
+def test_the_first_matches_are_ordered_anew(service: SearchService) -> None:
+    (plain,) = service.search(['a man in red'], top_k=13)
+    (anew,) = service.search(['a man in red'], top_k=13, rerank='k_reciprocal')
+    assert anew.matches != plain.matches
+    assert sorted(anew.matches) == sorted(plain.matches)
+    (expected,) = service.inferencer.search(
+        service.gallery, ['a man in red'], 13, rerank='k_reciprocal'
+    )
+    assert anew.matches == expected
+
+
 @pytest.mark.parametrize(
     ('asked', 'message'),
     [

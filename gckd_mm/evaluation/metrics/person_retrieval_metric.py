@@ -13,6 +13,12 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation import reranking
+from gckd_mm.evaluation.gallery_reranking import (
+    METHODS,
+    GalleryReranker,
+    build_reranker,
+    rerank_with_gallery,
+)
 from gckd_mm.evaluation.ranking import rank_metrics, top_matches
 from gckd_mm.registry import METRICS, MODELS
 
@@ -29,11 +35,18 @@ class Embeddings(NamedTuple):
     token_mask: np.ndarray | None = None  # (N, L), bool, of captions; False on padding
 
 
-class _Rerank(NamedTuple):
+class _Matching(NamedTuple):
     """How many images of each ranking are compared anew, and what a match counts."""
 
     top: int = 128
     weight: float = 1.0
+
+
+class _ByGallery(NamedTuple):
+    """How many images of each ranking are scored anew, and by what."""
+
+    reranker: GalleryReranker
+    top: int
 
 
 @METRICS.register_module()
@@ -52,14 +65,20 @@ class PersonRetrievalMetric(BaseMetric):
             which each image hears its nearest neighbours in the gallery before it is
             ranked. Such a score looks at the whole gallery at once: report it under a
             ``prefix`` of its own, beside the plain one. Defaults to None.
-        rerank: ``dict(top=128, weight=1.0)``: also report ``reranked_R1``, …, after
-            :attr:`matcher` has compared the tokens of every caption with those of its
-            ``top`` first images; ``weight`` as in
-            :func:`gckd_mm.evaluation.reranking.rerank`. Defaults to None.
+        rerank: Also report ``reranked_R1``, …, of another order of the ``top`` first
+            images (128). ``dict(method='matching', top=128, weight=1.0)``, the default
+            method: after :attr:`matcher` has compared the tokens of every caption with
+            those of its first images; ``weight`` as in
+            :func:`gckd_mm.evaluation.reranking.rerank`.
+            ``dict(method='k_reciprocal', top=128, …)`` and ``'propagation'``: after a
+            look at the whole gallery, which needs no training; their settings are those
+            of :class:`gckd_mm.evaluation.k_reciprocal.KReciprocal` and
+            :class:`gckd_mm.evaluation.gallery_propagation.GalleryPropagation`. Defaults
+            to None.
 
     Raises:
-        InputError: If ``gallery_neck`` has weights, which nobody has trained, or if
-            ``top`` is below 1 or ``weight`` negative.
+        InputError: If ``gallery_neck`` has weights, which nobody has trained, or if a
+            setting of ``rerank`` is unknown or out of its range.
     """
 
     default_prefix = ''  # None would make mmengine warn
@@ -80,20 +99,42 @@ class PersonRetrievalMetric(BaseMetric):
                 "PersonRetrievalMetric: gallery_neck needs layer='parameter_free', got "
                 f'{gallery_neck}'
             )
-        self.rerank = None if rerank is None else _Rerank(**rerank)
-        if self.rerank and (self.rerank.top < 1 or self.rerank.weight < 0):
-            raise InputError(
-                'PersonRetrievalMetric: rerank needs top of at least 1 and a weight '
-                f'that is not negative, got {rerank}'
-            )
+        #: what :attr:`matcher` is asked for; the loop sets it where this is not None
+        self.rerank: _Matching | None = None
+        self.rerank_by_gallery: _ByGallery | None = None
+        if rerank is not None:
+            self._set_rerank(**rerank)
         #: image tokens (n, T, C), caption tokens (n, L, C), both float32, and the
-        #: captions' mask (n, L), all on the CPU -> logits of a match (n,); the loop
-        #: sets it where :attr:`rerank` asks for it
+        #: captions' mask (n, L), all on the CPU -> logits of a match (n,)
         self.matcher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.results: list[dict[str, Any]] = []
         #: test set -> ``'images'`` and ``'captions'`` -> :class:`Embeddings`; filled on
         #: the main process
         self.embeddings: dict[str, dict[str, Embeddings]] = {}
+
+    def _set_rerank(
+        self, method: str = 'matching', top: int = 128, **settings: Any
+    ) -> None:
+        if method == 'matching':
+            if settings.keys() - {'weight'}:
+                raise InputError(
+                    'PersonRetrievalMetric: rerank by matching takes top and weight, '
+                    f'got {dict(top=top, **settings)}'
+                )
+            self.rerank = _Matching(top, **settings)
+        elif method in METHODS:
+            reranker = build_reranker(method, **settings)
+            self.rerank_by_gallery = _ByGallery(reranker, top)
+        else:
+            raise InputError(
+                'PersonRetrievalMetric: the method of rerank must be one of matching, '
+                f'{", ".join(METHODS)}, got {method!r}'
+            )
+        if top < 1 or (self.rerank and self.rerank.weight < 0):
+            raise InputError(
+                'PersonRetrievalMetric: rerank needs top of at least 1 and a weight '
+                f'that is not negative, got {dict(top=top, **settings)}'
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the embeddings of one batch.
@@ -124,8 +165,8 @@ class PersonRetrievalMetric(BaseMetric):
             size: Number of images and captions together.
 
         Returns:
-            ``R1``, … in percent, ``num_queries`` and ``num_unmatched``, and with
-            :attr:`rerank` ``reranked_R1``, …; equal on all ranks.
+            ``R1``, … in percent, ``num_queries`` and ``num_unmatched``, and where
+            re-ranking is asked for ``reranked_R1``, …; equal on all ranks.
 
         Raises:
             InputError: If there is nothing to re-rank with: no tokens or no matcher.
@@ -161,21 +202,32 @@ class PersonRetrievalMetric(BaseMetric):
             gallery = self.gallery_neck(torch.from_numpy(gallery)).numpy()
         ranked = (captions.feats, gallery, captions.pids, images.pids, self.ks)
         scores = rank_metrics(*ranked)
-        if self.rerank:
-            order = self._reranked(self.rerank, captions, images, gallery)
+        order = self._reranked(captions, images, gallery)
+        if order is not None:
             for name, value in rank_metrics(*ranked, shortlist=order).items():
                 if not name.startswith('num_'):
                     scores[f'reranked_{name}'] = value
         return scores
 
     def _reranked(
+        self, captions: Embeddings, images: Embeddings, gallery: np.ndarray
+    ) -> Tensor | np.ndarray | None:
+        """Return the first gallery rows of each caption in their new order, if any."""
+        if self.rerank_by_gallery:
+            reranker, top = self.rerank_by_gallery
+            return rerank_with_gallery(reranker, captions.feats, gallery, top)
+        if self.rerank:
+            return self._matched(self.rerank, captions, images, gallery)
+        return None
+
+    def _matched(
         self,
-        rerank: _Rerank,
+        rerank: _Matching,
         captions: Embeddings,
         images: Embeddings,
         gallery: np.ndarray,
     ) -> Tensor:
-        """Return the first gallery rows of each caption in their new order."""
+        """Return the order of :attr:`matcher`."""
         matcher = self.matcher
         tokens = (images.tokens, captions.tokens, captions.token_mask)
         if matcher is None or any(part is None for part in tokens):

@@ -29,9 +29,15 @@ class ClosePairs(NamedTuple):
     distances: Tensor
 
 
-class _WeightedSets(NamedTuple):
-    # Set i holds columns[e] with weights[e] for each e with rows[e] = i. Rows ascend,
-    # columns ascend within a row, and the weights of a row sum to 1.
+class WeightedSets(NamedTuple):
+    """M sets of samples: set i holds columns[e] for each e with rows[e] = i.
+
+    Attributes:
+        rows: Shape (E,), int64, ascending.
+        columns: Shape (E,), int64, ascending within a row.
+        weights: Of the members, shape (E,); those of a row sum to 1.
+    """
+
     rows: Tensor
     columns: Tensor
     weights: Tensor
@@ -66,16 +72,26 @@ def close_pairs(feats: Tensor, k1: int, k2: int, radius: float) -> ClosePairs:
     """
     with torch.autocast(feats.device.type, enabled=False):
         feats = feats.float()
-        ranking = _ranking(feats, max(k1, k2 - 1))
-        sets = _averaged(_weighted(feats, _neighbour_sets(ranking, k1)), ranking, k2)
-        return _within(sets, len(feats), radius)
+        return _within(reciprocal_sets(feats, k1, k2), len(feats), radius)
 
 
-def _ranking(feats: Tensor, k: int) -> Tensor:
-    """Return each row and then its k nearest, the most similar first: (M, 1 + k)."""
+@torch.no_grad()
+def reciprocal_sets(
+    feats: Tensor, k1: int, k2: int, chunk_size: int = 4096
+) -> WeightedSets:
+    """Return the weighted sets of :func:`close_pairs`, one of each sample.
+
+    Args:
+        feats: L2-normalised, shape (M, D), float32.
+        k1: Neighbours that may be reciprocal, at least 1; M − 1 where there are fewer.
+        k2: Samples that are averaged, at least 1, which averages nothing.
+        chunk_size: Samples whose neighbours are searched at a time. Defaults to 4096.
+    """
     own = torch.arange(len(feats), device=feats.device)
-    nearest = nearest_neighbours(feats, feats, min(k, len(feats) - 1), exclude=own)
-    return torch.cat([own[:, None], nearest.index], dim=1)
+    k = min(max(k1, k2 - 1), len(feats) - 1)
+    nearest = nearest_neighbours(feats, feats, k, exclude=own, chunk_size=chunk_size)
+    ranking = torch.cat([own[:, None], nearest.index], dim=1)
+    return _averaged(_weighted(feats, _neighbour_sets(ranking, k1)), ranking, k2)
 
 
 def _reciprocal(ranking: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -100,7 +116,7 @@ def _neighbour_sets(ranking: Tensor, k1: int) -> Tensor:
     return torch.cat([pairs, candidates[there & joins[:, None]]]).unique()
 
 
-def _weighted(feats: Tensor, pairs: Tensor) -> _WeightedSets:
+def _weighted(feats: Tensor, pairs: Tensor) -> WeightedSets:
     rows, columns = pairs // len(feats), pairs % len(feats)
     similarity = torch.cat(
         [
@@ -111,34 +127,34 @@ def _weighted(feats: Tensor, pairs: Tensor) -> _WeightedSets:
         ]
     )
     weights = (2 * similarity - 2).exp()
-    return _WeightedSets(rows, columns, weights / torch.bincount(rows, weights)[rows])
+    return WeightedSets(rows, columns, weights / torch.bincount(rows, weights)[rows])
 
 
-def _averaged(sets: _WeightedSets, ranking: Tensor, k2: int) -> _WeightedSets:
+def _averaged(sets: WeightedSets, ranking: Tensor, k2: int) -> WeightedSets:
     num, heard = len(ranking), ranking[:, :k2]
-    starts, counts = _spans(sets.rows, num)
+    starts, counts = spans(sets.rows, num)
     senders = heard.flatten()
-    sender, entries = _concatenated(starts[senders], counts[senders])
+    sender, entries = concatenated(starts[senders], counts[senders])
     receivers = sender // heard.shape[1]
     pairs, pair_of_entry = (receivers * num + sets.columns[entries]).unique(
         return_inverse=True
     )
     total = torch.bincount(pair_of_entry, sets.weights[entries])
-    return _WeightedSets(pairs // num, pairs % num, total / heard.shape[1])
+    return WeightedSets(pairs // num, pairs % num, total / heard.shape[1])
 
 
-def _within(sets: _WeightedSets, num: int, radius: float) -> ClosePairs:
+def _within(sets: WeightedSets, num: int, radius: float) -> ClosePairs:
     by_column = sets.columns.argsort(stable=True)
     holders, held_weights = sets.rows[by_column], sets.weights[by_column]
-    starts, counts = _spans(sets.columns, num)
-    first_entry, entries_of_row = _spans(sets.rows, num)
+    starts, counts = spans(sets.columns, num)
+    first_entry, entries_of_row = spans(sets.rows, num)
     found = []
     for start in range(0, num, _ROWS):
         rows = min(_ROWS, num - start)
         size = int(entries_of_row[start : start + rows].sum())
         chunk = slice(int(first_entry[start]), int(first_entry[start]) + size)
         columns = sets.columns[chunk]
-        entry, place = _concatenated(starts[columns], counts[columns])
+        entry, place = concatenated(starts[columns], counts[columns])
         smaller = sets.weights[chunk][entry].minimum(held_weights[place])
         pairs = (sets.rows[chunk][entry] - start) * num + holders[place]
         # Both orders of a pair add the same numbers in the same order: the columns'.
@@ -149,15 +165,15 @@ def _within(sets: _WeightedSets, num: int, radius: float) -> ClosePairs:
     return ClosePairs(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def _spans(numbers: Tensor, num: int) -> tuple[Tensor, Tensor]:
+def spans(numbers: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """Return where each of 0 … num − 1 begins among sorted numbers, and how many."""
     counts = torch.bincount(numbers, minlength=num)
     return counts.cumsum(0) - counts, counts
 
 
-def _concatenated(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+def concatenated(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Return which span each place is of, and the places, span after span."""
-    spans = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    span = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
     before = counts.cumsum(0) - counts
-    places = torch.arange(len(spans), device=counts.device) - before[spans]
-    return spans, starts[spans] + places
+    places = torch.arange(len(span), device=counts.device) - before[span]
+    return span, starts[span] + places

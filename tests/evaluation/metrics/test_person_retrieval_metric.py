@@ -10,6 +10,7 @@ import torch
 
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation import rank_metrics, top_matches
+from gckd_mm.evaluation.gallery_reranking import build_reranker, rerank_with_gallery
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 
 GALLERY, QUERIES, DIM = 12, 7, 5
@@ -246,10 +247,53 @@ def test_tokens_are_kept_in_the_order_of_the_dataset_and_only_to_rerank() -> Non
     assert plain.embeddings['test']['captions'].tokens is None
 
 
+@pytest.mark.parametrize('method', ['k_reciprocal', 'propagation'])
+@pytest.mark.parametrize('neck', [None, {'num_layers': 1, 'k': 2, 'share': 0.9}])
+def test_a_gallery_reranks_without_tokens_or_a_matcher(
+    method: str, neck: dict[str, Any] | None
+) -> None:
+    layer = {'layer': 'parameter_free', 'in_channels': DIM}
+    metric = PersonRetrievalMetric(
+        gallery_neck=neck and {'type': 'gckd_mm.GraphPropagationNeck', **layer, **neck},
+        rerank={'method': method, 'top': 6, 'seeds': 2},
+    )
+    assert metric.rerank is None, 'the loop would ask for a matching head'
+    _process_in_batches(metric)
+
+    scores = metric.evaluate(GALLERY + QUERIES)
+
+    images, captions = (metric.embeddings['test'][x] for x in ('images', 'captions'))
+    assert captions.tokens is None
+    gallery = images.feats
+    if metric.gallery_neck:
+        gallery = metric.gallery_neck(torch.from_numpy(gallery)).numpy()
+    order = rerank_with_gallery(
+        build_reranker(method, seeds=2), captions.feats, gallery, 6
+    )
+    ranked = (captions.feats, gallery, captions.pids, images.pids)
+    plain, expected = rank_metrics(*ranked), rank_metrics(*ranked, shortlist=order)
+    for name in ('R1', 'R5', 'R10', 'mAP', 'mINP'):
+        assert scores[name] == plain[name]
+        assert scores[f'reranked_{name}'] == expected[name]
+    assert scores['reranked_mAP'] != scores['mAP']
+
+
+def test_matching_is_the_default_method() -> None:
+    by_default = PersonRetrievalMetric(rerank={'top': 9})
+    named = PersonRetrievalMetric(rerank={'method': 'matching', 'top': 9})
+    assert by_default.rerank == named.rerank == (9, 1.0)
+
+
 def test_reranking_without_what_it_needs() -> None:
-    for wrong in ({'top': 0}, {'weight': -0.1}):
+    for wrong in ({'top': 0}, {'weight': -0.1}, {'method': 'propagation', 'top': 0}):
         with pytest.raises(InputError, match=r'top of at least 1 .* got \{'):
             PersonRetrievalMetric(rerank=wrong)
+    with pytest.raises(InputError, match=r'one of matching, .* got .magic'):
+        PersonRetrievalMetric(rerank={'method': 'magic'})
+    with pytest.raises(InputError, match='by matching takes top and weight'):
+        PersonRetrievalMetric(rerank={'k1': 8})
+    with pytest.raises(InputError, match='k_reciprocal has no setting weight'):
+        PersonRetrievalMetric(rerank={'method': 'k_reciprocal', 'weight': 1.0})
     metric = PersonRetrievalMetric(rerank={})
     _process_in_batches(metric)
     with pytest.raises(InputError, match='needs a matcher'):
