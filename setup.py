@@ -108,7 +108,7 @@ def _copy(source: Path, target: Path) -> None:
 # and the upstream packages share their import names, and whoever has the one must
 # not be given the other.
 INSTALL_REQUIRES = [
-    'matplotlib>=3.6',
+    'matplotlib>=3.7',
     'numpy>=1.24',
     'pillow>=9.1',
     'rich>=12',
@@ -127,10 +127,11 @@ EXTRAS_REQUIRE = {
         'torchvision>=0.21',
     ],
     'clip': ['transformers>=4.53'],  # for encoders and tokenizers from Hugging Face
-    'cluster': ['scikit-learn>=1.4'],  # for a baseline that clusters
+    'cluster': ['scikit-learn>=1.4'],  # for a baseline that clusters, and t-SNE
     'search': ['faiss-cpu>=1.8'],  # for galleries, and gckd-search
     'tensorboard': ['tensorboard>=2.14'],
     'timm': ['timm>=1.0'],  # for image backbones through mmpretrain's wrapper
+    'umap': ['umap-learn>=0.5.6'],  # for maps of embeddings by UMAP
     'web': ['gradio>=6.31'],  # for gckd-search serve
     'test': [
         'mypy>=1.10',

@@ -39,11 +39,15 @@ from gckd_mm.engine.launch import (
 )
 from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
-from gckd_mm.evaluation import top_matches
 from gckd_mm.evaluation.gallery_reranking import METHODS
 from gckd_mm.evaluation.metrics import Embeddings, PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
-from gckd_mm.visualization import RankList, draw_rank_lists
+from gckd_mm.visualization import draw_rank_lists
+from gckd_mm.visualization.rank_list_report import make_rank_list_report
+from gckd_mm.visualization.searched_set import (
+    evenly_spaced_rank_lists,
+    searched_sets,
+)
 
 RERANKED = 'reranked_'
 #: the method of re-ranking that needs a model trained for it
@@ -68,6 +72,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         '--rank-lists', metavar='PNG', help='draw what some captions find'
+    )
+    parser.add_argument(
+        '--report',
+        metavar='HTML',
+        help='write a page of the captions whose first right image comes latest',
     )
     parser.add_argument(
         '--num-rank-lists',
@@ -214,29 +223,9 @@ def draw(
     path: str, loop: RetrievalTestLoop, metric: PersonRetrievalMetric, n: int
 ) -> None:
     """Draw the rank lists of n captions of each test set, spread evenly over it."""
-    rank_lists = []
-    for test_set, loaders in loop.dataloader.items():
-        gallery: Any = loaders['gallery'].dataset
-        query: Any = loaders['query'].dataset
-        images = metric.embeddings[test_set]['images']
-        captions = metric.embeddings[test_set]['captions']
-        rows = np.unique(np.linspace(0, len(captions.pids) - 1, n).astype(int))
-        order, scores = top_matches(captions.feats[rows], images.feats, k=8)
-        for row, found, similarity in zip(rows, order, scores, strict=True):
-            caption = query.get_data_info(int(captions.indices[row]))['caption']
-            rank_lists.append(
-                RankList(
-                    caption=f'{test_set}: {caption}',
-                    images=[
-                        gallery.get_data_info(int(images.indices[index]))['img_path']
-                        for index in found
-                    ],
-                    scores=similarity.tolist(),
-                    correct=(images.pids[found] == captions.pids[row]).tolist(),
-                )
-            )
+    searched = searched_sets(loop.dataloader, metric.embeddings)
     buffer = io.BytesIO()
-    draw_rank_lists(rank_lists).save(buffer, format='PNG')
+    draw_rank_lists(evenly_spaced_rank_lists(searched, n)).save(buffer, format='PNG')
     write_atomically(path, buffer.getvalue())
 
 
@@ -269,6 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             dump_embeddings(options.dump, metric.embeddings)
         if options.rank_lists:
             draw(options.rank_lists, runner.test_loop, metric, options.num_rank_lists)
+        if options.report:
+            searched = searched_sets(runner.test_loop.dataloader, metric.embeddings)
+            page = make_rank_list_report(searched, options.num_rank_lists, name)
+            write_atomically(options.report, page)
 
 
 if __name__ == '__main__':

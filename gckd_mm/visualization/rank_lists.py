@@ -24,12 +24,15 @@ class RankList(NamedTuple):
     images: Sequence[str]  # paths, best first
     scores: Sequence[float]  # cosine similarities
     correct: Sequence[bool] | None = None  # same person id; None where nobody knows
+    query_id: str = ''  # who is described; nothing where nobody knows
+    ids: Sequence[str] | None = None  # who is on the images; None where nobody knows
 
 
 def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Image:
     """Draw rank lists one below the other: right crops green, wrong ones red.
 
-    Where nobody knows which are right, there are no frames.
+    Where nobody knows which are right, there are no frames; ids are written where they
+    are known.
 
     Args:
         rank_lists: At least one.
@@ -45,7 +48,8 @@ def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Im
         raise ValueError('there are no rank lists to draw')
     font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 13)
     columns = max(len(rank_list.images) for rank_list in rank_lists)
-    row_height = _CROP[1] + _LINE + 2 * _MARGIN
+    lines = 2 if any(rank_list.ids for rank_list in rank_lists) else 1
+    row_height = _CROP[1] + lines * _LINE + 2 * _MARGIN
     top = 2 * _MARGIN + _LINE if title else _MARGIN
     width = _CAPTION_WIDTH + columns * (_CROP[0] + _MARGIN) + 2 * _MARGIN
     picture = Image.new('RGB', (width, top + row_height * len(rank_lists)), PAPER)
@@ -54,6 +58,8 @@ def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Im
     for row, rank_list in enumerate(rank_lists):
         y = top + row * row_height
         caption = '\n'.join(wrap(rank_list.caption, 32, max_lines=10))
+        if rank_list.query_id:
+            caption = f'id {rank_list.query_id}\n{caption}'
         draw.multiline_text((_MARGIN, y), caption, fill=INK, font=font, spacing=4)
         for column in range(len(rank_list.images)):
             x = _CAPTION_WIDTH + column * (_CROP[0] + _MARGIN)
@@ -80,4 +86,8 @@ def _draw_match(
     picture.paste(crop.resize(_CROP, Image.Resampling.BICUBIC), (x, y))
     label = f'{mark}{rank_list.scores[column]:.2f}'
     ink = INK if rank_list.correct is None else colour
-    draw.text((x, y + _CROP[1] + _FRAME + 2), label, fill=ink, font=font)
+    y += _CROP[1] + _FRAME + 2
+    draw.text((x, y), label, fill=ink, font=font)
+    if rank_list.ids:
+        id_of_match = f'id {rank_list.ids[column]}'
+        draw.text((x, y + _LINE - 2), id_of_match, fill=INK, font=font)

@@ -1,4 +1,4 @@
-"""Hooks: adaptation, exact resumption, whole checkpoints, vocabulary, probes."""
+"""Hooks: adaptation, exact resumption, whole checkpoints, probes, pictures."""
 
 from gckd_mm.engine.hooks.adabn_hook import AdaBNHook
 from gckd_mm.engine.hooks.adaptation_hook import AdaptationHook
@@ -9,6 +9,7 @@ from gckd_mm.engine.hooks.iteration_seed_hook import IterationSeedHook
 from gckd_mm.engine.hooks.pseudo_pair_probe_hook import PseudoPairProbeHook
 from gckd_mm.engine.hooks.target_probe_hook import TargetProbeHook
 from gckd_mm.engine.hooks.target_structure_hook import TargetStructureHook
+from gckd_mm.engine.hooks.visualization_hook import VisualizationHook
 
 __all__ = [
     'AdaBNHook',
@@ -20,4 +21,5 @@ __all__ = [
     'PseudoPairProbeHook',
     'TargetProbeHook',
     'TargetStructureHook',
+    'VisualizationHook',
 ]
