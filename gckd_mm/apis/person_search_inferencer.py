@@ -13,6 +13,7 @@ from mmengine.config import Config
 from rich.progress import track
 
 from gckd_mm.apis.encoder import Encoder
+from gckd_mm.apis.onnx_encoder import OnnxEncoder
 from gckd_mm.apis.pictures import Picture, read_ahead
 from gckd_mm.apis.search_reranking import AnyReranking, SearchReranking
 from gckd_mm.apis.torch_encoder import TorchEncoder
@@ -65,10 +66,12 @@ class PersonSearchInferencer:
 
     Args:
         model: A checkpoint of ``tools/train.py``, which carries its config and its
-            tokenizer; ``gckd_mm://<name>`` for one that comes with the package; or a
-            config (``.py``), with ``weights``.
+            tokenizer; ``gckd_mm://<name>`` for one that comes with the package; a
+            folder that ``tools/export_onnx.py`` wrote; or a config (``.py``), with
+            ``weights``.
         weights: The checkpoint, where ``model`` is a config.
-        device: Such as ``'cuda:0'``. Defaults to the GPU if there is one.
+        device: Such as ``'cuda:0'``. Defaults to the GPU if there is one, and to the
+            CPU for an export.
         show_progress: Whether to draw a progress bar. Defaults to True.
 
     Raises:
@@ -87,7 +90,13 @@ class PersonSearchInferencer:
         show_progress: bool = True,
     ) -> None:
         self.encoder: Encoder
-        if isinstance(model, str | os.PathLike | Config):
+        if (
+            isinstance(model, str | os.PathLike)
+            and weights is None
+            and os.path.isdir(model)
+        ):
+            self.encoder = OnnxEncoder(model, device)
+        elif isinstance(model, str | os.PathLike | Config):
             self.encoder = TorchEncoder.read(model, weights, device)
         else:
             self.encoder = model

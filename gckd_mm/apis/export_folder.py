@@ -1,0 +1,184 @@
+"""What an export is: a folder, whole or not at all, that says what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import gckd_mm
+from gckd_mm.errors import InputError, MissingDataError
+from gckd_mm.fileio import write_atomically
+
+SETTINGS = 'export.json'
+TOKENIZER = 'tokenizer.json'
+IMAGE_GRAPH, TEXT_GRAPH = GRAPHS = ('image.onnx', 'text.onnx')
+_FORMAT = 1
+_CHUNK = 1 << 20
+
+
+class ImageInput(NamedTuple):
+    """How a picture becomes the input of the image graph.
+
+    Attributes:
+        height: In pixels.
+        width: In pixels.
+        interpolation: Of the resizing, as mmcv's ``Resize`` names it.
+        backend: That resizes: ``'cv2'`` or ``'pillow'``.
+    """
+
+    height: int
+    width: int
+    interpolation: str
+    backend: str
+
+
+class TextInput(NamedTuple):
+    """How a caption becomes the input of the text graph.
+
+    Attributes:
+        max_length: Longer captions are cut to this many tokens, start and end included.
+        padding_id: That fills the shorter captions of a batch.
+        vocab_size: Rows of the embedding.
+    """
+
+    max_length: int
+    padding_id: int
+    vocab_size: int
+
+
+class ExportSettings(NamedTuple):
+    """What ``export.json`` says.
+
+    Attributes:
+        name: Of the model, for people.
+        precision: ``'float32'`` or ``'int8'``.
+        fingerprint: See :class:`gckd_mm.apis.encoder.Encoder`.
+        embedding_size: D.
+        image: How a picture is prepared.
+        text: How a caption is prepared.
+    """
+
+    name: str
+    precision: str
+    fingerprint: str
+    embedding_size: int
+    image: ImageInput
+    text: TextInput
+
+
+def write_settings(folder: Path, settings: ExportSettings) -> None:
+    """Write ``export.json``, the last file of an export, with hashes of the others."""
+    described = {
+        'format': _FORMAT,
+        'gckd_mm': gckd_mm.__version__,
+        **settings._asdict(),
+        'image': settings.image._asdict(),
+        'text': settings.text._asdict(),
+        'files': file_hashes(folder),
+    }
+    write_atomically(folder / SETTINGS, json.dumps(described, indent=2) + '\n')
+
+
+def read_settings(folder: Path) -> ExportSettings:
+    """Read ``export.json``, and look whether the files are those that were written.
+
+    Raises:
+        InputError: If the folder is no export, or of another version, or damaged.
+    """
+    path = folder / SETTINGS
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise MissingDataError(
+            f'{folder}: is no exported model (it has no {SETTINGS}): make one with '
+            f'tools/export_onnx.py, or name a checkpoint'
+        ) from error
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(found, dict) or found.get('format') != _FORMAT:
+        version = found.get('format') if isinstance(found, dict) else None
+        raise InputError(
+            f'{path}: an export of format {version}, this version reads {_FORMAT}: '
+            f'export the checkpoint anew'
+        )
+    try:
+        settings = ExportSettings(
+            **{
+                **{name: found[name] for name in ExportSettings._fields},
+                'image': ImageInput(**found['image']),
+                'text': TextInput(**found['text']),
+            }
+        )
+        expected = dict(found['files'])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f'{type(error).__name__}: {error}') from error
+    for name in {*GRAPHS, TOKENIZER, *expected}:
+        if not (folder / name).is_file():
+            raise MissingDataError(f'{folder}: lacks {name}: export the model anew')
+        if _hash(folder / name) != expected.get(name):
+            raise _damaged(folder / name, 'it is not as it was written')
+    return settings
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Return name -> SHA-256 of the files that an :class:`OnnxEncoder` reads."""
+    files = [folder / TOKENIZER, *sorted(folder.glob('*.onnx*'))]
+    return {path.name: _hash(path) for path in files}
+
+
+def check_new(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        InputError: If there is a file, or a folder that is not empty.
+    """
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f'{folder}: exists and is not empty: name a new folder')
+
+
+@contextmanager
+def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder that appears when all is in it, and never if something fails.
+
+    Args:
+        folder: A new one, or an empty one.
+
+    Yields:
+        A hidden folder beside it, to be filled.
+
+    Raises:
+        InputError: If there is something already, or it cannot be written to.
+    """
+    check_new(folder)
+    target = Path(os.path.abspath(folder))
+    partial = target.with_name(f'.{target.name}.partial')
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if target.exists():
+            target.rmdir()
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(f'{folder}: cannot be written to ({error})') from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f'{path}: damaged ({reason}): export the model anew')

@@ -1,0 +1,1 @@
+"""Trained retrievers as graphs that run without this package's models."""
