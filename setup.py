@@ -128,6 +128,7 @@ EXTRAS_REQUIRE = {
     ],
     'clip': ['transformers>=4.53'],  # for encoders and tokenizers from Hugging Face
     'cluster': ['scikit-learn>=1.4'],  # for a baseline that clusters, and t-SNE
+    'milvus': ['milvus-lite>=2.5', 'pymilvus>=2.6'],  # for galleries in Milvus
     'onnx': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5'],  # for exports
     'search': ['faiss-cpu>=1.8'],  # for galleries, and gckd-search
     'tensorboard': ['tensorboard>=2.14'],
@@ -135,14 +136,16 @@ EXTRAS_REQUIRE = {
     'umap': ['umap-learn>=0.5.6'],  # for maps of embeddings by UMAP
     'web': ['gradio>=6.31'],  # for gckd-search serve
     'test': [
-        'mypy>=1.10',
         'faiss-cpu>=1.8',  # the extra `search`
         'gradio>=6.31',  # the extra `web`
+        'milvus-lite>=2.5',  # the extra `milvus`
+        'mypy>=1.10',
         'onnx>=1.17',  # the extra `onnx`
         'onnxruntime>=1.20',
         # pins a pandas that has no wheels for later Pythons
         "onedl-mim>=0.5.1; python_version < '3.14'",
         'onnxscript>=0.5',
+        'pymilvus>=2.6',
         'pytest>=8',
         'pytest-xdist>=3.5',
         'ruff>=0.9',

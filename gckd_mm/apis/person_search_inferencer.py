@@ -144,12 +144,21 @@ class PersonSearchInferencer:
         folder: str | os.PathLike[str],
         root: str | os.PathLike[str] | None = None,
         index: str = 'auto',
+        uri: str | None = None,
+        token: str | None = None,
     ) -> Gallery:
         """Make an empty gallery for this model: see :meth:`Gallery.create`."""
         encoder = self.encoder
         model = {'model': encoder.name, 'source': encoder.source}
         return Gallery.create(
-            folder, model, self.fingerprint, self.embedding_size, root, index
+            folder,
+            model,
+            self.fingerprint,
+            self.embedding_size,
+            root,
+            index,
+            uri,
+            token,
         )
 
     def encode_images(

@@ -62,6 +62,12 @@ def add_index_command(commands: Any) -> None:
     parser.add_argument(
         '--index', choices=KINDS, default='auto', help='of a new gallery'
     )
+    parser.add_argument(
+        '--milvus',
+        metavar='URI',
+        help='keep a new gallery in Milvus: http://host:19530 (a token in the '
+        'environment: MILVUS_TOKEN), or a file ending in .db',
+    )
     parser.add_argument('--keep-missing', action='store_true')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--device', help='such as cuda:0 (default: the GPU, if any)')
@@ -159,7 +165,10 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
                 f'with --checkpoint'
             )
         root = None if options.dataset else options.folder
-        return inferencer.new_gallery(options.gallery, root, options.index), inferencer
+        gallery = inferencer.new_gallery(
+            options.gallery, root, options.index, options.milvus
+        )
+        return gallery, inferencer
     gallery = Gallery.open(options.gallery)
     if inferencer is None:
         inferencer = PersonSearchInferencer.of_gallery(
@@ -171,6 +180,11 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
         raise InputError(
             f'{options.gallery}: is the gallery of {gallery.root}, not of {root}: give '
             f'each folder a gallery of its own'
+        )
+    if options.milvus and not gallery.is_kept_in(options.milvus):
+        raise InputError(
+            f'{options.gallery}: is there already, and not in {options.milvus}: index '
+            f'into another gallery'
         )
     return gallery, inferencer
 

@@ -23,6 +23,8 @@ class Engine(Protocol):
     def upsert(self, items: Sequence[Item], feats: np.ndarray) -> None:
         """Add items, or replace those of the same path: all of them or none.
 
+        More than 16 MB may be written in parts, each whole or not at all.
+
         Args:
             items: N of them, of different paths.
             feats: L2-normalised, shape (N, D), float32.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,8 @@ from gckd_mm.gallery.conditions import Condition
 from gckd_mm.gallery.embedded_engine import EmbeddedEngine
 from gckd_mm.gallery.engine import Engine
 from gckd_mm.gallery.items import Item, Match
+from gckd_mm.gallery.milvus_connection import is_file
+from gckd_mm.gallery.milvus_engine import MilvusEngine
 
 _FILE = 'gallery.json'
 _FORMAT = 1
@@ -27,7 +31,8 @@ class Gallery:
     """Pictures, their embeddings, and the model that made these.
 
     A gallery is a folder. ``gallery.json`` in it says which model, and the engine keeps
-    the rest. It is filled by :func:`gckd_mm.gallery.indexing.update`.
+    the rest: in the folder, or in Milvus, in a collection of its own. It is filled by
+    :func:`gckd_mm.gallery.indexing.update`.
 
     Args:
         folder: Of the gallery.
@@ -49,6 +54,8 @@ class Gallery:
         embedding_size: int,
         root: str | os.PathLike[str] | None = None,
         index: str = 'auto',
+        uri: str | None = None,
+        token: str | None = None,
     ) -> Gallery:
         """Make an empty gallery.
 
@@ -60,9 +67,15 @@ class Gallery:
             embedding_size: D.
             root: The folder of the pictures, if they lie in one.
             index: See :class:`EmbeddedEngine`.
+            uri: Of Milvus: an address such as ``http://localhost:19530``, or a file of
+                Milvus Lite, which ends in ``.db``. Defaults to none: the folder holds
+                all of the gallery.
+            token: Of the server: a key, or ``user:password``; it is not remembered.
+                Defaults to the environment's ``MILVUS_TOKEN``, if there is one.
 
         Raises:
-            InputError: If the folder holds something else, or cannot be written to.
+            InputError: If the folder holds something else, or cannot be written to; or
+                Milvus is not there.
         """
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -75,11 +88,15 @@ class Gallery:
             'embedding_size': embedding_size,
             'root': None if root is None else os.path.abspath(root),
             'index': index,
+            'engine': 'embedded' if uri is None else 'milvus',
             'gckd_mm': gckd_mm.__version__,
         }
+        if uri is not None:
+            settings['uri'] = _kept(uri, folder)
+            settings['collection'] = _new_collection(fingerprint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            engine = EmbeddedEngine(folder, embedding_size, index)
+            engine = _engine(folder, settings, token, new=True)
             # Last: a folder without it is no gallery yet.
             write_atomically(folder / _FILE, json.dumps(settings, indent=2) + '\n')
         except OSError as error:
@@ -89,11 +106,17 @@ class Gallery:
         return cls(folder, settings, engine)
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> Gallery:
+    def open(cls, folder: str | os.PathLike[str], token: str | None = None) -> Gallery:
         """Open a gallery that is there.
 
+        Args:
+            folder: Of the gallery.
+            token: Of its Milvus server. Defaults to the environment's ``MILVUS_TOKEN``,
+                if there is one.
+
         Raises:
-            InputError: If there is none, or it is of another version.
+            InputError: If there is none, or it is of another version, or its Milvus is
+                not there.
         """
         folder = Path(folder)
         try:
@@ -110,8 +133,7 @@ class Gallery:
                 f'{folder}: a gallery of format {settings.get("format")}, this version '
                 f'reads {_FORMAT}: index the pictures anew'
             )
-        size, index = settings['embedding_size'], settings['index']
-        return cls(folder, settings, EmbeddedEngine(folder, size, index))
+        return cls(folder, settings, _engine(folder, settings, token))
 
     @staticmethod
     def is_there(folder: str | os.PathLike[str]) -> bool:
@@ -136,6 +158,10 @@ class Gallery:
     def root(self) -> str | None:
         """The folder of the pictures, if they lie in one."""
         return self.settings['root']
+
+    def is_kept_in(self, uri: str) -> bool:
+        """Return whether a Milvus holds it: see :meth:`create`."""
+        return self.settings.get('uri') == _kept(uri, self.folder)
 
     def check_model(self, fingerprint: str, name: str) -> None:
         """Refuse a model whose embeddings are not like those of the gallery.
@@ -247,3 +273,31 @@ class Gallery:
     def close(self) -> None:
         """Close its files."""
         self.engine.close()
+
+
+def _kept(uri: str, folder: Path) -> str:
+    """Return the URI to remember: of a file in the folder, where it lies in there."""
+    if not is_file(uri):
+        return uri
+    file = os.path.abspath(uri)
+    inside = os.path.relpath(file, folder)
+    return file if inside.startswith(os.pardir) else inside
+
+
+def _new_collection(fingerprint: str) -> str:
+    """Return a name that no gallery of a server has yet, of letters that it takes."""
+    name = re.sub('[^0-9A-Za-z]', '_', fingerprint)
+    return f'gckd_{name}_{uuid.uuid4().hex[:12]}'
+
+
+def _engine(
+    folder: Path, settings: dict[str, Any], token: str | None, new: bool = False
+) -> Engine:
+    size, index = settings['embedding_size'], settings['index']
+    if settings.get('engine', 'embedded') == 'embedded':
+        return EmbeddedEngine(folder, size, index)
+    uri = settings['uri']
+    if is_file(uri):
+        uri = os.path.join(folder, uri)
+    token = token or os.environ.get('MILVUS_TOKEN')
+    return MilvusEngine(uri, settings['collection'], size, index, token, new)

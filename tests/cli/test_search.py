@@ -172,6 +172,31 @@ def test_json_has_all_that_is_known(
     assert len(result['matches']) == 3
 
 
+def test_a_gallery_in_milvus_is_searched_as_any_other(
+    gallery: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip('milvus_lite')
+    where = tmp_path / 'in_milvus'
+    uri = str(tmp_path / 'in_milvus' / 'vectors.db')
+    index = ['index', crops, '--gallery', where, '--milvus', uri]
+    assert run(capsys, *index, '--checkpoint', MODEL)[0] == 0
+    code, out, _ = run(capsys, *index, '--json')
+    assert (code, json.loads(out)['unchanged']) == (0, 12)
+    found = [
+        json.loads(run(capsys, 'query', folder, 'a man in red', '--json')[1])['results']
+        for folder in (where, gallery)
+    ]
+    for matches in (result[0]['matches'] for result in found):
+        for match in matches:
+            match.pop('fields')
+            match['score'] = pytest.approx(match['score'], abs=1e-5)
+    assert found[0] == found[1]
+    other = [*index[:-1], str(tmp_path / 'other.db')]
+    code, _, err = run(capsys, *other)
+    assert code == 2
+    assert f'is there already, and not in {tmp_path / "other.db"}' in err
+
+
 def test_nothing_found_is_an_exit_code(
     gallery: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,8 @@ def test_it_opens_as_it_was(gallery: Gallery, tmp_path: Path) -> None:
         assert len(again) == 20
         info = again.info()
     assert (info['items'], info['index'], info['model']) == (20, 'exact', 'fake')
+    assert info['engine'] == 'embedded'
+    assert 'uri' not in info
 
 
 def test_another_model_is_refused(gallery: Gallery) -> None:

@@ -1,0 +1,34 @@
+"""Milvus for the tests of galleries: Lite, or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from gckd_mm.gallery.milvus_connection import MilvusConnection
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--milvus',
+        metavar='URI',
+        help='a server to test with, such as http://localhost:19530, not Milvus Lite',
+    )
+
+
+@pytest.fixture(scope='session')
+def milvus_uri(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a Milvus; each test makes a collection of its own there."""
+    # pytest knows the option only where this folder is named on its command line
+    server = request.config.getoption('--milvus', default=None)
+    pytest.importorskip('pymilvus')
+    if not server:
+        pytest.importorskip('milvus_lite')
+    uri = server or str(tmp_path_factory.mktemp('milvus') / 'gallery.db')
+    # while one is connected, Milvus Lite need not start for each test
+    connection = MilvusConnection(uri)
+    yield uri
+    connection.close()
