@@ -13,6 +13,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'gckd_mm'
+# '+' comes before '.', '/' and all letters
+SORTED_FIRST = f'+{PACKAGE}'
 MIM_ENTRIES = ('configs', 'tools', 'model-index.yml')
 
 
@@ -59,19 +61,19 @@ class BuildWithMim(build_py):
 
 
 class WheelWithMim(bdist_wheel):
-    """Put a second copy of `.mim` into the wheel's `.dist-info`.
+    """Put a second copy of `.mim` into the wheel, in a folder that is sorted first.
 
-    onedl-mim (0.5.1) takes the first folder of RECORD for the package, and pip
-    sorts RECORD: a distribution named like its package is then found in its
-    `.dist-info`. Ends when `mim train` reads the package's own `.mim`.
+    onedl-mim (0.5.1) takes the first folder of RECORD for the package, and installers
+    sort RECORD: `../../../bin/gckd-search` would come first, which is no folder of
+    ours. Ends when `mim train` reads the package's own `.mim`.
     """
 
     def write_wheelfile(self, wheelfile_base: str, *args: str) -> None:
-        """Write WHEEL, and `.mim` beside it."""
+        """Write WHEEL, and the copy beside its folder."""
         super().write_wheelfile(wheelfile_base, *args)
         # an editable install makes its .dist-info by this method, too
         if self.distribution.get_command_obj('editable_wheel', create=False) is None:
-            _copy_mim(Path(wheelfile_base) / '.mim')
+            _copy_mim(Path(wheelfile_base).parent / SORTED_FIRST / '.mim')
 
 
 def _copy_mim(folder: Path) -> None:
@@ -193,6 +195,7 @@ setup(
     package_data={PACKAGE: ['py.typed', '**/*.json', '**/*.pth']},
     include_package_data=False,
     cmdclass={'bdist_wheel': WheelWithMim, 'build_py': BuildWithMim},
+    entry_points={'console_scripts': ['gckd-search = gckd_mm.cli.search:main']},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     zip_safe=False,

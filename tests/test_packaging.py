@@ -127,10 +127,24 @@ def test_wheel_holds_every_source_config_and_tool(wheel: Path) -> None:
 
 
 def test_wheel_holds_no_top_level_but_the_package(wheel: Path) -> None:
-    top_level = {name.split('/')[0] for name in contents(wheel)}
+    held = contents(wheel)
+    top_level = {name.split('/')[0] for name in held}
     assert {name for name in top_level if not name.endswith('.dist-info')} == {
-        'gckd_mm'
+        'gckd_mm',
+        '+gckd_mm',
     }
+    # for mim, and for nobody else
+    copies = {name: crc for name, crc in held.items() if name.startswith('+gckd_mm/')}
+    assert copies == {
+        f'+{name}': crc for name, crc in held.items() if name.startswith('gckd_mm/.mim')
+    }
+
+
+def test_the_wheel_brings_the_command(site: Path) -> None:
+    output = run(
+        *(sys.executable, site / 'bin' / 'gckd-search', '--help'), cwd=site, site=site
+    )
+    assert output.startswith('usage: gckd-search')
 
 
 def test_sdist_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:
