@@ -79,9 +79,17 @@ class EmbeddedEngine:
             raise InputError(f'{folder}: cannot be opened ({error})') from error
         self._index: VectorIndex | None = None
         self._index_of = (-1, -1)
+        self._count, self._count_of = 0, (-1, -1)
 
     def __len__(self) -> int:
-        return self._one('SELECT COUNT(*) FROM items')
+        with self._lock:
+            # Counting a million takes longer than searching them: it is done again
+            # when another connection has written, or this one.
+            version = (self._one('PRAGMA data_version'), self._sql.total_changes)
+            if self._count_of != version:
+                self._count = self._one('SELECT COUNT(*) FROM items')
+                self._count_of = version
+            return self._count
 
     def items(self) -> Iterator[Item]:
         """Yield every item, in the order in which they came."""
