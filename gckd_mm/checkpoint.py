@@ -26,6 +26,14 @@ from gckd_mm.safetensors_files import SUFFIX, read_safetensors
 #: before the name of weights that come with the package
 PACKAGED = 'gckd_mm://'
 PACKAGED_FOLDER = Path(__file__).parent / 'pretrained'
+#: the parts of a model's config that embed, whatever else it does in training
+ENCODERS = (
+    'image_backbone',
+    'image_neck',
+    'text_backbone',
+    'text_neck',
+    'data_preprocessor',
+)
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _SCOPE = 'gckd_mm'
@@ -189,6 +197,25 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
     state_dict = checkpoint.get('state_dict', checkpoint)
     check_state_dict(model, state_dict, where)
     unwrapped(model).load_state_dict(_without_wrapper(state_dict))
+
+
+def encoders_alone(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a DualEncoder of a model's encoders, without what trains.
+
+    A model of other people's making, which lacks some of them, is returned as it is.
+    """
+    if not all(part in model for part in ENCODERS):
+        return dict(model)
+    return {'type': 'DualEncoder', **{part: model[part] for part in ENCODERS}}
+
+
+def weights_of_encoders(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`encoders_alone` has weights for."""
+    return {
+        name: value
+        for name, value in _without_wrapper(state_dict).items()
+        if name.startswith(ENCODERS)
+    }
 
 
 def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 import gckd_mm
-from gckd_mm.checkpoint import PACKAGED, PACKAGED_FOLDER, config_of, read_checkpoint
+from gckd_mm.checkpoint import (
+    PACKAGED,
+    PACKAGED_FOLDER,
+    config_of,
+    encoders_alone,
+    read_checkpoint,
+    weights_of_encoders,
+)
 from gckd_mm.datasets.synthpedes.version import VERSION
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.errors import InputError
@@ -38,10 +45,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         default=PACKAGED_FOLDER,
         help=f'where to write (default: into the package, as {PACKAGED}NAME)',
     )
+    parser.add_argument(
+        '--encoders-only',
+        action='store_true',
+        help='leave out what only trains: the result is a DualEncoder to search with',
+    )
     return parser.parse_args(arguments)
 
 
-def weights_of(checkpoint: dict[str, Any], where: str) -> bytes:
+def bare(checkpoint: dict[str, Any], where: str, encoders_only: bool) -> dict[str, Any]:
     """Return a checkpoint that holds weights, the config and nothing more.
 
     Raises:
@@ -49,11 +61,14 @@ def weights_of(checkpoint: dict[str, Any], where: str) -> bytes:
     """
     if 'state_dict' not in checkpoint:
         raise InputError(f'{where}: holds no state_dict')
-    config_of(checkpoint, where)
+    cfg = config_of(checkpoint, where)
     meta = {key: checkpoint['meta'][key] for key in _META}
-    buffer = io.BytesIO()
-    torch.save({'state_dict': checkpoint['state_dict'], 'meta': meta}, buffer)
-    return buffer.getvalue()
+    state_dict = checkpoint['state_dict']
+    if encoders_only:
+        cfg.model = encoders_alone(cfg.model.to_dict())
+        meta['cfg'] = cfg.pretty_text
+        state_dict = weights_of_encoders(state_dict)
+    return {'state_dict': state_dict, 'meta': meta}
 
 
 def describe(
@@ -98,7 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not Path(options.results).is_file():
             raise InputError(f'{options.results} does not exist: see tools/test.py')
         checkpoint = read_checkpoint(options.checkpoint)
-        data = weights_of(checkpoint, options.checkpoint)
+        checkpoint = bare(checkpoint, options.checkpoint, options.encoders_only)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        data = buffer.getvalue()
         description = describe(options, checkpoint, data)
     path = options.folder / f'{options.name}.pth'
     write_atomically(path, data)

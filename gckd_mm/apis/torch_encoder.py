@@ -20,22 +20,14 @@ from torch import Tensor, nn
 from gckd_mm.checkpoint import (
     PACKAGED,
     config_of,
+    encoders_alone,
     load_weights,
     read_checkpoint,
+    weights_of_encoders,
 )
 from gckd_mm.engine.launch import read_config
 from gckd_mm.errors import InputError
 from gckd_mm.registry import MODELS, TRANSFORMS
-
-#: the parts of a model's config that embed, whatever else it does in training
-TOWERS = (
-    'image_backbone',
-    'image_neck',
-    'text_backbone',
-    'text_neck',
-    'data_preprocessor',
-)
-
 
 #: pictures that the matching head compares at a time
 _PAIRS = 64
@@ -126,7 +118,7 @@ class TorchEncoder:
         device = torch.device(
             device or ('cuda' if torch.cuda.is_available() else 'cpu')
         )
-        settings = _settings(cfg)
+        settings = encoders_alone(cfg.model.to_dict())
         retriever = _build(settings, checkpoint, where)
         matching = _matching_head(cfg.model.get('matching'), checkpoint, where)
         pipeline = gallery_pipeline(cfg)
@@ -229,25 +221,13 @@ def gallery_pipeline(cfg: Config) -> list[dict]:
     return [dict(step) for step in found[0]]
 
 
-def _settings(cfg: Config) -> dict[str, Any]:
-    """Return the config of what embeds, without what only trains."""
-    model = cfg.model.to_dict()
-    if not all(part in model for part in TOWERS):  # of other people's making
-        return model
-    return {'type': 'DualEncoder', **{part: model[part] for part in TOWERS}}
-
-
 def _build(settings: dict[str, Any], checkpoint: dict[str, Any], where: str) -> Any:
     """Build what embeds, and load its weights alone."""
     with DefaultScope.overwrite_default_scope('gckd_mm'):
         retriever = MODELS.build(settings)
     state_dict = checkpoint.get('state_dict', checkpoint)
     if settings['type'] == 'DualEncoder':
-        state_dict = {
-            name: value
-            for name, value in state_dict.items()
-            if name.removeprefix('module.').startswith(TOWERS)
-        }
+        state_dict = weights_of_encoders(state_dict)
     load_weights(retriever, {'state_dict': state_dict}, where)
     return retriever
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gckd_mm.apis import PersonSearchInferencer
 from gckd_mm.checkpoint import config_of, load_weights, read_checkpoint
 from gckd_mm.registry import MODELS
-from tests.training import last_checkpoint
+from tests.training import in_process, last_checkpoint, small_gckd_config, train
 from tools import publish_model
 
 
@@ -30,9 +31,9 @@ def results_of(checkpoint: Path, folder: Path) -> Path:
     return path
 
 
-def publish(checkpoint: Path, results: Path, folder: Path) -> None:
+def publish(checkpoint: Path, results: Path, folder: Path, *options: str) -> None:
     arguments = [str(checkpoint), str(results), 'small', '--folder', str(folder)]
-    publish_model.main([*arguments, '--command', 'make small'])
+    publish_model.main([*arguments, '--command', 'make small', *options])
 
 
 def test_weights_and_their_description(trained: Path, tmp_path: Path) -> None:
@@ -53,6 +54,24 @@ def test_weights_and_their_description(trained: Path, tmp_path: Path) -> None:
     assert told['parameters'] == sum(p.numel() for p in model.parameters())
     before = read_checkpoint(checkpoint)['state_dict']
     assert all(torch.equal(published['state_dict'][key], before[key]) for key in before)
+
+
+def _adapt(data: Path, work_dir: Path) -> None:
+    train(small_gckd_config(data, work_dir))
+
+
+def test_the_encoders_alone_embed_as_the_whole(miniature: Path, tmp_path: Path) -> None:
+    assert in_process(_adapt, miniature, tmp_path / 'work') == 0
+    checkpoint = last_checkpoint(tmp_path / 'work')
+    results = results_of(checkpoint, tmp_path)
+    publish(checkpoint, results, tmp_path / 'out', '--encoders-only')
+    published = PersonSearchInferencer(tmp_path / 'out/small.pth', device='cpu')
+    whole = PersonSearchInferencer(checkpoint, device='cpu')
+    assert published.fingerprint == whole.fingerprint
+    size = (tmp_path / 'out/small.pth').stat().st_size
+    assert size < checkpoint.stat().st_size / 2
+    cfg = config_of(read_checkpoint(tmp_path / 'out/small.pth'), 'small')
+    assert cfg.model.type == 'DualEncoder'
 
 
 def test_results_of_another_checkpoint(trained: Path, tmp_path: Path) -> None:
