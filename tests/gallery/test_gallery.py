@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,26 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='neither empty nor a gallery'):
         Gallery.create(tmp_path / 'thesis.tex', FAKE, 'f00', SIZE)
     assert os.listdir(tmp_path) == ['thesis.tex']
+
+
+def test_a_gallery_without_the_permission_to_write_is_searched_and_not_changed(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = embedding(b'7.jpg')[None]
+    before = gallery.search(query, 3)
+    gallery.close()
+    # the superuser, whom tests may run as, may write whatever a mode says
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3,
+        'connect',
+        lambda file, **options: connect(f'file:{file}?mode=ro', uri=True, **options),
+    )
+    with Gallery.open(tmp_path / 'gallery') as again:
+        assert again.search(query, 3) == before
+        write_images(tmp_path / 'crops', ['new.jpg'])
+        with pytest.raises(InputError, match=r'cannot be written to .*readonly'):
+            update(again, FakeInferencer(), find_images(tmp_path / 'crops'))
 
 
 def test_a_folder_that_is_no_gallery(tmp_path: Path) -> None:
