@@ -23,7 +23,7 @@ DOCS_OPTIONS ?= --strict
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help data demo pretrain test lint docs bench clean
+.PHONY: help data demo pretrain adapted test lint docs bench clean
 
 help: ## list the targets
 	@echo 'Targets (each does its own set-up in $(VENV)):'
@@ -58,6 +58,12 @@ pretrain: $(INSTALLED) ## make the weights that the package ships, 12 minutes
 		$(PRETRAIN_DIR)/results.json synthclip_tiny_web --command 'make pretrain' \
 		--folder $(PRETRAIN_DIR)
 	@echo '==> the shipped ones are gckd_mm/pretrained/synthclip_tiny_web.pth and .json'
+
+adapted: demo ## make the adapted weights that the package ships, from those of the demo
+	@$(PY) tools/publish_model.py "$$(cat $(DEMO_DIR)/last_checkpoint)" \
+		$(DEMO_DIR)/gckd.json gckd_street2mall --encoders-only \
+		--command 'make adapted' --folder $(DEMO_DIR)
+	@echo '==> the shipped ones are gckd_mm/pretrained/gckd_street2mall.pth and .json'
 
 test: $(INSTALLED) ## run the tests (PYTEST_OPTIONS='-n 2 -k ranking')
 	@$(PY) -m pytest $(PYTEST_OPTIONS)

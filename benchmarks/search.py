@@ -124,16 +124,26 @@ def measure_index(count: int, more: int, folder: Path) -> Figures:
     files = [str(path) for path in sorted(crops.iterdir())]
     inferencer.encode_images(files[:128])  # the first calls load kernels
 
-    began = time.perf_counter()
-    for start in range(0, count, 64):
-        some = [encoder.prepare(file) for file in files[start : start + 64]]
-        encoder.embed_images(some)
-    bare = time.perf_counter() - began
-
-    with inferencer.new_gallery(folder / 'gallery', crops) as gallery:
+    def bare() -> float:
         began = time.perf_counter()
-        done = update(gallery, inferencer, find_images(crops))
-        seconds = time.perf_counter() - began
+        for start in range(0, count, 64):
+            some = [encoder.prepare(file) for file in files[start : start + 64]]
+            encoder.embed_images(some)
+        return time.perf_counter() - began
+
+    def index(name: str) -> float:
+        began = time.perf_counter()
+        with inferencer.new_gallery(folder / name, crops) as gallery:
+            update(gallery, inferencer, find_images(crops))
+        return time.perf_counter() - began
+
+    # in turn, so that a machine that grows slower is so for both
+    bare_seconds = [bare()]
+    seconds = [index('first'), index('second')]
+    bare_seconds += [bare(), bare()]
+    seconds += [index('third')]
+    with Gallery.open(folder / 'third') as gallery:
+        size = len(gallery)
         draw_dataset(folder / 'more', more, seed=1)
         for path in (folder / 'more' / 'imgs').iterdir():
             path.rename(crops / f'more_{path.name}')
@@ -141,10 +151,10 @@ def measure_index(count: int, more: int, folder: Path) -> Figures:
         then = update(gallery, inferencer, find_images(crops))
         more_seconds = time.perf_counter() - began
     return {
-        'images': done.added,
-        'seconds': seconds,
-        'bare_seconds': bare,
-        'ratio': seconds / bare,
+        'images': size,
+        'seconds': statistics.mean(seconds),
+        'bare_seconds': statistics.mean(bare_seconds),
+        'ratio': sum(seconds) / sum(bare_seconds),
         'more_encoded': then.added + then.changed,
         'more_kept': then.unchanged,
         'more_seconds': more_seconds,

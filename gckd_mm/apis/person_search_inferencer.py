@@ -191,7 +191,7 @@ class PersonSearchInferencer:
         self,
         images: Iterable[Picture],
         batch_size: int = _BATCH_SIZE,
-        num_threads: int = 2,
+        num_threads: int | None = None,
     ) -> Iterator[EncodedBatch]:
         """Embed any number of pictures, those that cannot be read left out.
 
@@ -200,21 +200,22 @@ class PersonSearchInferencer:
         Args:
             images: Paths, RGB arrays or Pillow images.
             batch_size: Pictures at a time. Defaults to 64.
-            num_threads: That read. Defaults to 2.
+            num_threads: That read; 0 for none beside this one. Defaults to a number
+                that suits the machine.
 
         Yields:
             Batches, in order.
 
         Raises:
-            InputError: If ``batch_size`` or ``num_threads`` is below 1.
+            InputError: If ``batch_size`` is below 1 or ``num_threads`` negative.
         """
-        if batch_size < 1 or num_threads < 1:
+        if batch_size < 1 or (num_threads is not None and num_threads < 0):
             raise InputError(
-                'batch_size and num_threads must be at least 1, got '
+                'batch_size must be at least 1 and num_threads not negative, got '
                 f'{batch_size} and {num_threads}'
             )
         prepare = self.encoder.prepare
-        ready = enumerate(read_ahead(images, prepare, num_threads, 2 * batch_size))
+        ready = enumerate(read_ahead(images, prepare, 2 * batch_size, num_threads))
         while batch := list(islice(ready, batch_size)):
             unreadable = {n: x for n, x in batch if isinstance(x, InputError)}
             good = [(n, x) for n, x in batch if n not in unreadable]

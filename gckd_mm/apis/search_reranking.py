@@ -26,7 +26,7 @@ RERANK_METHODS = (MATCHING, *METHODS)
 _TOP_BY_CANDIDATES = 200
 #: the head runs once for each of them
 _TOP_BY_MATCHING = 128
-_NUM_THREADS, _AHEAD = 2, 128
+_AHEAD = 128
 
 #: a method, or ``dict(method=…, top=…, …)``
 AnyReranking: TypeAlias = str | Mapping[str, Any]
@@ -117,7 +117,7 @@ class SearchReranking(NamedTuple):
                 'query has none'
             )
         files = [gallery.file_of(match.item) for match in head]
-        images = list(read_ahead(files, encoder.prepare, _NUM_THREADS, _AHEAD))
+        images = list(read_ahead(files, encoder.prepare, _AHEAD))
         there = [
             n for n, image in enumerate(images) if not isinstance(image, InputError)
         ]

@@ -80,6 +80,7 @@ class EmbeddedEngine:
         self._index: VectorIndex | None = None
         self._index_of = (-1, -1)
         self._count, self._count_of = 0, (-1, -1)
+        self._mapped, self._mapped_of = np.empty((0, embedding_size), np.float32), -1
 
     def __len__(self) -> int:
         with self._lock:
@@ -224,6 +225,7 @@ class EmbeddedEngine:
         with self._lock:
             self._sql.close()
             self._index = None
+            self._mapped, self._mapped_of = self._mapped[:0].copy(), -1
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -261,7 +263,11 @@ class EmbeddedEngine:
         return VectorFile(path, self.embedding_size)
 
     def _feats(self, number: int, num_rows: int) -> np.ndarray:
-        return self._vectors(number).read(num_rows)
+        """Return the vectors that count; the file stays mapped between searches."""
+        if self._mapped_of != number or len(self._mapped) < num_rows:
+            self._mapped = self._vectors(number).read(num_rows)
+            self._mapped_of = number
+        return self._mapped[:num_rows]
 
     def _index_path(self, number: int, kind: str) -> Path:
         return self.folder / f'index-{number}-{kind}.faiss'
@@ -306,18 +312,22 @@ class EmbeddedEngine:
                 )
 
     def _matches(self, scores: np.ndarray, rows: np.ndarray) -> list[list[Match]]:
-        wanted = sorted({int(row) for row in rows.flat if row >= 0})
-        selected = self._by('row', wanted, f'SELECT row, {_COLUMNS}')
-        items = {row: _item(rest) for row, *rest in selected}
+        # Lists: numbers of NumPy are slow one by one, and most searches have one query.
+        at = rows.tolist()
+        wanted = list({row for of_query in at for row in of_query if row >= 0})
+        selected = self._by('row', wanted, f'SELECT {_COLUMNS}, row')
+        items = {row[-1]: _item(row) for row in selected}
         found = [
             [
-                Match(items[int(row)], float(score))
-                for row, score in zip(at, of_query, strict=True)
-                if np.isfinite(score)
+                Match(items[row], score)
+                for row, score in zip(of_query, of_rows, strict=True)
+                if row >= 0
             ]
-            for at, of_query in zip(rows, scores, strict=True)
+            for of_query, of_rows in zip(at, scores.tolist(), strict=True)
         ]
-        return [sorted(row, key=lambda x: (-x.score, x.item.path)) for row in found]
+        for matches in found:
+            matches.sort(key=lambda match: (-match.score, match.item.path))
+        return found
 
     def _compact(self, number: int) -> None:
         """Write the vectors that still have items into a new file."""
@@ -353,8 +363,11 @@ def _search_rows(
 
 
 def _item(row: Sequence[Any]) -> Item:
-    path, size, mtime_ns, fields = row
-    return Item(path, Stamp(size, mtime_ns), json.loads(fields))
+    path, size, mtime_ns, fields = row[:4]
+    # most have none
+    return Item(
+        path, Stamp(size, mtime_ns), {} if fields == '{}' else json.loads(fields)
+    )
 
 
 def _sql_of(condition: Condition) -> tuple[str, list[Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ _LIST_SIZE, _MIN_PROBES, _PROBED = 250, 16, 1 / 128
 _TRAINING_PER_LIST = 40
 #: candidates for each result that 8-bit codes find, to be compared exactly
 _CANDIDATES = 8
+#: searched on one thread
+_FEW_QUERIES = 8
 
 
 def faiss() -> Any:
@@ -69,8 +73,32 @@ def exact_search(
     top_k = min(top_k, len(feats))
     if not top_k:
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), int)
+    if len(queries) == 1:  # FAISS has a thread for each query, NumPy all for one
+        scores = feats @ queries[0]
+        rows = np.argpartition(scores, -top_k)[-top_k:]
+        rows = rows[np.argsort(-scores[rows], kind='stable')]
+        return scores[None, rows], rows[None]
     library = faiss()
-    return library.knn(queries, feats, top_k, metric=library.METRIC_INNER_PRODUCT)
+    with _threads_for(queries):
+        return library.knn(queries, feats, top_k, metric=library.METRIC_INNER_PRODUCT)
+
+
+@contextmanager
+def _threads_for(queries: np.ndarray) -> Iterator[None]:
+    """Let FAISS use one thread of this caller's for few queries.
+
+    Threads that wait for each other take longer than a query does, and where there are
+    more users than processors they stand in each other's way. OpenMP keeps the number
+    for each calling thread.
+    """
+    library = faiss()
+    before = library.omp_get_max_threads()
+    if len(queries) <= _FEW_QUERIES:
+        library.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        library.omp_set_num_threads(before)
 
 
 class VectorIndex:
@@ -158,11 +186,13 @@ class VectorIndex:
         if not self._is_ivf:
             ef = max(_EF_SEARCH, 2 * top_k)
             params = library.SearchParametersHNSW(efSearch=ef, **selection)
-            scores, rows = self._index.search(queries, top_k, params=params)
+            with _threads_for(queries):
+                scores, rows = self._index.search(queries, top_k, params=params)
             return np.where(rows < 0, -np.inf, scores), rows
         probes = max(_MIN_PROBES, round(self._index.nlist * _PROBED))
         params = library.SearchParametersIVF(nprobe=probes, **selection)
-        _, rows = self._index.search(queries, _CANDIDATES * top_k, params=params)
+        with _threads_for(queries):
+            _, rows = self._index.search(queries, _CANDIDATES * top_k, params=params)
         scores = np.einsum('qd,qkd->qk', queries, feats[np.maximum(rows, 0)])
         scores[rows < 0] = -np.inf
         order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]

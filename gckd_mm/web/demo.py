@@ -14,9 +14,10 @@ from gckd_mm.gallery import Gallery
 from gckd_mm.gallery.files import find_images
 from gckd_mm.gallery.indexing import update
 
-MODEL = 'gckd_mm://synthclip_tiny_web'
-#: nobody has trained or chosen anything on the people of this world
-WORLD = 100
+#: GCKD, adapted to the `mall` of world 0
+MODEL = 'gckd_mm://gckd_street2mall'
+#: whose `mall` it is adapted to; those of its test split it has never seen
+WORLD = 0
 _SIZES = Sizes(train=2, val=2, test=150)
 
 

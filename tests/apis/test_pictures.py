@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gckd_mm.apis.pictures import as_input, check_size_of_file, read_ahead
+from gckd_mm.apis.pictures import (
+    as_input,
+    check_size_of_file,
+    read_ahead,
+    reading_threads,
+)
 from gckd_mm.errors import InputError
 
 RGB = np.arange(4 * 3 * 3, dtype=np.uint8).reshape(4, 3, 3)
@@ -90,6 +95,30 @@ def test_order_is_kept_and_errors_are_handed_over() -> None:
     found = list(read_ahead('01234567', prepare, num_threads=2, ahead=4))
     assert [str(x) for x in found] == ['0', '1', '2', '3: bad', '4', '5', '6', '7']
     assert isinstance(found[3], InputError)
+
+
+def test_without_threads_the_caller_reads() -> None:
+    threads = []
+
+    def prepare(image: Any) -> Any:
+        threads.append(threading.current_thread())
+        if image == '1':
+            raise InputError('1: bad')
+        return image
+
+    found = list(read_ahead('012', prepare, ahead=4, num_threads=0))
+    assert [str(x) for x in found] == ['0', '1: bad', '2']
+    assert set(threads) == {threading.current_thread()}
+
+
+@pytest.mark.parametrize(
+    ('processors', 'threads'), [(None, 0), (1, 0), (2, 0), (4, 2), (64, 4)]
+)
+def test_two_processors_have_none_to_spare_for_reading(
+    monkeypatch: pytest.MonkeyPatch, processors: int | None, threads: int
+) -> None:
+    monkeypatch.setattr('os.cpu_count', lambda: processors)
+    assert reading_threads() == threads
 
 
 def test_no_more_than_asked_for_is_read_ahead() -> None:
