@@ -133,7 +133,7 @@ def test_removed_and_replaced_items_are_found_no_more(engine: Engine) -> None:
         (Condition('nothing', '!=', 'x'), lambda item: False),
         (Condition('nothing', '!=', True), lambda item: False),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, Condition) else '',
 )
 def test_only_what_fulfils_a_condition_is_found(
     filled_with_fields: Engine, condition: Condition, fulfils: Any
