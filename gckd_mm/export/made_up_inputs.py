@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+from mmengine.logging import MMLogger
 
 from gckd_mm.apis.encoder import Encoder
 
@@ -91,9 +92,11 @@ def _caption(rng: np.random.Generator, length: int) -> str:
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     """Do not tell the user that captions are cut which the user has never seen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    # Not logging.disable: mmengine's loggers would remember it for ever.
+    logger = MMLogger.get_current_instance()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.disable(before)
+        logger.setLevel(before)

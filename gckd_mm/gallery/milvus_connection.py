@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import os
 import threading
 from collections import Counter, defaultdict
@@ -29,7 +30,8 @@ def pymilvus() -> Any:
         InputError: If it is not installed.
     """
     try:
-        import pymilvus
+        with _logging_as_it_is():
+            import pymilvus
     except ImportError as error:
         raise InputError(
             "a gallery in Milvus needs pymilvus: pip install 'gckd-mm[milvus]'"
@@ -37,6 +39,20 @@ def pymilvus() -> Any:
     # It logs what it raises, with tracebacks; people are told by InputError.
     logging.getLogger('pymilvus').setLevel(logging.CRITICAL)
     return pymilvus
+
+
+@contextmanager
+def _logging_as_it_is() -> Iterator[None]:
+    """Keep the import of pymilvus from configuring the process's logging.
+
+    ``dictConfig`` closes the handlers of everybody, such as the log file of a run.
+    """
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda config: None
+    try:
+        yield
+    finally:
+        logging.config.dictConfig = configure
 
 
 def is_file(uri: str) -> bool:

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
 
 from gckd_mm.export.made_up_inputs import (
     MadeUp,
@@ -33,7 +34,7 @@ class Recorder:
         return np.zeros((len(prepared), 2), np.float32)
 
     def embed_captions(self, captions: list[str]) -> np.ndarray:
-        logging.getLogger().warning('a caption was cut')
+        MMLogger.get_current_instance().warning('a caption was cut')
         self.captions.append(list(captions))
         return np.zeros((len(captions), 2), np.float32)
 
@@ -42,8 +43,19 @@ def test_inputs_are_of_many_sizes_and_always_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, second = Recorder(), Recorder()
-    made_up = embed_made_up(first)
-    embed_made_up(second)
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(caplog.handler)
+    try:
+        made_up = embed_made_up(first)
+        embed_made_up(second)
+        assert not caplog.records
+        logger.warning('heard')
+        assert len(caplog.records) == 1
+    finally:
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(level)
     assert first.captions == second.captions
     for a, b in zip(first.pictures, second.pictures, strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
@@ -55,9 +67,6 @@ def test_inputs_are_of_many_sizes_and_always_the_same(
     assert min(lengths) == 0
     assert max(lengths) > 512
     assert (len(made_up.images), len(made_up.captions)) == (10, 40)
-    assert not caplog.records
-    logging.getLogger().warning('heard')
-    assert len(caplog.records) == 1
 
 
 def test_the_largest_difference_and_the_smallest_cosine() -> None:

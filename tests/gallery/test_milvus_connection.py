@@ -59,6 +59,25 @@ def test_the_last_connection_to_a_file_lets_go_of_it(tmp_path: Path) -> None:
     moved.close()
 
 
+IMPORTS = """
+import logging, sys
+file = logging.FileHandler(sys.argv[1], 'w')  # as mmengine's
+logging.getLogger('mmengine').addHandler(file)
+from gckd_mm.gallery.milvus_connection import pymilvus
+pymilvus()
+logging.getLogger('mmengine').warning('still written')
+"""
+
+
+def test_a_log_file_stays_open(tmp_path: Path) -> None:
+    pytest.importorskip('pymilvus')
+    log = tmp_path / 'run.log'
+    arguments = [sys.executable, '-c', IMPORTS, str(log)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert log.read_text() == 'still written\n'
+    assert done.stderr == ''
+
+
 def test_nothing_listens() -> None:
     pytest.importorskip('pymilvus')
     began = time.perf_counter()

@@ -16,7 +16,13 @@ from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.errors import InputError
 from gckd_mm.export.made_up_inputs import Differences
 from tests.export import families
-from tests.training import in_process, last_checkpoint, small_gckd_config, train
+from tests.training import (
+    in_process,
+    last_checkpoint,
+    small_config,
+    small_gckd_config,
+    train,
+)
 
 pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
@@ -105,7 +111,8 @@ def test_a_config_goes_with_its_weights(
     trained: Path, miniature: Path, tmp_path: Path, quick: list[tuple]
 ) -> None:
     checkpoint = last_checkpoint(trained)
-    (config,) = trained.glob('*.py')
+    config = tmp_path / 'config.py'
+    small_config(miniature, tmp_path).dump(config)
     with pytest.raises(SystemExit, match='noted'):
         run(checkpoint, tmp_path / 'out', '--config', config)
     ((encoder, *_),) = quick
