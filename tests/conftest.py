@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def _seeded() -> None:
     # Two threads on small tensors wait for each other more than they work.
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _open_log_files() -> None:
+    """Take the log files of earlier runs away that something has closed.
+
+    mmengine's logger is the process's, and it writes to their streams, which are None:
+    whatever calls ``logging.config.dictConfig`` closes all handlers there are.
+    """
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    for handler in [x for x in logger.handlers if isinstance(x, logging.FileHandler)]:
+        if handler.stream is None:
+            logger.removeHandler(handler)
 
 
 def _train(data: Path, work_dir: Path) -> None:

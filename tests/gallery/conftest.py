@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 import pytest
 
-from gckd_mm.gallery.milvus_connection import MilvusConnection
+from gckd_mm.gallery.milvus_connection import MilvusConnection, pymilvus
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +25,9 @@ def milvus_uri(
     """The address of a Milvus; each test makes a collection of its own there."""
     # pytest knows the option only where this folder is named on its command line
     server = request.config.getoption('--milvus', default=None)
-    pytest.importorskip('pymilvus')
+    if importlib.util.find_spec('pymilvus') is None:
+        pytest.skip('pymilvus is not installed')
+    pymilvus()  # imported as the package does it, which leaves logs as they are
     if not server:
         pytest.importorskip('milvus_lite')
     uri = server or str(tmp_path_factory.mktemp('milvus') / 'gallery.db')
