@@ -38,7 +38,12 @@ from gckd_mm.datasets.synthpedes.writer import write_domain
 sys.path.insert(0, str(Path(__file__).parent))
 import row_file
 from adaptation_cell import ROOT, STAGES, Cell, Method, Place, completed
-from adaptation_report import draw, table, write_into_document
+from adaptation_report import (
+    document_beside,
+    draw,
+    table,
+    write_into_document,
+)
 
 RESULTS = ROOT / 'benchmarks/results'
 DEVELOPMENT = (0, 1, 2)
@@ -213,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = rows.read()
     lines = table(shown, list(METHODS))
     print('\n'.join(['', *lines]))
-    write_into_document(rows.path.resolve(), lines)
+    write_into_document(document_beside(rows.path), rows.path.stem, lines)
     draw(shown, list(METHODS), rows.path.with_suffix('.png'))
     return 1 if failed else 0
 

@@ -34,7 +34,7 @@ from adaptation import (
     draw_worlds,
 )
 from adaptation_cell import Cell, Method, completed
-from adaptation_report import colour_of, write_into_document
+from adaptation_report import colour_of, document_beside, write_into_document
 
 INTERVAL = 50
 SHOWN = ['continued', 'mmd', 'gmp', 'cmkd', 'gckd']
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = row_file.read(options.rows)
     lines = lines_of(rows)
     print('\n'.join(lines))
-    write_into_document(options.rows.resolve(), lines)
+    write_into_document(document_beside(options.rows), options.rows.stem, lines)
     if rows:
         draw(rows, options.rows.with_suffix('.png'))
     return 0

@@ -34,14 +34,14 @@ def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     directions = _directions(rows)
     names = [' → '.join(direction) for direction in directions]
     header = ['Rank-1', *names, 'cells', 'gain (lowest)', 'over continued']
-    lines = [_line(header), '|---' * len(header) + '|']
+    lines = [line_of(header), '|---' * len(header) + '|']
     for name in shown:
         cells = [_values(rows, name, direction) for direction in directions]
         gains = [gains_of(rows, name, base) for base in BASES]
         columns = [*map(_mean_and_spread, cells), str(sum(map(len, cells)))]
-        lines.append(_line([name, *columns, *map(_mean_and_lowest, gains)]))
+        lines.append(line_of([name, *columns, *map(mean_and_lowest, gains)]))
     header = ['method', *METRICS, 'train s', 'peak MB']
-    lines += ['', _line(header), '|---' * len(header) + '|']
+    lines += ['', line_of(header), '|---' * len(header) + '|']
     for name in shown:
         own = [row for row in rows if row['method'] == name]
         columns = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
@@ -49,24 +49,28 @@ def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
             f'{statistics.mean(row[key] for row in own):.0f}'
             for key in ('train_seconds', 'peak_memory_mb')
         ]
-        lines.append(_line([name, *columns]))
+        lines.append(line_of([name, *columns]))
     return lines
 
 
-def write_into_document(rows: Path, lines: Sequence[str]) -> None:
-    """Write a table into ``RESULTS.md``, beside the folder of the rows.
+def document_beside(rows: Path) -> Path:
+    """Return ``RESULTS.md``, beside the folder in which a file of rows lies."""
+    return rows.resolve().parents[1] / 'RESULTS.md'
 
-    It goes between ``<!-- <name> -->`` and ``<!-- end of <name> -->``, with the name of
-    the file of rows. Without this place, or without the document, nothing is written.
+
+def write_into_document(document: Path, name: str, lines: Sequence[str]) -> None:
+    """Write a table between ``<!-- <name> -->`` and ``<!-- end of <name> -->``.
+
+    Without this place, or without the document, nothing is written.
 
     Args:
-        rows: The file of rows.
+        document: In Markdown.
+        name: Of the place.
         lines: What is to stand there.
     """
-    document = rows.parents[1] / 'RESULTS.md'
     if not document.exists():
         return
-    begin, end = f'<!-- {rows.stem} -->', f'<!-- end of {rows.stem} -->'
+    begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
     before, found, rest = document.read_text().partition(begin)
     _, closed, after = rest.partition(end)
     if found and closed:
@@ -144,11 +148,13 @@ def _values(
     ]
 
 
-def _line(columns: Sequence[str]) -> str:
+def line_of(columns: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
     return f'| {" | ".join(columns)} |'
 
 
-def _mean_and_lowest(gains: Sequence[float]) -> str:
+def mean_and_lowest(gains: Sequence[float]) -> str:
+    """Return the mean of gains with the lowest of them, a dash if there are none."""
     if not gains:
         return '–'
     return f'{statistics.mean(gains):+.1f} ({min(gains):+.1f})'

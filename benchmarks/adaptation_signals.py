@@ -26,7 +26,7 @@ from gckd_mm.fileio import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adaptation import DEVELOPMENT, RESULTS, ROOT
-from adaptation_report import write_into_document
+from adaptation_report import document_beside, write_into_document
 
 #: the last part says what was done to the target, as in ``adaptation_stress.py``
 _FOLDER = re.compile(r'(.+)_([a-z]+)2([a-z]+?)(_[a-z_]+)?')
@@ -124,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'{len(runs)} runs, of which {helped} helped\n')
     lines = lines_of(correlations(runs))
     print('\n'.join(lines))
-    write_into_document(options.results.resolve(), lines)
+    name = options.results.stem
+    if not set(options.worlds) <= set(DEVELOPMENT):
+        name += '_reported'
+    write_into_document(document_beside(options.results), name, lines)
     return 0
 
 

@@ -39,7 +39,7 @@ from adaptation import (
     draw_worlds,
 )
 from adaptation_cell import STAGES, Cell, Method, completed
-from adaptation_report import write_into_document
+from adaptation_report import document_beside, write_into_document
 
 Record = dict[str, Any]
 MAX_IMAGES, MEAN_IMAGES = 20, 4
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append({'stress': stressed.stress, **row, 'gain': gain})
     lines = lines_of(row_file.read(options.rows))
     print('\n'.join(lines))
-    write_into_document(options.rows.resolve(), lines)
+    write_into_document(document_beside(options.rows), options.rows.stem, lines)
     return 0
 
 

@@ -33,7 +33,7 @@ from adaptation import (
     draw_worlds,
 )
 from adaptation_cell import STAGES, Cell, completed, fingerprint
-from adaptation_report import write_into_document
+from adaptation_report import document_beside, write_into_document
 from report import commit
 
 MAX_TRIALS = 8
@@ -174,7 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for cell, row in completed(able, options.jobs):
         trials.add(options.method, number_of[cell], row, scores[cell.key[1:]])
     tried = row_file.read(options.trials)
-    write_into_document(options.trials.resolve(), lines_of(tried))
+    write_into_document(
+        document_beside(options.trials), options.trials.stem, lines_of(tried)
+    )
     print('\n'.join(lines_of([t for t in tried if t['method'] == options.method])))
     return 0
 

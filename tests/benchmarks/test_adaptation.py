@@ -277,9 +277,10 @@ def test_the_table_shows_means_spreads_and_paired_gains(
 def test_a_document_without_the_place_is_left_alone(
     adaptation: ModuleType, tmp_path: Path
 ) -> None:
-    rows, document = tmp_path / 'results/adaptation.json', tmp_path / 'RESULTS.md'
-    adaptation.write_into_document(rows, ['a', 'b'])
+    document = adaptation.document_beside(tmp_path / 'results/adaptation.json')
+    assert document == tmp_path / 'RESULTS.md'
+    adaptation.write_into_document(document, 'adaptation', ['a', 'b'])
     assert not document.exists()
     document.write_text('<!-- adaptation -->\nno end')
-    adaptation.write_into_document(rows, ['a', 'b'])
+    adaptation.write_into_document(document, 'adaptation', ['a', 'b'])
     assert document.read_text() == '<!-- adaptation -->\nno end'

@@ -67,23 +67,20 @@ def test_an_index_of_many_is_measured(
 
 
 def test_targets(search: ModuleType) -> None:
+    row = {
+        'data': 'clustered',
+        'index': 'ivf',
+        'images': 1000,
+        'recall_at_10': 0.95,
+        'speedup': 20.0,
+        'build_seconds': 900.0,
+    }
+    poor = {'recall_at_10': 0.1, 'speedup': 1.0, 'build_seconds': 1e4}
     good = {
         'index': {'ratio': 1.0, 'more_encoded': 100, 'more': 100},
         'exact': {'ratio': 1.2},
-        'large': [
-            {
-                'data': 'clustered',
-                'recall_at_10': 0.95,
-                'speedup': 20.0,
-                'build_seconds': 900.0,
-            },
-            {
-                'data': 'uniform',
-                'recall_at_10': 0.1,
-                'speedup': 1.0,
-                'build_seconds': 1e4,
-            },
-        ],
+        # held to them: made-up people, and the most
+        'large': [row, row | poor | {'data': 'uniform'}, row | poor | {'images': 999}],
         'web': {'first_ms': 20.0, 'first_in_the_page_ms': None, 'errors': 0},
     }
     assert search.misses(good) == []
@@ -91,10 +88,17 @@ def test_targets(search: ModuleType) -> None:
     bad = {
         'index': {'ratio': 1.2, 'more_encoded': 10_100, 'more': 100},
         'exact': {'ratio': 1.3},
-        'large': [{**good['large'][0], 'recall_at_10': 0.94}],  # type: ignore[index]
+        'large': [row | poor],
         'web': {'first_ms': 20.0, 'first_in_the_page_ms': 301.0, 'errors': 2},
     }
-    assert len(search.misses(bad)) == 6
+    missed = search.misses(bad)
+    assert len(missed) == 8
+    assert 'ivf of 1,000: recall 0.100' in missed
+
+
+def test_hnsw_is_built_where_a_gallery_would_choose_it(search: ModuleType) -> None:
+    assert search.indexes_for(search.MAX_HNSW) == ['hnsw', 'ivf']
+    assert search.indexes_for(search.MAX_HNSW + 1) == ['ivf']
 
 
 def test_a_user_asks_and_an_error_is_noticed(search: ModuleType) -> None:

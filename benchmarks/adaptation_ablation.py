@@ -1,0 +1,137 @@
+"""Take GCKD apart: one part or one number of it changed, on development worlds.
+
+    python benchmarks/adaptation_ablation.py [--worlds 0] [--jobs 2]
+
+The rows are those of ``adaptation.py``, in ``adaptation_development.json``; the ones
+that are there are kept. The table is written into ``docs/method.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from adaptation import (
+    DEVELOPMENT,
+    DIRECTIONS,
+    METHODS,
+    RESULTS,
+    add_place_options,
+    rows_of,
+    run,
+)
+from adaptation_cell import ROOT, Cell
+from adaptation_report import (
+    Row,
+    gains_of,
+    line_of,
+    mean_and_lowest,
+    write_into_document,
+)
+
+#: what is changed, by the method that changes it, in the order of the table
+PARTS = {
+    'source_only': 'the source alone',
+    'continued': 'the source alone, for as many steps',
+    'gmp': 'GMP alone',
+    'cmkd': 'CMKD alone',
+    'gckd': '**GCKD**',
+    'without_graph': 'no graph: soft labels from the embeddings as they are',
+    'without_smoothing': 'no smoothing of the embeddings over the graph',
+    'without_label_walk': 'no walk of the labels over the graph',
+    'without_cross_domain': 'no edges to the source',
+    'with_cross_modal': 'edges to the other modality, too',
+    'with_learned_graph': 'two learned layers (`SAGEConv`)',
+    'without_assignment': 'no balanced assignment',
+    'without_consistency': 'no term within a modality',
+    'without_momentum': 'teacher momentum 0: the student of the step before',
+    'momentum_0.99': 'teacher momentum 0.99 instead of 0.97',
+    'temperature_0.04': "temperature of the teacher's labels 0.04 instead of 0.02",
+    'distill_weight_1': "the distillation's weight 1 instead of 8",
+    'memory_1200': 'memories of 1,200 instead of all (2,400 images, 4,800 captions)',
+    'with_matching': 'the matching head trained, too (not used for the ranking)',
+    'source_only_scratch': 'the source alone, without the pretrained start',
+    'gckd_scratch': 'GCKD without the pretrained start',
+}
+#: the score that a gain is counted from, where it is not source-only
+BASES = {
+    name: 'source_only_scratch' for name in ('source_only_scratch', 'gckd_scratch')
+}
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Return a Markdown table: Rank-1, the gain, and what the change costs.
+
+    A gain is over the source alone, with or without the pretrained start. All are means
+    over the cells; the lowest of them is in brackets.
+
+    Args:
+        rows: Of the same cells for all methods that are to be compared.
+    """
+    directions = list(dict.fromkeys((row['source'], row['target']) for row in rows))
+    header = ['', *map(' → '.join, directions), 'over source-only', 'over GCKD']
+    lines = [line_of(header), '|---' * len(header) + '|']
+    for method, part in PARTS.items():
+        own = [row for row in rows if row['method'] == method]
+        if not own:
+            continue
+        scores = [
+            [row['R1'] for row in own if (row['source'], row['target']) == direction]
+            for direction in directions
+        ]
+        columns = [f'{statistics.mean(some):.1f}' if some else '–' for some in scores]
+        for base in (BASES.get(method, 'source_only'), 'gckd'):
+            gains = gains_of(rows, method, base) if base != method else []
+            columns.append(mean_and_lowest(gains))
+        lines.append(line_of([part, *columns]))
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing, print the table; return 1 if a cell failed."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or '').split('\n')[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument('--methods', nargs='+', default=list(PARTS), choices=PARTS)
+    parser.add_argument(
+        '--worlds', type=int, nargs='+', default=[0], choices=DEVELOPMENT
+    )
+    parser.add_argument(
+        '--directions',
+        nargs='+',
+        default=['street2mall', 'mall2street'],
+        choices=DIRECTIONS,
+    )
+    parser.add_argument('--results', type=Path, default=RESULTS, help='folder of rows')
+    place_of = add_place_options(parser)
+    options = parser.parse_args(arguments)
+    place = place_of(options)
+    cells = [
+        Cell(name, METHODS[name], direction, world, place)
+        for world in options.worlds
+        for direction in options.directions
+        for name in options.methods
+    ]
+    rows = rows_of(options.worlds, options.results)
+    failed = run(cells, rows, options.jobs)
+    keys = {cell.key for cell in cells}
+    lines = table(
+        [
+            row
+            for row in rows.read()
+            if (row['method'], row['source'], row['target'], row['world']) in keys
+        ]
+    )
+    print('\n'.join(['', *lines]))
+    if options.results.resolve() == RESULTS:
+        write_into_document(ROOT / 'docs/method.md', 'adaptation_ablation', lines)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
