@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
-import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from gckd_mm.datasets.draw import seeded_augmentation
+from gckd_mm.engine.hooks.retrieval_look_hook import RetrievalLookHook
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
-from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
 from gckd_mm.visualization.embedding_map import (
     COLOURS,
@@ -37,7 +34,7 @@ _FEWEST_POINTS = 20
 
 
 @HOOKS.register_module()
-class VisualizationHook(Hook):
+class VisualizationHook(RetrievalLookHook):
     """Write pictures of the test sets to the backends of the runner's visualizer.
 
     ``rank_lists`` shows what the same captions find at every look, ``embedding_map``
@@ -66,9 +63,6 @@ class VisualizationHook(Hook):
         InputError: If a number is too small or the method unknown.
     """
 
-    # After the step, and before the checkpoint is written.
-    priority = 'LOW'
-
     def __init__(
         self,
         test_sets: dict[str, dict[str, dict]] | None = None,
@@ -77,10 +71,11 @@ class VisualizationHook(Hook):
         max_points: int = 600,
         method: str = 'tsne',
     ) -> None:
-        if interval < 1 or num_rank_lists < 0:
+        super().__init__(interval)
+        if num_rank_lists < 0:
             raise InputError(
-                'VisualizationHook: interval must be at least 1 and num_rank_lists not '
-                f'negative, got {interval} and {num_rank_lists}'
+                'VisualizationHook: num_rank_lists must not be negative, got '
+                f'{num_rank_lists}'
             )
         if max_points and max_points < _FEWEST_POINTS:
             raise InputError(
@@ -92,15 +87,12 @@ class VisualizationHook(Hook):
                 f'VisualizationHook: method must be one of {METHODS}, got {method!r}'
             )
         self._test_sets = test_sets
-        self._interval = interval
         self._num_rank_lists = num_rank_lists
         self._max_points = max_points
         self._method = method
-        self._loop: RetrievalValLoop | None = None
-        self._seen: int | None = None
 
-    def before_train(self, runner: Runner) -> None:
-        """Build the test sets, so that whatever is missing is known now.
+    def build_loop(self, runner: Runner) -> RetrievalValLoop:
+        """Build the test sets.
 
         Raises:
             InputError: If there are no test sets, more than a map has colours for, or
@@ -115,44 +107,18 @@ class VisualizationHook(Hook):
                     f'got {len(test_sets)}: name some of them in test_sets'
                 )
         evaluator = {'type': 'gckd_mm.PersonRetrievalMetric'}
-        self._loop = RetrievalValLoop(runner, test_sets, evaluator)
+        return RetrievalValLoop(runner, test_sets, evaluator)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
-        """Look before the first step of the adaptation."""
-        start = getattr(unwrapped(runner.model), 'source_iters', None)
-        if runner.iter == start:
-            self._look(runner, runner.iter)
-
-    def after_train_iter(
+    def show(
         self,
         runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
+        loop: RetrievalValLoop,
+        scores: dict[str, float],
+        done: int,
     ) -> None:
-        """Look every ``interval`` iterations, and after the last one."""
-        done = runner.iter + 1
-        if self.every_n_train_iters(runner, self._interval) or done == runner.max_iters:
-            self._look(runner, done)
-
-    def _look(self, runner: Runner, done: int) -> None:
-        loop = self._loop
-        if loop is None or self._seen == done:
+        """Draw, where the embeddings of all ranks are."""
+        if not is_main_process():
             return
-        self._seen = done
-        training = runner.model.training
-        device = next(runner.model.parameters()).device
-        devices = [device] if device.type == 'cuda' else []
-        with seeded_augmentation(0), torch.random.fork_rng(devices):
-            loop.score(call_hooks=False)
-            # The main process has the embeddings of all ranks.
-            if is_main_process():
-                self._show(runner, loop, done)
-        runner.model.train(training)
-
-    def _show(self, runner: Runner, loop: RetrievalValLoop, done: int) -> None:
         (metric,) = loop.evaluator.metrics
         embeddings = cast(PersonRetrievalMetric, metric).embeddings
         test_sets = searched_sets(loop.dataloader, embeddings)

@@ -119,7 +119,7 @@ class _RetrievalLoop(BaseLoop):
         asking = [
             metric
             for metric in self.evaluator.metrics
-            if isinstance(metric, PersonRetrievalMetric) and metric.rerank
+            if isinstance(metric, PersonRetrievalMetric) and metric.asks_matcher
         ]
         if getattr(model, 'matching', None) is not None:
             model.keep_tokens = bool(asking)

@@ -35,7 +35,7 @@ class Embeddings(NamedTuple):
     token_mask: np.ndarray | None = None  # (N, L), bool, of captions; False on padding
 
 
-class _Matching(NamedTuple):
+class _ByMatching(NamedTuple):
     """How many images of each ranking are compared anew, and what a match counts."""
 
     top: int = 128
@@ -99,11 +99,7 @@ class PersonRetrievalMetric(BaseMetric):
                 "PersonRetrievalMetric: gallery_neck needs layer='parameter_free', got "
                 f'{gallery_neck}'
             )
-        #: what :attr:`matcher` is asked for; the loop sets it where this is not None
-        self.rerank: _Matching | None = None
-        self.rerank_by_gallery: _ByGallery | None = None
-        if rerank is not None:
-            self._set_rerank(**rerank)
+        self.rerank = None if rerank is None else _reranking(**rerank)
         #: image tokens (n, T, C), caption tokens (n, L, C), both float32, and the
         #: captions' mask (n, L), all on the CPU -> logits of a match (n,)
         self.matcher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
@@ -112,29 +108,10 @@ class PersonRetrievalMetric(BaseMetric):
         #: the main process
         self.embeddings: dict[str, dict[str, Embeddings]] = {}
 
-    def _set_rerank(
-        self, method: str = 'matching', top: int = 128, **settings: Any
-    ) -> None:
-        if method == 'matching':
-            if settings.keys() - {'weight'}:
-                raise InputError(
-                    'PersonRetrievalMetric: rerank by matching takes top and weight, '
-                    f'got {dict(top=top, **settings)}'
-                )
-            self.rerank = _Matching(top, **settings)
-        elif method in METHODS:
-            reranker = build_reranker(method, **settings)
-            self.rerank_by_gallery = _ByGallery(reranker, top)
-        else:
-            raise InputError(
-                'PersonRetrievalMetric: the method of rerank must be one of matching, '
-                f'{", ".join(METHODS)}, got {method!r}'
-            )
-        if top < 1 or (self.rerank and self.rerank.weight < 0):
-            raise InputError(
-                'PersonRetrievalMetric: rerank needs top of at least 1 and a weight '
-                f'that is not negative, got {dict(top=top, **settings)}'
-            )
+    @property
+    def asks_matcher(self) -> bool:
+        """Whether :attr:`matcher`, and samples with tokens, are needed."""
+        return isinstance(self.rerank, _ByMatching)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the embeddings of one batch.
@@ -142,8 +119,8 @@ class PersonRetrievalMetric(BaseMetric):
         Args:
             data_batch: Unused.
             data_samples: Each with ``feat`` of shape (D,), ``modality``, ``pid`` and
-                ``sample_idx``; where there is :attr:`rerank`, also with ``tokens`` and,
-                if it is a caption, ``token_mask``.
+                ``sample_idx``; where :attr:`asks_matcher`, also with ``tokens`` and, if
+                it is a caption, ``token_mask``.
         """
         feats = torch.stack([sample['feat'] for sample in data_samples])
         batch = {
@@ -153,7 +130,7 @@ class PersonRetrievalMetric(BaseMetric):
             'indices': np.array([sample['sample_idx'] for sample in data_samples]),
         }
         for key in _TOKEN_KEYS:
-            if self.rerank and key in data_samples[0]:
+            if self.asks_matcher and key in data_samples[0]:
                 values = torch.stack([sample[key] for sample in data_samples])
                 batch[key] = values.cpu().numpy()
         self.results.append(batch)
@@ -213,16 +190,16 @@ class PersonRetrievalMetric(BaseMetric):
         self, captions: Embeddings, images: Embeddings, gallery: np.ndarray
     ) -> Tensor | np.ndarray | None:
         """Return the first gallery rows of each caption in their new order, if any."""
-        if self.rerank_by_gallery:
-            reranker, top = self.rerank_by_gallery
-            return rerank_with_gallery(reranker, captions.feats, gallery, top)
-        if self.rerank:
+        if self.rerank is None:
+            return None
+        if isinstance(self.rerank, _ByMatching):
             return self._matched(self.rerank, captions, images, gallery)
-        return None
+        reranker, top = self.rerank
+        return rerank_with_gallery(reranker, captions.feats, gallery, top)
 
     def _matched(
         self,
-        rerank: _Matching,
+        rerank: _ByMatching,
         captions: Embeddings,
         images: Embeddings,
         gallery: np.ndarray,
@@ -250,6 +227,30 @@ class PersonRetrievalMetric(BaseMetric):
         return reranking.rerank(
             torch.from_numpy(order), score, rerank.weight, torch.from_numpy(similarity)
         )
+
+
+def _reranking(
+    method: str = 'matching', top: int = 128, **settings: Any
+) -> _ByMatching | _ByGallery:
+    """Return what a config of ``rerank`` asks for."""
+    if method not in ('matching', *METHODS):
+        raise InputError(
+            'PersonRetrievalMetric: the method of rerank must be one of matching, '
+            f'{", ".join(METHODS)}, got {method!r}'
+        )
+    if method == 'matching' and settings.keys() - {'weight'}:
+        raise InputError(
+            'PersonRetrievalMetric: rerank by matching takes top and weight, '
+            f'got {dict(top=top, **settings)}'
+        )
+    if top < 1 or settings.get('weight', 0) < 0:
+        raise InputError(
+            'PersonRetrievalMetric: rerank needs top of at least 1 and a weight '
+            f'that is not negative, got {dict(top=top, **settings)}'
+        )
+    if method == 'matching':
+        return _ByMatching(top, **settings)
+    return _ByGallery(build_reranker(method, **settings), top)
 
 
 def _merge(batches: list[dict[str, Any]], modality: str) -> Embeddings:

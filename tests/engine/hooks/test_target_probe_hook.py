@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from gckd_mm.checkpoint import read_checkpoint
+from gckd_mm.engine.hooks import TargetProbeHook
+from gckd_mm.errors import InputError
 from tests.training import in_process, small_config, small_gckd_config, train
 
 
@@ -18,7 +21,7 @@ def _run(data: Path, work_dir: Path, probe: bool) -> None:
             dict(
                 type='TargetProbeHook',
                 test_sets=dict(rstpreid=cfg.test_dataloader.rstpreid),
-                interval=2,
+                interval=3,
             )
         )
     train(cfg)
@@ -36,7 +39,7 @@ def test_a_run_with_the_probe_ends_with_identical_weights(
     for name, value in expected['state_dict'].items():
         assert torch.equal(found['state_dict'][name], value), name
     # It did look, and what it saw reached the log and not the checkpoint.
-    assert _steps(probed) == [2, 4]
+    assert _steps(probed) == [3, 4], 'at the interval, and at the end'
     for part in ('log_scalars', 'runtime_info'):
         assert not [name for name in found['message_hub'][part] if 'probe/' in name]
 
@@ -56,6 +59,11 @@ def _adapt(data: Path, work_dir: Path) -> None:
 def test_it_looks_when_the_adaptation_starts(miniature: Path, tmp_path: Path) -> None:
     assert in_process(_adapt, miniature, tmp_path) == 0
     assert _steps(tmp_path) == [3, 4, 8]
+
+
+def test_no_interval() -> None:
+    with pytest.raises(InputError, match='TargetProbeHook: interval .* got 0'):
+        TargetProbeHook({}, interval=0)
 
 
 def _steps(work_dir: Path) -> list[int]:

@@ -121,7 +121,7 @@ def test_what_cannot_be_drawn_is_known_before_training(
     ('options', 'message'),
     [
         ({'interval': 0}, 'interval must be at least 1'),
-        ({'num_rank_lists': -1}, 'num_rank_lists not negative, got 500 and -1'),
+        ({'num_rank_lists': -1}, 'num_rank_lists must not be negative, got -1'),
         ({'max_points': 7}, 'max_points must be 0 or at least 20, got 7'),
         ({'method': 'pca'}, "method must be one of .*, got 'pca'"),
     ],

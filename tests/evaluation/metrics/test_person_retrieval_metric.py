@@ -257,7 +257,7 @@ def test_a_gallery_reranks_without_tokens_or_a_matcher(
         gallery_neck=neck and {'type': 'gckd_mm.GraphPropagationNeck', **layer, **neck},
         rerank={'method': method, 'top': 6, 'seeds': 2},
     )
-    assert metric.rerank is None, 'the loop would ask for a matching head'
+    assert not metric.asks_matcher, 'the loop would ask for a matching head'
     _process_in_batches(metric)
 
     scores = metric.evaluate(GALLERY + QUERIES)
@@ -282,6 +282,7 @@ def test_matching_is_the_default_method() -> None:
     by_default = PersonRetrievalMetric(rerank={'top': 9})
     named = PersonRetrievalMetric(rerank={'method': 'matching', 'top': 9})
     assert by_default.rerank == named.rerank == (9, 1.0)
+    assert by_default.asks_matcher
 
 
 def test_reranking_without_what_it_needs() -> None:
