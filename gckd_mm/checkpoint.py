@@ -42,6 +42,8 @@ _TRUSTED_OTHERS = ('CenterCrop', 'DefaultSampler', 'Pad', 'Resize')
 #: where a model with a teacher keeps it, and how often it has moved
 _TEACHER = 'teacher.module.'
 _TEACHER_STEPS = 'teacher.steps'
+#: in the meta of models that adapt: steps of the adaptation that the weights have seen
+ADAPTATION_STEPS = 'adaptation_steps'
 _TEST_KEYS = (
     'default_scope',
     'model',
@@ -246,6 +248,11 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
         )
     own = {key: value for key, value in taught.items() if key in state_dict}
     return {**checkpoint, 'state_dict': {**state_dict, **own}}
+
+
+def ended_in_source_stage(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a model that adapts had not begun to: its heads are untrained."""
+    return checkpoint.get('meta', {}).get(ADAPTATION_STEPS) == 0
 
 
 def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:

@@ -24,6 +24,7 @@ import gckd_mm
 from gckd_mm.checkpoint import (
     PACKAGED,
     config_of,
+    ended_in_source_stage,
     load_weights,
     local_path,
     read_checkpoint,
@@ -130,6 +131,11 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
     for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'load_from'):
         cfg[key] = None
     if arguments.rerank is not None:
+        if arguments.rerank_method == MATCHING and ended_in_source_stage(checkpoint):
+            raise InputError(
+                f'{arguments.checkpoint}: its matching head is not trained: the '
+                f'adaptation, which trains it, had not started'
+            )
         rerank_with(cfg, rerank_settings(arguments))
     cfg.resume = False
     cfg.custom_hooks = []

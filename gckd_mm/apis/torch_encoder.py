@@ -21,6 +21,7 @@ from gckd_mm.checkpoint import (
     PACKAGED,
     config_of,
     encoders_alone,
+    ended_in_source_stage,
     load_weights,
     read_checkpoint,
     weights_of_encoders,
@@ -159,8 +160,8 @@ class TorchEncoder:
         head = self._matching
         if head is None:
             raise InputError(
-                f'{self.name}: has no matching head to re-rank with: train it with '
-                "matching=dict(type='ImageTextMatchingHead', …)"
+                f'{self.name}: has no matching head that was trained, to re-rank with: '
+                "adapt it with matching=dict(type='ImageTextMatchingHead', …)"
             )
         logits = [np.empty(0, np.float32)]
         with self._autocast():
@@ -248,7 +249,8 @@ def _matching_head(
         for name, value in named.items()
         if name.startswith(prefix)
     }
-    if not own:  # published without it
+    # published without it, or not trained yet
+    if not own or ended_in_source_stage(checkpoint):
         return None
     load_weights(head, {'state_dict': own}, where)
     return head

@@ -174,3 +174,14 @@ def test_a_model_without_a_matching_head_and_a_query_without_words(
         with_matching.search(gallery, [picture], rerank='matching')
     (found,) = plain.search(gallery, [picture], rerank='k_reciprocal')
     assert found[0].item.path == '00.png'
+
+
+def test_a_head_that_nobody_has_trained_yet_is_not_asked(
+    with_matching: PersonSearchInferencer, gallery: Any, tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(with_matching.encoder.source[0])
+    checkpoint['meta']['adaptation_steps'] = 0
+    torch.save(checkpoint, tmp_path / 'source.pth')
+    inferencer = PersonSearchInferencer(tmp_path / 'source.pth', device='cpu')
+    with pytest.raises(InputError, match='no matching head that was trained'):
+        inferencer.search(gallery, [QUERY], rerank='matching')

@@ -11,6 +11,7 @@ import torch
 from mmengine.runner import Runner
 
 from gckd_mm.checkpoint import read_checkpoint
+from gckd_mm.errors import InputError
 from gckd_mm.evaluation import rank_metrics
 from gckd_mm.evaluation.gallery_reranking import build_reranker, rerank_with_gallery
 from tests.training import last_checkpoint, small_gckd_config
@@ -121,6 +122,17 @@ def test_every_metric_of_the_test_reranks(checkpoint: Path, tmp_path: Path) -> N
     test_tool.rerank_with(cfg, expected)
     found = [metric.get('rerank') for metric in cfg.test_evaluator]
     assert found == [expected, expected, None]
+
+
+def test_a_head_that_nobody_has_trained_yet(checkpoint: Path, tmp_path: Path) -> None:
+    loaded = read_checkpoint(checkpoint)
+    loaded['meta']['adaptation_steps'] = 0
+    options = ['--work-dir', str(tmp_path), '--rerank', '7']
+    arguments = test_tool.parse_arguments([str(checkpoint), *options])
+    with pytest.raises(InputError, match='matching head is not trained'):
+        test_tool.make_config(arguments, loaded)
+    arguments.rerank_method = 'propagation'
+    assert test_tool.make_config(arguments, loaded).test_evaluator.rerank['top'] == 7
 
 
 def test_what_cannot_be_reranked(

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
-from gckd_mm.checkpoint import load_weights, read_checkpoint
+from gckd_mm.checkpoint import ADAPTATION_STEPS, load_weights, read_checkpoint
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped
@@ -20,7 +20,6 @@ from gckd_mm.registry import HOOKS
 #: file in the work dir: what the source stage ended with
 SOURCE_CHECKPOINT = 'source.pth'
 #: in the meta of a checkpoint: steps of the adaptation behind it
-_STEPS = 'adaptation_steps'
 _CONTRACT = (
     'source_iters',
     'set_iteration',
@@ -151,7 +150,7 @@ class AdaptationHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note how many steps of the adaptation the weights have seen."""
         steps = checkpoint['meta']['iter'] - unwrapped(runner.model).source_iters
-        checkpoint['meta'][_STEPS] = max(0, steps)
+        checkpoint['meta'][ADAPTATION_STEPS] = max(0, steps)
 
 
 def _check_sampler(runner: Runner, source_iters: int) -> None:
@@ -246,7 +245,7 @@ def _branch_off(runner: Runner, path: str) -> None:
 def _load_source_stage(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
     given = checkpoint.get('state_dict', checkpoint)
     of_teacher = given.get('teacher.steps', given.get('module.teacher.steps', 0))
-    if checkpoint.get('meta', {}).get(_STEPS, 0) > 0 or int(of_teacher) > 0:
+    if checkpoint.get('meta', {}).get(ADAPTATION_STEPS, 0) > 0 or int(of_teacher) > 0:
         raise InputError(
             f'{path}: has been adapted already; give what a source stage ended with '
             f'({SOURCE_CHECKPOINT} in the work dir), or a source-only checkpoint'

@@ -62,7 +62,7 @@ def test_it_looks_when_the_adaptation_starts(miniature: Path, tmp_path: Path) ->
 
 
 def test_no_interval() -> None:
-    with pytest.raises(InputError, match='TargetProbeHook: interval .* got 0'):
+    with pytest.raises(InputError, match=r'TargetProbeHook: interval .* got 0'):
         TargetProbeHook({}, interval=0)
 
 
