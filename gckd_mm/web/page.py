@@ -37,6 +37,9 @@ are most alike come first.
 - **Without** takes half of another description away: "red coat" without "a backpack".
 - **Like this picture** searches by a picture, alone or together with words; *more like
   this* under a result does the same with a picture of the gallery.
+- **Order of the results** looks at the pictures themselves, too: pictures that resemble
+  the best ones move up, such as other pictures of the same person. What comes first may
+  change for the worse; the similarities stay what they are.
 - A click on a picture opens the original.
 
 What you type and upload stays on the machine that serves this page.
@@ -84,7 +87,7 @@ def make_page(service: SearchService) -> Any:
                     -1, 1, -1, step=0.01, label='Similarity of at least'
                 )
             rerank = gradio.Dropdown(
-                [('as they are', ''), *RERANKINGS],
+                [('by similarity', ''), *RERANKINGS],
                 value='',
                 label='Order of the results',
                 info='people whose pictures are alike can be put beside each other',
