@@ -14,7 +14,19 @@ from gckd_mm.fileio import write_atomically
 Row = dict[str, Any]
 METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
 BASES = ('source_only', 'continued')
-_COLOURS = {'source_only': '#9aa0a6', 'oracle': '#3c4043', 'gckd': '#c5221f'}
+_COLOURS = {
+    'source_only': '#9aa0a6',
+    'continued': '#bdc1c6',
+    'oracle': '#3c4043',
+    # GCKD and its parts are red, and nothing else is
+    'gmp': '#f6aea9',
+    'cmkd': '#ee675c',
+    'gckd': '#b31412',
+}
+_OTHER_COLOURS = (
+    *('#4285f4', '#f9ab00', '#34a853', '#a142f4', '#12b5cb', '#8d6e63'),
+    *('#9e9d24', '#5c6bc0', '#00897b', '#b39ddb', '#a1887f', '#0d652d'),
+)
 
 
 def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
@@ -99,7 +111,9 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
     directions = _directions(rows)
     if not directions:
         return
-    figure = Figure(figsize=(2 + 2.2 * len(directions), 4.2), layout='constrained')
+    figure = Figure(
+        figsize=(max(9.0, 2 + 1.6 * len(directions)), 4.4), layout='constrained'
+    )
     axes = figure.add_subplot()
     width = 0.8 / len(shown)
     for place, name in enumerate(shown):
@@ -125,13 +139,19 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
     axes.set_xticks(range(len(directions)), [' → '.join(d) for d in directions])
     axes.set_ylabel('Rank-1 on the target, %')
     axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(ncols=4, frameon=False, loc='lower center', bbox_to_anchor=(0.5, 1.0))
+    axes.legend(
+        ncols=5,
+        fontsize=9,
+        frameon=False,
+        loc='lower center',
+        bbox_to_anchor=(0.5, 1.0),
+    )
     figure.savefig(path, dpi=150)
 
 
 def colour_of(method: str, place: int) -> str:
     """Return a method's colour in pictures, where it is the ``place``-th of them."""
-    return _COLOURS.get(method, f'C{place}')
+    return _COLOURS.get(method, _OTHER_COLOURS[place % len(_OTHER_COLOURS)])
 
 
 def _directions(rows: Sequence[Row]) -> list[tuple[str, str]]:
