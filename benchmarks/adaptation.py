@@ -1,8 +1,8 @@
 """Measure what the adaptation gains over source-only training, and over baselines.
 
+    python benchmarks/adaptation.py --worlds 10 11 12
     python benchmarks/adaptation.py [--methods cmkd gmp gckd …] [--worlds 0 1 2]
         [--directions street2mall …] [--jobs 2]
-    python benchmarks/adaptation.py --worlds 10 11 12
 
 The protocol, which was written down before the reported worlds were drawn:
 
@@ -19,7 +19,7 @@ The protocol, which was written down before the reported worlds were drawn:
 
 Rows that are in the file already are kept, a run that is finished is not repeated: a
 stopped benchmark goes on where it was. Table and picture show all rows of the file; the
-table is also written into ``RESULTS.md``.
+table is also written into ``RESULTS.md``, its means on reported worlds into the README.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from adaptation_cell import ROOT, STAGES, Cell, Method, Place, completed
 from adaptation_report import (
     document_beside,
     draw,
+    summary,
     table,
     write_into_document,
 )
@@ -109,8 +110,17 @@ METHODS = {
     'source_only_scratch': STAGES['scratch'],
     'gckd_scratch': Method('gckd_street2mall', start='scratch'),
 }
-#: those of the full table
-MAIN = ['source_only', 'oracle', 'continued', 'mmd', 'cmkd', 'gmp', 'gckd']
+#: those of the reported table, and what the summary calls them
+MAIN = {
+    'source_only': 'the source alone',
+    'mmd': 'MMD',
+    'pouf': 'POUF',
+    'reclip': 'ReCLIP',
+    'gmp': 'GMP alone',
+    'cmkd': 'CMKD alone',
+    'gckd': '**GCKD**',
+    'oracle': "with the target's labels",
+}
 
 
 class Rows:
@@ -198,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=(__doc__ or '').split('\n')[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('--methods', nargs='+', default=MAIN, choices=METHODS)
+    parser.add_argument('--methods', nargs='+', default=list(MAIN), choices=METHODS)
     parser.add_argument('--worlds', type=int, nargs='+', default=list(DEVELOPMENT))
     parser.add_argument(
         '--directions', nargs='+', default=DIRECTIONS, choices=DIRECTIONS
@@ -219,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = table(shown, list(METHODS))
     print('\n'.join(['', *lines]))
     write_into_document(document_beside(rows.path), rows.path.stem, lines)
+    if rows.path == RESULTS / 'adaptation.json':
+        write_into_document(ROOT / 'README.md', 'adaptation', summary(shown, MAIN))
     draw(shown, list(METHODS), rows.path.with_suffix('.png'))
     return 1 if failed else 0
 

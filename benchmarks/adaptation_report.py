@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,39 @@ def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     return lines
 
 
+def summary(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
+    """Return a short Markdown table: means, and the gain in Rank-1.
+
+    They are over the cells that every method has, so that all can be compared.
+
+    Args:
+        rows: Of any methods, directions and worlds.
+        names: Method -> what readers call it, in the order of the table; those without
+            rows are left out.
+    """
+    cells = {
+        name: {_cell(row) for row in rows if row['method'] == name} for name in names
+    }
+    shown = [name for name in names if cells[name]]
+    common = set.intersection(*(cells[name] for name in shown))
+    rows = [row for row in rows if _cell(row) in common]
+    header = [
+        f'{len(common)} cells',
+        'Rank-1',
+        'over source-only (lowest)',
+        'mAP',
+        'mINP',
+    ]
+    lines = [line_of(header), '|---' * len(header) + '|']
+    for name in shown:
+        own = [row for row in rows if row['method'] == name]
+        scores = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
+        gains = gains_of(rows, name, BASES[0]) if name != BASES[0] else []
+        gain = mean_and_lowest(gains)
+        lines.append(line_of([names[name], scores[0], gain, *scores[-2:]]))
+    return lines
+
+
 def document_beside(rows: Path) -> Path:
     """Return ``RESULTS.md``, beside the folder in which a file of rows lies."""
     return rows.resolve().parents[1] / 'RESULTS.md'
@@ -92,16 +125,11 @@ def write_into_document(document: Path, name: str, lines: Sequence[str]) -> None
 
 def gains_of(rows: Sequence[Row], method: str, base: str) -> list[float]:
     """Return Rank-1 over another method's, in each cell that both have been run in."""
-    scores = {
-        (row['source'], row['target'], row['world']): row['R1']
-        for row in rows
-        if row['method'] == base
-    }
+    scores = {_cell(row): row['R1'] for row in rows if row['method'] == base}
     return [
-        row['R1'] - scores[cell]
+        row['R1'] - scores[_cell(row)]
         for row in rows
-        if row['method'] == method
-        and (cell := (row['source'], row['target'], row['world'])) in scores
+        if row['method'] == method and _cell(row) in scores
     ]
 
 
@@ -152,6 +180,10 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
 def colour_of(method: str, place: int) -> str:
     """Return a method's colour in pictures, where it is the ``place``-th of them."""
     return _COLOURS.get(method, _OTHER_COLOURS[place % len(_OTHER_COLOURS)])
+
+
+def _cell(row: Row) -> tuple[str, str, int]:
+    return row['source'], row['target'], row['world']
 
 
 def _directions(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from gckd_mm.errors import InputError
 
 #: up to as many, comparing with all of them takes two milliseconds and misses none
 MAX_EXACT = 50_000
-#: up to as many, the links of HNSW are built within a minute and miss next to none, where
+#: up to as many, the links of HNSW are built within a minute and miss next to none;
 #: IVF misses two in a hundred (benchmarks/search.py)
 MAX_HNSW = 200_000
 KINDS = ('auto', 'exact', 'hnsw', 'ivf')

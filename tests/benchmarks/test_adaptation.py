@@ -274,6 +274,37 @@ def test_the_table_shows_means_spreads_and_paired_gains(
     assert lines[7] == '| gckd | 46.0 | 46.0 | 46.0 | 46.0 | 46.0 | 10 | 5 |'
 
 
+def test_the_summary_is_that_of_the_readme(adaptation: ModuleType) -> None:
+    rows = adaptation.rows_of([10], adaptation.RESULTS).read()
+    lines = adaptation.summary(rows, adaptation.MAIN)
+    readme = (ROOT / 'README.md').read_text()
+    assert '\n'.join(lines) in readme, 'run benchmarks/adaptation.py --worlds 10 11 12'
+
+
+def test_the_summary_is_over_the_cells_that_all_methods_have(
+    adaptation: ModuleType,
+) -> None:
+    def row(method: str, world: int, score: float) -> dict:
+        scores = dict.fromkeys(('R1', 'R5', 'R10', 'mAP', 'mINP'), score)
+        ends = {'source': 'street', 'target': 'mall'}
+        return {'method': method, 'world': world, **ends, **scores}
+
+    rows = [
+        row('source_only', 10, 30.0),
+        row('source_only', 11, 40.0),
+        row('source_only', 12, 90.0),
+        row('gckd', 10, 45.0),
+        row('gckd', 11, 51.0),
+        row('coral', 12, 91.0),
+    ]
+    names = {'source_only': 'alone', 'oracle': 'labels', 'gckd': '**GCKD**'}
+    assert adaptation.summary(rows, names)[0].startswith('| 2 cells | Rank-1 |')
+    assert adaptation.summary(rows, names)[2:] == [
+        '| alone | 35.0 | – | 35.0 | 35.0 |',
+        '| **GCKD** | 48.0 | +13.0 (+11.0) | 48.0 | 48.0 |',
+    ]
+
+
 def test_a_document_without_the_place_is_left_alone(
     adaptation: ModuleType, tmp_path: Path
 ) -> None:
