@@ -6,11 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from mmengine.registry import DefaultScope
 
@@ -25,11 +27,13 @@ from gckd_mm.gallery.files import (
     images_of_dataset,
     read_fields,
 )
-from gckd_mm.gallery.indexing import ALL, Share, Update, update
+from gckd_mm.gallery.indexing import ALL, Share, Update, finish, update
 from gckd_mm.gallery.vector_index import KINDS
 from gckd_mm.registry import DATASETS
 
 DONE, SOME_UNREADABLE = 0, 3
+#: for which ranks wait for the slowest of them, and for the index
+_PATIENCE = timedelta(days=7)
 
 
 def add_index_command(commands: Any) -> None:
@@ -50,10 +54,14 @@ def add_index_command(commands: Any) -> None:
     parser.add_argument(
         '--fields',
         metavar='FILE',
-        help='.csv or .jsonl: path, and what else is known, such as camera and time',
+        help='.csv or .jsonl: path, and what else is known, such as camera and time; '
+        'without it what the gallery knows stays',
     )
     parser.add_argument(
-        '--list', metavar='FILE', help='index these alone: a path in the folder a line'
+        '--list',
+        metavar='FILE',
+        help='index these alone: a path in the folder a line; what is not among them '
+        'is dropped, unless --keep-missing',
     )
     parser.add_argument(
         '--dataset', metavar='TYPE', help='a dataset: CUHKPEDES, ICFGPEDES, RSTPReid'
@@ -68,7 +76,11 @@ def add_index_command(commands: Any) -> None:
         help='keep a new gallery in Milvus: http://host:19530 (a token in the '
         'environment: MILVUS_TOKEN), or a file ending in .db',
     )
-    parser.add_argument('--keep-missing', action='store_true')
+    parser.add_argument(
+        '--keep-missing',
+        action='store_true',
+        help='drop nothing: pictures that are gone, or not listed, stay',
+    )
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--device', help='such as cuda:0 (default: the GPU, if any)')
     parser.add_argument('--json', action='store_true', help='print JSON')
@@ -80,7 +92,7 @@ def index(options: argparse.Namespace) -> int:
     share = Share(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
     images = _images(options)
     if share != ALL:
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=_PATIENCE)
     if share.rank == 0:
         gallery, inferencer = _open(options)
     if share != ALL:
@@ -103,7 +115,7 @@ def index(options: argparse.Namespace) -> int:
             dist.all_gather_object(parts, done)
             done = reduce(Update.beside, parts)
             if share.rank == 0:
-                gallery.engine.finish()
+                finish(gallery)
             dist.barrier()
             dist.destroy_process_group()
         if share.rank == 0:
@@ -116,9 +128,9 @@ def _images(options: argparse.Namespace) -> Sequence[ImageFile]:
         raise InputError('--dataset has its own list and fields')
     if options.dataset:
         return images_of_dataset(_dataset(options))
-    fields = read_fields(options.fields) if options.fields else {}
+    fields = read_fields(options.fields) if options.fields else None
     if not options.list:
-        return find_images(options.folder, fields)
+        return _with_all(fields, find_images(options.folder, fields))
     try:
         lines = Path(options.list).read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -126,7 +138,29 @@ def _images(options: argparse.Namespace) -> Sequence[ImageFile]:
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise InputError(f'{options.list}: is empty')
-    return images_at(names, options.folder, fields)
+    return _with_all(fields, images_at(names, options.folder, fields))
+
+
+def _with_all(
+    fields: Mapping[str, Any] | None, images: Sequence[ImageFile]
+) -> Sequence[ImageFile]:
+    """Say so if there are fields of pictures that are not there."""
+    unused = set(fields or ()) - {image.path for image in images}
+    if unused and int(os.environ.get('RANK', 0)) == 0:
+        print(
+            f'fields of {len(unused)} pictures that are not there, such as '
+            f'{min(unused)}: passed over',
+            file=sys.stderr,
+        )
+    return images
+
+
+def _device(options: argparse.Namespace) -> str | None:
+    """Return what was named, or else the GPU of this process, if there are some."""
+    rank = os.environ.get('LOCAL_RANK')
+    if options.device or rank is None or not torch.cuda.is_available():
+        return options.device
+    return f'cuda:{int(rank) % torch.cuda.device_count()}'
 
 
 def _dataset(options: argparse.Namespace) -> Any:
@@ -150,14 +184,12 @@ def _dataset(options: argparse.Namespace) -> Any:
 
 def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]:
     """Open the gallery, or make one; with the model that embeds."""
-    inferencer = None
+    inferencer, device = None, _device(options)
     if options.checkpoint:
         model, weights = options.checkpoint, None
         if options.config:
             model, weights = options.config, options.checkpoint
-        inferencer = PersonSearchInferencer(
-            model, weights, options.device, show_progress=False
-        )
+        inferencer = PersonSearchInferencer(model, weights, device, show_progress=False)
     if not Gallery.is_there(options.gallery):
         if inferencer is None:
             raise MissingDataError(
@@ -172,15 +204,17 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
     gallery = Gallery.open(options.gallery)
     if inferencer is None:
         inferencer = PersonSearchInferencer.of_gallery(
-            gallery, options.device, show_progress=False
+            gallery, device, show_progress=False
         )
     gallery.check_model(inferencer.fingerprint, inferencer.encoder.name)
     root = None if options.dataset else os.path.abspath(options.folder)
     if gallery.root != root:
-        raise InputError(
-            f'{options.gallery}: is the gallery of {gallery.root}, not of {root}: give '
-            f'each folder a gallery of its own'
-        )
+        if root is None or gallery.root is None or os.path.isdir(gallery.root):
+            raise InputError(
+                f'{options.gallery}: is the gallery of {gallery.root}, not of {root}: '
+                f'give each folder a gallery of its own'
+            )
+        gallery.follow(root)
     if options.milvus and not gallery.is_kept_in(options.milvus):
         raise InputError(
             f'{options.gallery}: is there already, and not in {options.milvus}: index '

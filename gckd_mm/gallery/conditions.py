@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from gckd_mm.errors import InputError
-from gckd_mm.gallery.items import Value, seconds_of
+from gckd_mm.gallery.items import Value, seconds_of, value_of
 
 OPERATORS = ('<=', '>=', '!=', '=', '<', '>')
 _CONDITION = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*')
@@ -56,13 +56,4 @@ def parse_condition(text: str) -> Condition:
 def _value(text: str, as_text: bool) -> Value:
     if len(text) >= 2 and text[0] == text[-1] and text[0] in '\'"':
         return text[1:-1]
-    if as_text:
-        return text
-    if text in ('true', 'false'):
-        return text == 'true'
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    return text if as_text else value_of(text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from gckd_mm.gallery.vector_index import (
     exact_search,
 )
 
+ITEMS = 'items.sqlite'
+#: of a folder to which nothing has been added
+EMPTY_FILES = (ITEMS, f'{ITEMS}-journal')
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (
     vectors INTEGER NOT NULL,     -- number of the file of vectors
@@ -38,6 +42,8 @@ CREATE TABLE IF NOT EXISTS items (
 """
 #: above this share of rows without an item the file of vectors is written anew
 _MAX_DEAD = 0.25
+#: where more than this share of rows may be found, none are copied to be compared
+_MANY = 0.3
 _COLUMNS = 'path, size, mtime_ns, fields'
 _SQL_TYPES = {str: "('text')", bool: "('true', 'false')"}
 _SQL_NUMBERS = "('integer', 'real')"
@@ -69,7 +75,7 @@ class EmbeddedEngine:
         self._lock = threading.RLock()
         try:
             self._sql = sqlite3.connect(
-                folder / 'items.sqlite', timeout=60, check_same_thread=False
+                folder / ITEMS, timeout=60, check_same_thread=False
             )
             with self._sql:
                 self._sql.executescript(_SCHEMA)
@@ -79,18 +85,12 @@ class EmbeddedEngine:
             raise InputError(f'{folder}: cannot be opened ({error})') from error
         self._index: VectorIndex | None = None
         self._index_of = (-1, -1)
-        self._count, self._count_of = 0, (-1, -1)
+        self._known: dict[str, Any] = {}
+        self._known_of = (-1, -1)
         self._mapped, self._mapped_of = np.empty((0, embedding_size), np.float32), -1
 
     def __len__(self) -> int:
-        with self._lock:
-            # Counting a million takes longer than searching them: it is done again
-            # when another connection has written, or this one.
-            version = (self._one('PRAGMA data_version'), self._sql.total_changes)
-            if self._count_of != version:
-                self._count = self._one('SELECT COUNT(*) FROM items')
-                self._count_of = version
-            return self._count
+        return self._once('count', lambda: self._one('SELECT COUNT(*) FROM items'))
 
     def items(self) -> Iterator[Item]:
         """Yield every item, in the order in which they came."""
@@ -187,24 +187,32 @@ class EmbeddedEngine:
         """Return the embeddings of items that are there."""
         with self._reading():
             rows = dict(self._by('path', paths, 'SELECT path, row'))
+            gone = [path for path in paths if path not in rows]
+            if gone:  # since it was found
+                raise InputError(f'{self.folder}: has no picture {gone[0]!r} any more')
             number, num_rows = self._state()
             return self._feats(number, num_rows)[[rows[path] for path in paths]]
 
     def field_values(self, limit: int) -> dict[str, list[Any]]:
         """Return the fields and, of those with at most ``limit`` values, these."""
+        return self._once(f'values {limit}', lambda: self._field_values(limit))
+
+    def _field_values(self, limit: int) -> dict[str, list[Any]]:
         values: dict[str, list[Any]] = {}
-        with self._lock:
-            names = self._sql.execute(
-                'SELECT DISTINCT key FROM items, json_each(fields) ORDER BY key'
+        names = self._sql.execute(
+            'SELECT DISTINCT key FROM items, json_each(fields) ORDER BY key'
+        ).fetchall()
+        for (name,) in names:
+            found = self._sql.execute(
+                'SELECT DISTINCT value, type FROM items, json_each(fields) '
+                'WHERE key = ? ORDER BY value LIMIT ?',
+                (name, limit + 1),
             ).fetchall()
-            for (name,) in names:
-                found = self._sql.execute(
-                    'SELECT DISTINCT value FROM items, json_each(fields) '
-                    'WHERE key = ? ORDER BY value LIMIT ?',
-                    (name, limit + 1),
-                ).fetchall()
-                few = len(found) <= limit
-                values[name] = [value for (value,) in found] if few else []
+            values[name] = [
+                bool(value) if kind in ('true', 'false') else value
+                for value, kind in found
+                if len(found) <= limit
+            ]
         return values
 
     def describe(self) -> dict[str, Any]:
@@ -258,6 +266,19 @@ class EmbeddedEngine:
         with self._lock:
             return self._sql.execute(statement).fetchone()[0]
 
+    def _once(self, name: str, ask: Callable[[], Any]) -> Any:
+        """Return what takes long to find out, and is so until somebody writes.
+
+        Counting a million takes longer than searching them.
+        """
+        with self._lock:
+            version = (self._one('PRAGMA data_version'), self._sql.total_changes)
+            if self._known_of != version:
+                self._known, self._known_of = {}, version
+            if name not in self._known:
+                self._known[name] = ask()
+            return self._known[name]
+
     def _vectors(self, number: int) -> VectorFile:
         path = self.folder / f'vectors-{number}.f32'
         return VectorFile(path, self.embedding_size)
@@ -288,6 +309,12 @@ class EmbeddedEngine:
         """Return which rows may be found, shape (num_rows,), None for all."""
         if not where and len(self) == num_rows:
             return None
+        if not where:
+            return self._once('live', lambda: self._fulfilling((), num_rows))
+        return self._fulfilling(where, num_rows)
+
+    def _fulfilling(self, where: Sequence[Condition], num_rows: int) -> np.ndarray:
+        """Return which rows have items that fulfil all conditions."""
         clauses, values = ['row < ?'], [num_rows]
         for condition in where:
             clause, more = _sql_of(condition)
@@ -354,9 +381,12 @@ def _search_rows(
     allowed: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare with the allowed rows from the given one on."""
-    if allowed is None:
+    if allowed is None or not len(feats[first:]):
         scores, rows = exact_search(queries, feats[first:], top_k)
         return scores, rows + first
+    if allowed[first:].mean() > _MANY:
+        scores, rows = exact_search(queries, feats[first:], top_k, allowed[first:])
+        return scores, np.where(rows < 0, rows, rows + first)
     candidates = first + np.flatnonzero(allowed[first:])
     scores, rows = exact_search(queries, feats[candidates], top_k)
     return scores, candidates[rows]
@@ -373,9 +403,12 @@ def _item(row: Sequence[Any]) -> Item:
 def _sql_of(condition: Condition) -> tuple[str, list[Any]]:
     # SQLite orders any number before any text: types are compared first.
     types = _SQL_TYPES.get(type(condition.value), _SQL_NUMBERS)
-    path = f'$.{condition.field}'
+    path, value = f'$.{condition.field}', condition.value
+    if isinstance(value, int) and abs(value) >= 2**63:  # more than SQLite's integers
+        most = sys.float_info.max
+        value = float(min(max(value, -most), most))
     clause = (
         f'json_type(fields, ?) IN {types} AND '
         f'json_extract(fields, ?) {condition.operator} ?'
     )
-    return clause, [path, path, condition.value]
+    return clause, [path, path, value]

@@ -52,14 +52,19 @@ class Engine(Protocol):
             exact: Whether to compare with all items, whatever the index.
 
         Returns:
-            Q lists, best first; among equal scores the lower path comes first.
+            Q lists, best first; among equal scores the lower path comes first. (Which
+            of equal ones are left out, where there are more than ``top_k``, is open.)
         """
 
     def get(self, paths: Sequence[str]) -> list[Item | None]:
         """Return items by their paths, None for those that are not there."""
 
     def feats_of(self, paths: Sequence[str]) -> np.ndarray:
-        """Return the embeddings of items that are there; shape (N, D), float32."""
+        """Return the embeddings of items; shape (N, D), float32.
+
+        Raises:
+            InputError: If one is not there, or no longer.
+        """
 
     def field_values(self, limit: int) -> dict[str, list[Any]]:
         """Return the fields and, of those with at most ``limit`` values, these."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gckd_mm.errors import InputError, MissingDataError
-from gckd_mm.gallery.items import Stamp, Value, checked_fields
+from gckd_mm.gallery.items import Stamp, Value, checked_fields, value_of
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm')
 
@@ -19,21 +19,27 @@ class ImageFile(NamedTuple):
     """A file that is to be in a gallery.
 
     Attributes:
-        path: What the gallery calls it: see :class:`Item`.
+        path: What the gallery calls it: see :class:`Item`. That of a folder, which can
+            only have a ``problem``, ends in ``/``.
         file: Where it lies.
-        fields: What else is known of it.
+        fields: What else is known of it. With None, nothing is said of that: what the
+            gallery knows stays.
+        problem: Why it cannot be read, if that is known already.
     """
 
     path: str
     file: str
-    fields: Mapping[str, Value] = {}
+    fields: Mapping[str, Value] | None = None
+    problem: str = ''
 
     def stamp(self) -> Stamp:
         """Return the stamp of the file as it is now.
 
         Raises:
-            InputError: If it is gone.
+            InputError: If it is gone, or has a problem.
         """
+        if self.problem:
+            raise InputError(self.problem)
         try:
             found = os.stat(self.file)
         except OSError as error:
@@ -44,37 +50,49 @@ class ImageFile(NamedTuple):
 
 
 def find_images(
-    root: str | os.PathLike[str], fields: Mapping[str, Mapping[str, Value]] = {}
+    root: str | os.PathLike[str],
+    fields: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[ImageFile]:
     """Find the pictures below a folder, by their suffixes; hidden ones are left out.
 
     Args:
         root: The folder. Links to folders are not followed.
-        fields: Path below the root -> fields: see :func:`read_fields`.
+        fields: Path below the root -> fields: see :func:`read_fields`. Pictures that it
+            does not name have none. Defaults to None: nothing is said of them.
 
     Returns:
-        In the order of their paths.
+        In the order of their paths, and then the folders that cannot be listed.
 
     Raises:
-        InputError: If it is no folder, or holds no pictures, or has none at a path of
-            ``fields``.
+        InputError: If it is no folder, or holds no pictures, or ``fields`` names none
+            of them.
     """
     root = os.fspath(root)
     if not os.path.isdir(root):
         raise MissingDataError(f'{root} is no folder')
     found, others = [], 0
-    for file in _walk(root):
+    closed: list[OSError] = []
+    for file in _walk(root, closed.append):
         if not file.lower().endswith(SUFFIXES):
             others += 1
             continue
-        path = os.path.relpath(file, root).replace(os.sep, '/')
-        found.append(ImageFile(path, file, fields.get(path, {})))
+        path = _below(root, file)
+        found.append(ImageFile(path, file, _fields_of(path, fields)))
+    if not found and closed:
+        raise InputError(
+            f'{closed[0].filename}: cannot be listed ({closed[0].strerror}), and '
+            f'nothing else holds pictures'
+        )
     if not found:
         raise InputError(
             f'{root}: holds no pictures ({others} other files): they are known by '
             f'{" ".join(SUFFIXES)}'
         )
-    _check_all_used(fields, {image.path for image in found}, root)
+    _check_used(fields, {image.path for image in found}, root)
+    for error in closed:
+        problem = f'{error.filename}: cannot be listed ({error.strerror})'
+        path = f'{_below(root, error.filename)}/'
+        found.append(ImageFile(path, error.filename, None, problem))
     return found
 
 
@@ -97,7 +115,7 @@ def images_of_dataset(dataset: Any) -> list[ImageFile]:
 def images_at(
     paths: Iterable[str],
     root: str | os.PathLike[str],
-    fields: Mapping[str, Mapping[str, Value]] = {},
+    fields: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[ImageFile]:
     """Return pictures of a folder by their paths, each once.
 
@@ -107,17 +125,17 @@ def images_at(
         fields: See :func:`find_images`.
 
     Raises:
-        InputError: If one lies outside it, or there are fields of another.
+        InputError: If one lies outside it, or ``fields`` names none of them.
     """
     root = os.path.abspath(root)
     images = {}
     for name in paths:
         file = os.path.normpath(os.path.join(root, name))
-        path = os.path.relpath(file, root).replace(os.sep, '/')
+        path = _below(root, file)
         if path.split('/')[0] == '..':
             raise InputError(f'{name}: lies outside of {root}')
-        images[path] = ImageFile(path, file, fields.get(path, {}))
-    _check_all_used(fields, images, root)
+        images[path] = ImageFile(path, file, _fields_of(path, fields))
+    _check_used(fields, images, root)
     return list(images.values())
 
 
@@ -151,12 +169,23 @@ def read_fields(file: str | os.PathLike[str]) -> dict[str, dict[str, Value]]:
     return fields
 
 
-def _check_all_used(fields: Iterable[str], paths: Container[str], root: str) -> None:
-    missing = [path for path in fields if path not in paths]
-    if missing:
+def _below(root: str, file: str) -> str:
+    return os.path.relpath(file, root).replace(os.sep, '/')
+
+
+def _fields_of(
+    path: str, fields: Mapping[str, Mapping[str, Value]] | None
+) -> Mapping[str, Value] | None:
+    return None if fields is None else fields.get(path, {})
+
+
+def _check_used(fields: Iterable[str] | None, paths: Container[str], root: str) -> None:
+    """Refuse fields of nothing but other paths: those of some may be gone."""
+    named = list(fields or ())
+    if named and not any(path in paths for path in named):
         raise InputError(
-            f'{root}: has no picture {missing[0]!r}, of which there are fields '
-            f'({len(missing)} such)'
+            f'{root}: has no picture {named[0]!r}, and none of the {len(named)} that '
+            f'there are fields of: paths are those below this folder'
         )
 
 
@@ -169,7 +198,7 @@ def _records(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     f'{file}, line {rows.line_num}: has {len(row)} cells or so, and '
                     f'the first line {len(rows.fieldnames or [])}'
                 )
-            yield rows.line_num, {k: _number(k, v) for k, v in row.items()}
+            yield rows.line_num, {k: _cell(k, v) for k, v in row.items()}
         return
     if file.suffix != '.jsonl':
         raise InputError(f'{file}: must be .csv or .jsonl')
@@ -185,20 +214,13 @@ def _records(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def _number(name: str, text: str) -> str | int | float:
-    """Return a number where a cell of CSV looks like one."""
-    if name in ('path', 'camera'):
-        return text
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _cell(name: str, text: str) -> Value:
+    """Return what a cell of CSV stands for."""
+    return text if name in ('path', 'camera') else value_of(text)
 
 
-def _walk(root: str) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
+def _walk(root: str, onerror: Callable[[OSError], None]) -> Iterator[str]:
+    for folder, folders, files in os.walk(root, onerror=onerror):
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
         for name in sorted(files):
             if not name.startswith('.'):

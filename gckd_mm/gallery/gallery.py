@@ -17,7 +17,7 @@ import gckd_mm
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.gallery.conditions import Condition
-from gckd_mm.gallery.embedded_engine import EmbeddedEngine
+from gckd_mm.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
 from gckd_mm.gallery.engine import Engine
 from gckd_mm.gallery.items import Item, Match
 from gckd_mm.gallery.milvus_connection import is_file
@@ -78,7 +78,7 @@ class Gallery:
                 Milvus is not there.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or _holds_more(folder)):
             raise InputError(f'{folder}: exists, and is neither empty nor a gallery')
         settings = {
             'format': _FORMAT,
@@ -96,14 +96,14 @@ class Gallery:
             settings['collection'] = _new_collection(fingerprint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            engine = _engine(folder, settings, token, new=True)
+            for name in EMPTY_FILES:
+                (folder / name).unlink(missing_ok=True)
+            gallery = cls(folder, settings, _engine(folder, settings, token, new=True))
             # Last: a folder without it is no gallery yet.
-            write_atomically(folder / _FILE, json.dumps(settings, indent=2) + '\n')
+            gallery._write_settings()
         except OSError as error:
-            raise InputError(
-                f'{folder}: cannot be written to ({error.strerror})'
-            ) from error
-        return cls(folder, settings, engine)
+            raise _unwritable(folder, error) from error
+        return gallery
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], token: str | None = None) -> Gallery:
@@ -158,6 +158,22 @@ class Gallery:
     def root(self) -> str | None:
         """The folder of the pictures, if they lie in one."""
         return self.settings['root']
+
+    def follow(self, root: str | os.PathLike[str]) -> None:
+        """Look for the pictures in another folder, to which all of them were moved.
+
+        Raises:
+            InputError: If the gallery cannot be written to.
+        """
+        self.settings['root'] = os.path.abspath(root)
+        try:
+            self._write_settings()
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def _write_settings(self) -> None:
+        text = json.dumps(self.settings, indent=2) + '\n'
+        write_atomically(self.folder / _FILE, text)
 
     def is_kept_in(self, uri: str) -> bool:
         """Return whether a Milvus holds it: see :meth:`create`."""
@@ -275,6 +291,15 @@ class Gallery:
         self.engine.close()
 
 
+def _holds_more(folder: Path) -> bool:
+    """Return whether a folder has more than what a kill while making one leaves."""
+    return any(file.name not in EMPTY_FILES for file in folder.iterdir())
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(f'{folder}: cannot be written to ({error.strerror})')
+
+
 def _kept(uri: str, folder: Path) -> str:
     """Return the URI to remember: of a file in the folder, where it lies in there."""
     if not is_file(uri):
@@ -295,6 +320,11 @@ def _engine(
 ) -> Engine:
     size, index = settings['embedding_size'], settings['index']
     if settings.get('engine', 'embedded') == 'embedded':
+        if not new and not (folder / ITEMS).is_file():
+            raise InputError(
+                f'{folder}: damaged: it has no {ITEMS}; index the pictures into a new '
+                f'gallery'
+            )
         return EmbeddedEngine(folder, size, index)
     uri = settings['uri']
     if is_file(uri):

@@ -6,6 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,10 +14,11 @@ import numpy as np
 from gckd_mm.errors import InputError
 from gckd_mm.gallery.files import ImageFile
 from gckd_mm.gallery.gallery import Gallery
-from gckd_mm.gallery.items import Item, Stamp
+from gckd_mm.gallery.items import Item
 
-#: pictures that are written together; a kill loses at most as many
+#: what is written together: a kill loses at most as much
 _BATCHES_A_WRITE = 8
+_SECONDS_A_WRITE = 30.0
 
 
 class Encodes(Protocol):
@@ -93,7 +95,7 @@ def update(
 
     It writes as it goes: after a kill, the next call goes on where it was. Several
     processes may do a share each, at the same time; who comes last then calls
-    ``gallery.engine.finish()``.
+    :func:`finish`. What lay in a folder that cannot be listed now is kept.
 
     Args:
         gallery: Of the inferencer's model.
@@ -112,29 +114,26 @@ def update(
     """
     began = time.perf_counter()
     known = {x.path: x for x in gallery.engine.items() if share.has(x.path)}
+    closed = tuple(image.path for image in images if image.path.endswith('/'))
     images = [image for image in images if share.has(image.path)]
     plan = _Plan(images, known)
     wanted = {image.path for image in images}
-    gone = [] if keep_missing else [path for path in known if path not in wanted]
+    gone = [
+        path
+        for path in known
+        if not (keep_missing or path in wanted or path.startswith(closed))
+    ]
     unreadable = dict(plan.unreadable)
-    try:
+    with _writing(gallery):
         gallery.engine.delete([*gone, *(path for path in unreadable if path in known)])
         _describe_anew(gallery, plan.to_describe)
-        done, total = 0, len(plan.to_encode)
-        progress(done, total)
-        for items, feats, bad in _encoded(inferencer, plan.to_encode, batch_size):
+        written = _encoded(inferencer, plan.to_encode, batch_size, progress)
+        for items, feats, bad in written:
             gallery.engine.upsert(items, feats)
             gallery.engine.delete([path for path in bad if path in known])
             unreadable.update(bad)
-            done += len(items) + len(bad)
-            progress(done, total)
-        if share == ALL:
-            gallery.engine.finish()
-    except OSError as error:
-        raise InputError(
-            f'{gallery.folder}: cannot be written to ({error.strerror}); what has been '
-            f'written is kept, and the same call goes on from there'
-        ) from error
+    if share == ALL:
+        finish(gallery)
     paths = [image.path for image, _ in plan.to_encode]
     encoded = [path for path in paths if path not in unreadable]
     changed = sum(path in known for path in encoded)
@@ -149,11 +148,32 @@ def update(
     )
 
 
+def finish(gallery: Gallery) -> None:
+    """Make a gallery ready for searching, after all shares of an update.
+
+    Raises:
+        InputError: If the disk is full.
+    """
+    with _writing(gallery):
+        gallery.engine.finish()
+
+
+@contextmanager
+def _writing(gallery: Gallery) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f'{gallery.folder}: cannot be written to ({error.strerror}); what has been '
+            f'written is kept, and the same call goes on from there'
+        ) from error
+
+
 class _Plan:
     """What has to be done to which pictures."""
 
     def __init__(self, images: Sequence[ImageFile], known: Mapping[str, Item]) -> None:
-        self.to_encode: list[tuple[ImageFile, Stamp]] = []
+        self.to_encode: list[tuple[ImageFile, Item]] = []
         self.to_describe: list[Item] = []
         self.unreadable: dict[str, str] = {}
         self.unchanged = 0
@@ -174,10 +194,13 @@ class _Plan:
         except InputError as error:
             self.unreadable[image.path] = str(error)
         else:
+            fields = image.fields
+            if fields is None:
+                fields = {} if item is None else item.fields
             if item is None or item.stamp != stamp:
-                self.to_encode.append((image, stamp))
-            elif dict(item.fields) != dict(image.fields):
-                self.to_describe.append(item._replace(fields=image.fields))
+                self.to_encode.append((image, Item(image.path, stamp, fields)))
+            elif dict(item.fields) != dict(fields):
+                self.to_describe.append(item._replace(fields=fields))
             else:
                 self.unchanged += 1
 
@@ -189,21 +212,28 @@ def _describe_anew(gallery: Gallery, items: Sequence[Item], at_once: int = 512) 
 
 
 def _encoded(
-    inferencer: Encodes, images: Sequence[tuple[ImageFile, Stamp]], batch_size: int
+    inferencer: Encodes,
+    images: Sequence[tuple[ImageFile, Item]],
+    batch_size: int,
+    progress: Callable[[int, int], None],
 ) -> Iterator[tuple[list[Item], np.ndarray, dict[str, str]]]:
     """Yield what is to be written together: items, embeddings, and what is bad."""
     batches = inferencer.iter_encoded([image.file for image, _ in images], batch_size)
     items: list[Item] = []
     feats: list[np.ndarray] = []
     bad: dict[str, str] = {}
-    for number, batch in enumerate(batches, start=1):
-        for row in batch.rows:
-            image, stamp = images[row]
-            items.append(Item(image.path, stamp, image.fields))
+    done, written = 0, time.monotonic()
+    progress(done, len(images))
+    for batch in batches:
+        items += [images[row][1] for row in batch.rows]
         feats.append(batch.feats)
-        bad |= {images[row][0].path: str(x) for row, x in batch.unreadable.items()}
-        if number % _BATCHES_A_WRITE == 0:
+        bad |= {images[row][1].path: str(x) for row, x in batch.unreadable.items()}
+        done += len(batch.rows) + len(batch.unreadable)
+        late = time.monotonic() - written > _SECONDS_A_WRITE
+        if late or len(feats) == _BATCHES_A_WRITE:
             yield items, np.concatenate(feats), bad
             items, feats, bad = [], [], {}
+            written = time.monotonic()
+        progress(done, len(images))
     if feats:
         yield items, np.concatenate(feats), bad

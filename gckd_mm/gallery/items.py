@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -13,6 +14,9 @@ Value: TypeAlias = str | int | float | bool
 #: what every item has; other fields must be named otherwise
 RESERVED = ('path', 'size', 'mtime_ns')
 _NAME = re.compile(r'[A-Za-z_][A-Za-z0-9_]{0,63}')
+# not 007, 1_000 or nan: these are names
+_INTEGER = re.compile(r'-?(0|[1-9][0-9]*)')
+_REAL = re.compile(r'-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?')
 
 
 class Stamp(NamedTuple):
@@ -49,6 +53,17 @@ class Match(NamedTuple):
     score: float
 
 
+def value_of(text: str) -> Value:
+    """Return what a text stands for: a number, true or false, or itself."""
+    if text in ('true', 'false'):
+        return text == 'true'
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _REAL.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    return text
+
+
 def checked_fields(fields: Mapping[str, Any], where: str) -> dict[str, Value]:
     """Return the fields that an item may have, empty ones left out.
 
@@ -76,6 +91,8 @@ def checked_fields(fields: Mapping[str, Any], where: str) -> dict[str, Value]:
                 f'{where}: {name} must be text, a number or true or false, got '
                 f'{type(value).__name__}'
             )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f'{where}: {name} must be a finite number, got {value}')
         checked[name] = value
     return checked
 
@@ -91,9 +108,12 @@ def seconds_of(time: Any, where: str) -> float:
         InputError: If it is neither.
     """
     try:
-        return float(time)
-    except (TypeError, ValueError):
+        seconds = float(time)
+    except (TypeError, ValueError, OverflowError):
         pass
+    else:
+        if math.isfinite(seconds):
+            return seconds
     try:
         moment = datetime.fromisoformat(str(time).replace('Z', '+00:00'))
     except ValueError as error:

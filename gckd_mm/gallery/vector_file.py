@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gckd_mm.errors import InputError
+
 _DTYPE = np.dtype('<f4')
 
 
@@ -42,8 +44,18 @@ class VectorFile:
             os.fsync(file.fileno())
 
     def read(self, count: int) -> np.ndarray:
-        """Return the first rows, as a view of the file: shape (count, D), float32."""
+        """Return the first rows, as a view of the file: shape (count, D), float32.
+
+        Raises:
+            InputError: If the file has fewer, as a copy of it that was broken off has.
+        """
         if count == 0:
             return np.empty((0, self.embedding_size), np.float32)
         shape = (count, self.embedding_size)
-        return np.memmap(self.path, _DTYPE, 'r', shape=shape)
+        try:
+            return np.memmap(self.path, _DTYPE, 'r', shape=shape)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f'{self.path}: damaged: it does not hold the {count} vectors that it '
+                f'should; index the pictures into a new gallery'
+            ) from error

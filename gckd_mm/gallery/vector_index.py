@@ -59,7 +59,10 @@ def chosen_kind(kind: str, count: int) -> str:
 
 
 def exact_search(
-    queries: np.ndarray, feats: np.ndarray, top_k: int
+    queries: np.ndarray,
+    feats: np.ndarray,
+    top_k: int,
+    allowed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare with all vectors.
 
@@ -67,21 +70,34 @@ def exact_search(
         queries: Shape (Q, D), float32.
         feats: Shape (N, D), float32.
         top_k: At most N are returned.
+        allowed: Whether a row may be found, shape (N,), bool. Defaults to all.
 
     Returns:
-        Inner products and rows, each of shape (Q, min(top_k, N)), best first.
+        Inner products and rows, each of shape (Q, min(top_k, N)), best first; -1 for
+        rows that are missing, with scores of minus infinity.
     """
     top_k = min(top_k, len(feats))
     if not top_k:
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), int)
-    if len(queries) == 1:  # FAISS has a thread for each query, NumPy all for one
-        scores = feats @ queries[0]
-        rows = np.argpartition(scores, -top_k)[-top_k:]
-        rows = rows[np.argsort(-scores[rows], kind='stable')]
-        return scores[None, rows], rows[None]
+    if len(queries) == 1 or allowed is not None:
+        # FAISS has a thread for each query, NumPy all for one
+        found = [_best(feats @ query, top_k, allowed) for query in queries]
+        return np.stack([x for x, _ in found]), np.stack([x for _, x in found])
     library = faiss()
     with _threads_for(queries):
         return library.knn(queries, feats, top_k, metric=library.METRIC_INNER_PRODUCT)
+
+
+def _best(
+    scores: np.ndarray, top_k: int, allowed: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best of the allowed scores, and their rows."""
+    if allowed is not None:
+        scores[~allowed] = -np.inf
+    rows = np.argpartition(scores, -top_k)[-top_k:]
+    rows = rows[np.argsort(-scores[rows], kind='stable')]
+    scores = scores[rows]
+    return scores, np.where(scores == -np.inf, -1, rows)
 
 
 @contextmanager
@@ -145,9 +161,17 @@ class VectorIndex:
         return cls(faiss().read_index(os.fspath(path)))
 
     def write(self, path: Path) -> None:
-        """Write the index, whole or not at all."""
+        """Write the index, whole or not at all.
+
+        Raises:
+            InputError: If the disk is full.
+        """
         partial = path.with_name(f'.{path.name}.partial')
-        faiss().write_index(self._index, os.fspath(partial))
+        try:
+            faiss().write_index(self._index, os.fspath(partial))
+        except RuntimeError as error:  # of FAISS, which does not tell the cause
+            partial.unlink(missing_ok=True)
+            raise InputError(f'{path}: cannot be written: is the disk full?') from error
         os.replace(partial, path)
 
     def __len__(self) -> int:

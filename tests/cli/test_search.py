@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from gckd_mm.apis import PersonSearchInferencer
+from gckd_mm.cli import index as index_command
 from gckd_mm.cli import search as cli
 from gckd_mm.gallery import Gallery
 from tests.training import ROOT
@@ -274,6 +277,55 @@ def test_another_folder_wants_another_gallery(
     code, _, err = run(capsys, 'index', tmp_path, '--gallery', gallery)
     assert code == 2
     assert f'is the gallery of {crops}, not of {tmp_path}' in err
+
+
+def test_a_gallery_follows_a_folder_that_was_moved(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = tmp_path / 'before', tmp_path / 'after'
+    shutil.copytree(crops, before)
+    where = ['--gallery', tmp_path / 'g', '--json']
+    run(capsys, 'index', before, *where, '--checkpoint', MODEL)
+    before.rename(after)
+    code, out, _ = run(capsys, 'index', after, *where)
+    assert code == 0
+    assert json.loads(out)['unchanged'] == 12
+
+
+def test_fields_of_pictures_that_are_gone_are_passed_over(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = tmp_path / 'fields.csv'
+    fields.write_text('path,camera\nred0.png,1\ngone.png,2\nalso_gone.png,3\n')
+    where = ['--gallery', tmp_path / 'g', '--checkpoint', MODEL]
+    code, _, err = run(capsys, 'index', crops, *where, '--fields', fields)
+    assert code == 0
+    assert 'fields of 2 pictures that are not there, such as also_gone.png' in err
+
+
+@pytest.mark.parametrize(
+    ('named', 'rank', 'gpus', 'expected'),
+    [
+        (None, None, 8, None),
+        (None, '3', 8, 'cuda:3'),
+        (None, '3', 2, 'cuda:1'),
+        (None, '3', 0, None),
+        ('cpu', '3', 8, 'cpu'),
+    ],
+)
+def test_every_rank_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    named: str | None,
+    rank: str | None,
+    gpus: int,
+    expected: str | None,
+) -> None:
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpus > 0)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    if rank is not None:
+        monkeypatch.setenv('LOCAL_RANK', rank)
+    assert index_command._device(argparse.Namespace(device=named)) == expected
 
 
 def test_a_model_that_was_moved_is_asked_for(

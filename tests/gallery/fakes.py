@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gckd_mm.apis.person_search_inferencer import EncodedBatch
 from gckd_mm.errors import InputError
@@ -51,3 +54,15 @@ def write_images(root: Path, names: Iterable[str]) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(name.encode())
+
+
+def close(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let nobody list a folder; whoever runs the tests may be root."""
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if os.fspath(path) == str(folder):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(folder))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)

@@ -74,3 +74,59 @@ def test_a_damaged_file_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / 'items.sqlite').write_bytes(b'no database' * 100)
     with pytest.raises(InputError, match='cannot be opened'):
         EmbeddedEngine(tmp_path, SIZE)
+
+
+def test_a_deleted_row_costs_later_searches_nothing(tmp_path: Path) -> None:
+    engine = filled(tmp_path)
+    engine.delete([items_of(1)[0].path])
+    asked: list[str] = []
+    engine._sql.set_trace_callback(asked.append)
+    query = feats_of(1, seed=4)
+    engine.search(query, 3)
+    assert any('SELECT row FROM items' in statement for statement in asked)
+    asked.clear()
+    engine.search(query, 3)
+    assert not any('SELECT row FROM items' in statement for statement in asked)
+    engine.delete([items_of(2)[1].path])
+    expected = nearest(items_of(300)[2:], feats_of(300)[2:], query, 3)
+    assert paths(engine.search(query, 3)) == expected
+
+
+def test_fewer_are_left_than_asked_for(tmp_path: Path) -> None:
+    engine = filled(tmp_path, 10)
+    engine.delete([item.path for item in items_of(5)])
+    for queries in (feats_of(1, seed=4), feats_of(3, seed=4)):
+        expected = nearest(items_of(10)[5:], feats_of(10)[5:], queries, 5)
+        assert paths(engine.search(queries, 8)) == expected
+
+
+def test_an_index_that_the_disk_has_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import faiss
+
+    def full(index: Any, path: str) -> None:
+        Path(path).write_bytes(b'half')
+        raise RuntimeError('Error in void faiss::write_index: write error')
+
+    engine = EmbeddedEngine(tmp_path, SIZE, 'hnsw')
+    engine.upsert(items_of(20), feats_of(20))
+    with monkeypatch.context() as patch:
+        patch.setattr(faiss, 'write_index', full)
+        with pytest.raises(InputError, match='cannot be written: is the disk full'):
+            engine.finish()
+    assert not list(tmp_path.glob('.*partial'))
+    engine.finish()
+    assert list(tmp_path.glob('index-*-hnsw.faiss'))
+
+
+def test_a_copy_of_a_gallery_that_was_broken_off(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    file = tmp_path / 'vectors-0.f32'
+    file.write_bytes(file.read_bytes()[:1000])
+    engine = EmbeddedEngine(tmp_path, SIZE)
+    with pytest.raises(InputError, match='damaged: it does not hold the 300 vectors'):
+        engine.search(feats_of(1), 3)
+    file.unlink()
+    with pytest.raises(InputError, match='damaged'):
+        engine.search(feats_of(1), 3)

@@ -303,12 +303,49 @@ def test_values_of_fields(empty: Engine) -> None:
     items[3] = Item('3.jpg', Stamp(3, 3), {'camera': '3', 'level': 1, 'late': False})
     items[4] = Item('4.jpg', Stamp(4, 4), {'level': 'roof'})
     empty.upsert(items, feats_of(30))
-    assert empty.field_values(5) == {
+    found = empty.field_values(5)
+    assert found == {
         'camera': ['0', '1', '2', '3'],
         'late': [False, True],
         'level': [1, 'roof'],
         'pid': [],
     }
+    assert [type(value) for value in found['late']] == [bool, bool]
+    # what is asked for often is found out anew when somebody writes
+    empty.delete([item.path for item in items[5:]])
+    assert empty.field_values(5)['pid'] == [item.fields['pid'] for item in items[:3]]
+
+
+@without_index
+def test_integers_of_more_than_64_bits(empty: Engine) -> None:
+    huge = 10**25
+    items = [
+        Item('a.jpg', Stamp(1, 1), {'x': 3}),
+        Item('b.jpg', Stamp(1, 1), {'x': float(huge)}),
+    ]
+    empty.upsert(items, feats_of(2))
+    query = feats_of(1, seed=1)
+    for operator, expected in (('<', ['a.jpg']), ('>=', ['b.jpg'])):
+        (found,) = empty.search(query, 5, [Condition('x', operator, huge)])
+        assert [match.item.path for match in found] == expected
+
+
+def test_after_deletions_what_comparing_with_everything_finds(engine: Engine) -> None:
+    items, feats = items_of(300), feats_of(300)
+    engine.delete([item.path for item in items[10:20]])
+    left = [n for n in range(300) if not 10 <= n < 20]
+    queries = np.concatenate([feats_of(3, seed=2), feats[12:14]])
+    expected = nearest([items[n] for n in left], feats[left], queries, 6)
+    assert paths(engine.search(queries, 6, ())) == expected
+    for query, wanted in zip(queries, expected, strict=True):
+        assert paths(engine.search(query[None], 6, ())) == [wanted]
+
+
+@without_index
+def test_a_picture_that_has_just_been_removed(engine: Engine) -> None:
+    engine.delete([items_of(1)[0].path])
+    with pytest.raises(InputError, match='any more'):
+        engine.feats_of([item.path for item in items_of(2)])
 
 
 @without_index

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from gckd_mm.errors import InputError
+from gckd_mm.gallery import parse_condition
 from gckd_mm.gallery.files import find_images, images_at, read_fields
-from tests.gallery.fakes import write_images
+from tests.gallery.fakes import close, write_images
 
 
 def test_pictures_are_found_in_order_with_their_fields(tmp_path: Path) -> None:
@@ -42,8 +43,34 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_fields_of_a_picture_that_is_not_there(tmp_path: Path) -> None:
     write_images(tmp_path, ['a.jpg'])
-    with pytest.raises(InputError, match=r"has no picture 'b.jpg', .* \(1 such\)"):
+    with pytest.raises(InputError, match=r"has no picture 'b.jpg', and none of the 1"):
         find_images(tmp_path, {'b.jpg': {'camera': '1'}})
+    # one that is gone is no error
+    fields = {'b.jpg': {'camera': '1'}, 'a.jpg': {'camera': '2'}}
+    (image,) = find_images(tmp_path, fields)
+    assert image.fields == {'camera': '2'}
+
+
+def test_nothing_is_said_of_fields_unless_some_are_given(tmp_path: Path) -> None:
+    write_images(tmp_path, ['a.jpg', 'b.jpg'])
+    assert [image.fields for image in find_images(tmp_path)] == [None, None]
+    found = images_at(['a.jpg', 'b.jpg'], tmp_path, {'a.jpg': {'camera': '1'}})
+    assert [image.fields for image in found] == [{'camera': '1'}, {}]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, ['a.jpg', 'b/c.jpg'])
+    close(monkeypatch, tmp_path / 'b')
+    image, closed = find_images(tmp_path)
+    assert image.path == 'a.jpg'
+    assert closed.path == 'b/'
+    with pytest.raises(InputError, match=r'b: cannot be listed \(Permission denied\)'):
+        closed.stamp()
+    close(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match='cannot be listed'):
+        find_images(tmp_path)
 
 
 def test_a_list_keeps_each_file_once(tmp_path: Path) -> None:
@@ -117,3 +144,33 @@ def test_fields_that_are_wrong(
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=message):
         read_fields(tmp_path / name)
+
+
+def test_cells_that_look_like_numbers_and_are_names(tmp_path: Path) -> None:
+    cells = {
+        '7': 7,
+        '-1.5': -1.5,
+        '2e3': 2000.0,
+        '007': '007',
+        '1_000': '1_000',
+        'nan': 'nan',
+        '1e999': '1e999',
+        'true': True,
+        'false': False,
+    }
+    (tmp_path / 'x.csv').write_text(
+        'path,x\n' + ''.join(f'{n}.jpg,{cell}\n' for n, cell in enumerate(cells))
+    )
+    found = [fields['x'] for fields in read_fields(tmp_path / 'x.csv').values()]
+    assert found == list(cells.values())
+    assert [type(x) for x in found] == [type(x) for x in cells.values()]
+    # and conditions read them alike
+    assert [parse_condition(f'x={cell}').value for cell in cells] == found
+
+
+@pytest.mark.parametrize('number', ['NaN', 'Infinity', '-1e999'])
+@pytest.mark.parametrize('field', ['x', 'time'])
+def test_numbers_that_are_none(tmp_path: Path, number: str, field: str) -> None:
+    (tmp_path / 'x.jsonl').write_text(f'{{"path": "a.jpg", "{field}": {number}}}')
+    with pytest.raises(InputError, match='line 1'):
+        read_fields(tmp_path / 'x.jsonl')

@@ -133,3 +133,35 @@ def test_a_description_that_is_wrong(
 def test_a_folder_that_cannot_be_written_to() -> None:
     with pytest.raises(InputError, match='cannot be written to'):
         Gallery.create('/proc/gallery', FAKE, 'f00', SIZE)
+
+
+def test_a_kill_while_a_gallery_is_made_leaves_nothing_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, data: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('gckd_mm.gallery.gallery.write_atomically', killed)
+        with pytest.raises(KeyboardInterrupt):
+            Gallery.create(tmp_path / 'g', FAKE, 'f00', SIZE)
+    assert list((tmp_path / 'g').iterdir())
+    assert not Gallery.is_there(tmp_path / 'g')
+    with Gallery.create(tmp_path / 'g', FAKE, 'f00', SIZE) as gallery:
+        assert len(gallery) == 0
+
+
+def test_a_gallery_that_has_lost_its_items(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.close()
+    (tmp_path / 'gallery/items.sqlite').unlink()
+    with pytest.raises(InputError, match=r'damaged: it has no items\.sqlite'):
+        Gallery.open(tmp_path / 'gallery')
+
+
+def test_it_follows_its_pictures(gallery: Gallery, tmp_path: Path) -> None:
+    (tmp_path / 'crops').rename(tmp_path / 'moved')
+    gallery.follow(tmp_path / 'moved')
+    with Gallery.open(tmp_path / 'gallery') as again:
+        (item,) = again.engine.get(['7.jpg'])
+        assert item is not None
+        assert again.file_of(item) == str(tmp_path / 'moved/7.jpg')

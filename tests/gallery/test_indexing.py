@@ -11,8 +11,15 @@ import pytest
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery
 from gckd_mm.gallery.files import ImageFile, find_images
-from gckd_mm.gallery.indexing import Update, update
-from tests.gallery.fakes import FAKE, SIZE, FakeInferencer, embedding, write_images
+from gckd_mm.gallery.indexing import Share, Update, update
+from tests.gallery.fakes import (
+    FAKE,
+    SIZE,
+    FakeInferencer,
+    close,
+    embedding,
+    write_images,
+)
 
 NAMES = [f'{n // 10}/{n:03d}.jpg' for n in range(100)]
 
@@ -189,4 +196,47 @@ def test_progress_is_told(gallery: Gallery, root: Path) -> None:
     told: list[tuple[int, int]] = []
     progress = lambda done, total: told.append((done, total))  # noqa: E731
     update(gallery, FakeInferencer(), find_images(root), 10, progress=progress)
-    assert told == [(0, 100), (80, 100), (100, 100)]
+    assert told == [(done, 100) for done in range(0, 101, 10)]
+
+
+def test_slow_models_write_more_often(
+    gallery: Gallery, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('gckd_mm.gallery.indexing._SECONDS_A_WRITE', -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        update(gallery, FakeInferencer(kill_after=25), find_images(root), 10)
+    assert len(gallery) == 20
+
+
+def test_fields_stay_where_nothing_is_said_of_them(
+    gallery: Gallery, root: Path
+) -> None:
+    bring_up_to_date(gallery, fields={NAMES[0]: {'camera': '1'}, NAMES[1]: {'pid': 2}})
+    (root / NAMES[1]).write_bytes(b'another picture')
+    done, encoded = bring_up_to_date(gallery, fields=None)
+    assert (done.described, encoded) == (0, [NAMES[1]])
+    first, second = gallery.engine.get(NAMES[:2])
+    assert first is not None
+    assert second is not None
+    assert (first.fields, second.fields) == ({'camera': '1'}, {'pid': 2})
+    # and go where others are given
+    done, _ = bring_up_to_date(gallery, fields={NAMES[0]: {'camera': '3'}})
+    assert done.described == 2
+
+
+def test_what_lies_in_a_folder_that_cannot_be_listed_is_kept(
+    gallery: Gallery, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring_up_to_date(gallery)
+    (root / NAMES[50]).unlink()
+    with monkeypatch.context() as patch:
+        close(patch, root / '3')
+        done, _ = bring_up_to_date(gallery)
+        shares = [
+            update(gallery, FakeInferencer(), find_images(root), share=Share(n, 2))
+            for n in range(2)
+        ]
+    assert (done.removed, done.unchanged, list(done.unreadable)) == (1, 89, ['3/'])
+    both = shares[0].beside(shares[1])
+    assert (both.removed, both.unchanged, list(both.unreadable)) == (0, 89, ['3/'])
+    check(gallery, root)
