@@ -41,6 +41,10 @@ class Encoder(Protocol):
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
         """Embed N >= 1 captions; shape (N, D), float32."""
 
+    @property
+    def has_matching(self) -> bool:
+        """Whether :meth:`match` has something that compares pairs."""
+
     def match(self, caption: str, prepared: Sequence[Any]) -> np.ndarray:
         """Compare a caption with N pictures, each by itself; logits, shape (N,).
 

@@ -71,6 +71,11 @@ class OnnxEncoder:
         tokens = self._tokenizer(captions)
         return self._run(TEXT_GRAPH, **{k: v.numpy() for k, v in tokens.items()})
 
+    @property
+    def has_matching(self) -> bool:
+        """False: an export holds the two encoders."""
+        return False
+
     def match(self, caption: str, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Refuse: an export holds the two encoders and no matching head."""
         raise InputError(

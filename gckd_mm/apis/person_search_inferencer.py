@@ -162,13 +162,18 @@ class PersonSearchInferencer:
         )
 
     def encode_images(
-        self, images: Sequence[Picture], batch_size: int = _BATCH_SIZE
+        self,
+        images: Sequence[Picture],
+        batch_size: int = _BATCH_SIZE,
+        progress: bool | None = None,
     ) -> np.ndarray:
         """Embed pictures.
 
         Args:
             images: N of them: paths, RGB arrays or Pillow images.
             batch_size: Pictures at a time. Defaults to 64.
+            progress: Whether to draw a progress bar. Defaults to that of the
+                inferencer.
 
         Returns:
             L2-normalised, shape (N, D), float32.
@@ -178,7 +183,8 @@ class PersonSearchInferencer:
         """
         feats = [np.empty((0, self.embedding_size), np.float32)]
         batches: Iterable = self.iter_encoded(images, batch_size)
-        if self.show_progress and len(images) > batch_size:
+        shown = self.show_progress if progress is None else progress
+        if shown and len(images) > batch_size:
             total = -(-len(images) // batch_size)
             batches = track(batches, 'encoding images', total=total, transient=True)
         for batch in batches:
@@ -261,27 +267,32 @@ class PersonSearchInferencer:
         Raises:
             InputError: If it is empty or too long, or its picture cannot be read.
         """
-        if isinstance(query, str):
-            query = Query(query)
-        elif not isinstance(query, Query):
-            query = Query(image=query)
-        for text in (query.text, query.without):
-            if len(text) > MAX_QUERY_LENGTH:
-                raise InputError(
-                    f'a query has at most {MAX_QUERY_LENGTH} characters, got '
-                    f'{len(text)}'
-                )
-        wanted = []
-        if query.text.strip():
-            wanted.append(self.encode_texts([query.text])[0])
-        if query.image is not None:
-            wanted.append(self.encode_images([query.image])[0])
-        if not wanted:
-            raise InputError('a query needs a description or a picture')
-        feat = np.mean(wanted, axis=0)
-        if query.without.strip():
-            feat = feat - WITHOUT_WEIGHT * self.encode_texts([query.without])[0]
-        return (feat / np.linalg.norm(feat)).astype(np.float32)
+        return self._encode_queries([query])[0]
+
+    def _encode_queries(self, queries: Sequence[AnyQuery]) -> np.ndarray:
+        """Embed queries; what several of them have in common, once. Shape (Q, D)."""
+        asked = [_as_query(query) for query in queries]
+        texts = [x for query in asked for x in (query.text, query.without) if x.strip()]
+        texts = list(dict.fromkeys(texts))
+        of_text = dict(zip(texts, self.encode_texts(texts), strict=True))
+        of_image: dict[int, np.ndarray] = {}
+        feats = []
+        for query in asked:
+            wanted = []
+            if query.text.strip():
+                wanted.append(of_text[query.text])
+            if query.image is not None:
+                key = id(query.image)
+                if key not in of_image:
+                    of_image[key] = self.encode_images([query.image])[0]
+                wanted.append(of_image[key])
+            if not wanted:
+                raise InputError('a query needs a description or a picture')
+            feat = np.mean(wanted, axis=0)
+            if query.without.strip():
+                feat = feat - WITHOUT_WEIGHT * of_text[query.without]
+            feats.append((feat / np.linalg.norm(feat)).astype(np.float32))
+        return np.stack(feats)
 
     def search(
         self,
@@ -324,19 +335,26 @@ class PersonSearchInferencer:
         reranking = None if rerank is None else SearchReranking.build(rerank)
         if not queries:
             return []
-        feats = np.stack([self.encode_query(query) for query in queries])
+        feats = self._encode_queries(queries)
         if reranking is None:
             return gallery.search(feats, top_k, where, exact)
         found = gallery.search(feats, max(top_k, reranking.top), where, exact)
         return [
-            reranking.reordered(gallery, self.encoder, feat, _text(query), matches)[
-                :top_k
-            ]
+            reranking.reordered(
+                gallery, self.encoder, feat, _as_query(query).text, matches
+            )[:top_k]
             for query, feat, matches in zip(queries, feats, found, strict=True)
         ]
 
 
-def _text(query: AnyQuery) -> str:
-    if isinstance(query, Query):
-        return query.text
-    return query if isinstance(query, str) else ''
+def _as_query(query: AnyQuery) -> Query:
+    if isinstance(query, str):
+        query = Query(query)
+    elif not isinstance(query, Query):
+        query = Query(image=query)
+    for text in (query.text, query.without):
+        if len(text) > MAX_QUERY_LENGTH:
+            raise InputError(
+                f'a query has at most {MAX_QUERY_LENGTH} characters, got {len(text)}'
+            )
+    return query

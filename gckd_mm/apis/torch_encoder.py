@@ -150,6 +150,11 @@ class TorchEncoder:
         """Embed N captions: shape (N, D), float32."""
         return self._embed('captions', captions)
 
+    @property
+    def has_matching(self) -> bool:
+        """Whether the model was trained with a matching head."""
+        return self._matching is not None
+
     @torch.inference_mode()
     def match(self, caption: str, prepared: Sequence[Tensor]) -> np.ndarray:
         """Compare a caption with N pictures by the matching head; logits, shape (N,).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 import threading
 import webbrowser
@@ -32,7 +33,9 @@ def add_serve_command(commands: Any) -> None:
     parser.add_argument('--checkpoint', help="the gallery's model, if it was moved")
     parser.add_argument('--device', help='such as cuda:0 (default: the GPU, if any)')
     parser.add_argument('--host', default='127.0.0.1', help='(default: this machine)')
-    parser.add_argument('--port', type=int, default=7860, help='(default: 7860)')
+    parser.add_argument(
+        '--port', type=int, default=7860, help='0 for a free one (default: 7860)'
+    )
     parser.add_argument('--user', default='gckd', help='(default: gckd)')
     parser.add_argument(
         '--password-file', type=Path, help='whose first line is the password'
@@ -54,11 +57,11 @@ def serve(options: argparse.Namespace) -> int:
             f'--host {options.host} lets other machines in: name a --password-file'
         )
     gallery, inferencer = _open(options)
-    with gallery:
+    with gallery, _listening(options.host, options.port) as listener:
         service = SearchService(gallery, inferencer)
         seconds = service.warm_up()
         host = f'[{options.host}]' if ':' in options.host else options.host
-        address = f'http://{host}:{options.port}/'
+        address = f'http://{host}:{listener.getsockname()[1]}/'
         print(
             f'{len(gallery)} pictures at {address} (a search takes '
             f'{1000 * seconds:.0f} ms); Ctrl+C ends it',
@@ -67,12 +70,22 @@ def serve(options: argparse.Namespace) -> int:
         )
         if options.open:
             threading.Timer(1.0, webbrowser.open, [address]).start()
-        app = make_app(service, login)
-        config = uvicorn.Config(
-            app, host=options.host, port=options.port, log_level='warning'
-        )
-        uvicorn.Server(config).run()
+        app = make_app(service, login, host)
+        server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
+        server.run(sockets=[listener])
     return 0
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Listen before anything is said of it."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f'--host {host} --port {port}: cannot be listened at ({error}); name '
+            f'another --port, or 0 for any that is free'
+        ) from error
 
 
 def _login(options: argparse.Namespace) -> tuple[str, str] | None:

@@ -33,7 +33,9 @@ def demo_gallery(inferencer: PersonSearchInferencer, folder: Path) -> Gallery:
     """
     pictures, place = folder / 'mall', folder / 'gallery'
     write_domain(SynthDomain('mall', WORLD, _SIZES), pictures)
-    if Gallery.is_there(place):
+    if not Gallery.is_there(place):
+        shutil.rmtree(place, ignore_errors=True)  # of a call that was killed
+    else:
         gallery = Gallery.open(place)
         if gallery.settings['fingerprint'] != inferencer.fingerprint:
             gallery.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio
+import numpy as np
 
 from gckd_mm.apis.person_search_inferencer import MAX_QUERY_LENGTH
 from gckd_mm.errors import InputError
@@ -20,10 +21,12 @@ EXAMPLES = (
     'a man wearing a blue shirt and black trousers',
     'someone with a hat and a green bag',
 )
+_KEPT_SECONDS = 600  # uploads
 RERANKINGS = (
     ('by common neighbours (k-reciprocal)', 'k_reciprocal'),
     ('by walks from neighbour to neighbour', 'propagation'),
 )
+BY_MATCHING = ('by a closer look at the pictures and the text', 'matching')
 _EXPLANATION = """
 This page finds pictures of people **by what they wear**. Describe someone as you would
 to a friend: clothes, colours, bags, hats, hair. A model has turned every picture of the
@@ -55,9 +58,19 @@ def make_page(service: SearchService) -> Any:
     Returns:
         A ``gradio.Blocks``.
     """
-    choices = {name: values for name, values in service.choices().items() if values}
+    # a menu of moments would be of seconds since 1970
+    choices = {
+        name: values
+        for name, values in service.choices().items()
+        if values and name != 'time'
+    }
+    orders = [('by similarity', ''), *RERANKINGS]
+    if service.inferencer.encoder.has_matching:
+        orders.append(BY_MATCHING)
     with gradio.Blocks(
-        title='Person search', analytics_enabled=False, delete_cache=(600, 600)
+        title='Person search',
+        analytics_enabled=False,
+        delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS),
     ) as page:
         gradio.Markdown('# Person search\nDescribe someone, and find their picture.')
         with gradio.Row():
@@ -87,7 +100,7 @@ def make_page(service: SearchService) -> Any:
                     -1, 1, -1, step=0.01, label='Similarity of at least'
                 )
             rerank = gradio.Dropdown(
-                [('by similarity', ''), *RERANKINGS],
+                orders,
                 value='',
                 label='Order of the results',
                 info='people whose pictures are alike can be put beside each other',
@@ -142,7 +155,7 @@ def make_page(service: SearchService) -> Any:
             ]
             lines = (text or '').splitlines()
             try:
-                image = read_upload(Path(upload).read_bytes()) if upload else None
+                image = None if upload is None else _read_kept(upload)
                 return result_cards(
                     service.search(
                         lines,
@@ -180,6 +193,16 @@ def make_page(service: SearchService) -> Any:
     return page
 
 
+def _read_kept(upload: str) -> np.ndarray:
+    try:
+        data = Path(upload).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f'the picture is kept for {_KEPT_SECONDS // 60} minutes: choose it again'
+        ) from error
+    return read_upload(data)
+
+
 def _path_of(upload: Any) -> str | None:
     return None if upload is None else upload.path
 
@@ -194,4 +217,6 @@ def _hint(service: SearchService) -> str:
 def _condition(name: str, value: str, values: list[Any]) -> str:
     """Return the condition of a choice; text in quotes, so that it stays text."""
     found = next(candidate for candidate in values if str(candidate) == value)
+    if isinstance(found, bool):
+        return f'{name}={str(found).lower()}'
     return f'{name}="{found}"' if isinstance(found, str) else f'{name}={value}'

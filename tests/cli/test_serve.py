@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from gckd_mm.cli import search as cli
+from gckd_mm.cli import serve
+from gckd_mm.errors import InputError
 
 pytest.importorskip('gradio')
 
@@ -34,3 +37,12 @@ def test_bad_input_is_a_message(
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     assert cli.main(['serve', *given]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match='cannot be listened at'):
+            serve._listening('127.0.0.1', port)
+    with serve._listening('127.0.0.1', port) as listener:
+        assert listener.getsockname()[1] == port

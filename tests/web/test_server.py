@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 @pytest.fixture(scope='module')
 def client(service: SearchService) -> Any:
-    with TestClient(make_app(service)) as client:
+    with TestClient(make_app(service), base_url='http://localhost') as client:
         yield client
 
 
@@ -119,6 +119,26 @@ def test_bad_uploads(client: Any, data: bytes) -> None:
     answer = client.post('/api/search_by_image', content=data)
     assert answer.status_code == 422
     assert set(answer.json()) == {'error'}
+
+
+def test_requests_have_a_limit(client: Any) -> None:
+    assert client.post('/api/search', content=bytes(10_200_000)).status_code == 413
+    # without a length, too
+    parts = (bytes(1_000_000) for _ in range(11))
+    assert client.post('/api/search', content=parts).status_code == 413
+    for asked in (
+        {'like': 'a' * 5000},
+        {'queries': ['a'], 'where': ['camera=' + '1' * 2000]},
+    ):
+        assert client.post('/api/search', json=asked).status_code == 422
+
+
+def test_any_address_of_this_machine_answers_to_its_name(
+    service: SearchService,
+) -> None:
+    address = 'http://127.0.0.2'
+    with TestClient(make_app(service, None, '127.0.0.2'), base_url=address) as client:
+        assert client.get('/api/info').status_code == 200
 
 
 def test_the_page_is_there_and_asks_nobody_else(client: Any) -> None:
