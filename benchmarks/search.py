@@ -5,12 +5,14 @@
 - ``index``: 10,000 drawn JPEG crops with the default model, in turn with a bare loop
   that decodes and encodes the same files; then 100 more.
 - ``exact``: one query among 50,000 embeddings of 256 numbers, in turn with a bare
-  product of matrix and vector and the choice of the largest ten.
+  product of matrix and vector and the choice of the largest ten; then among those that
+  are left after one in a hundred was deleted.
 - ``large``: one query at a time among 200,000 (HNSW and IVF, between which a gallery's
   size chooses) and 1,000,000 (IVF), and exactly: time, recall of the true nearest ten,
   memory, files. The embeddings are those of made-up people (:func:`clustered`), and for
   comparison uniform ones.
-- ``web``: the demo's page: the first search, and 20 users at the same time for 30 s.
+- ``web``: the demo: how soon it is there, the first search in its page, and 20 users of
+  its JSON interface at the same time for 30 s.
 
 Every figure has its reference in the same run. Exits with 1 if a target is missed.
 """
@@ -57,7 +59,7 @@ CHUNK = 50_000
 MAX_INDEX_RATIO = 1.1
 MAX_EXACT_RATIO = 1.2
 MIN_RECALL, MIN_SPEEDUP, MAX_BUILD_SECONDS = 0.95, 20.0, 900.0
-MAX_FIRST_MS = 300.0
+MAX_FIRST_MS, MAX_READY_SECONDS = 300.0, 60.0
 
 QUERIES = (
     'a woman in a red coat with a white backpack',
@@ -185,23 +187,40 @@ def measure_exact(count: int, repeats: int, folder: Path) -> Figures:
     queries = next(clustered(count, seed=1))[:repeats]
     with fill(folder / 'exact', iter([feats]), 'exact') as gallery:
         gallery.engine.finish()
-        ours, bare = [], []
-        for query in queries:
-            began = time.perf_counter()
-            (found,) = gallery.search(query[None], TOP_K)
-            ours.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            expected = bare_search(feats, query)
-            bare.append(time.perf_counter() - began)
-            rows = [int(match.item.path[:8]) for match in found]
-            if rows != expected.tolist():
-                raise RuntimeError(f'found {rows} in place of {expected.tolist()}')
+        ours, bare = search_in_turn(gallery, feats, queries)
+        dead = np.arange(0, count, 100)
+        gallery.engine.delete([f'{row:08d}.jpg' for row in dead])
+        feats[dead] = 0  # never among the largest
+        after, bare_after = search_in_turn(gallery, feats, queries)
     return {
         'images': count,
-        'ms': 1000 * statistics.median(ours),
-        'bare_ms': 1000 * statistics.median(bare),
-        'ratio': statistics.median(ours) / statistics.median(bare),
+        'ms': 1000 * ours,
+        'bare_ms': 1000 * bare,
+        'ratio': ours / bare,
+        'ratio_after_deletions': after / bare_after,
     }
+
+
+def search_in_turn(
+    gallery: Gallery, feats: np.ndarray, queries: np.ndarray
+) -> tuple[float, float]:
+    """Return the median seconds of a search with one query, ours and the bare one.
+
+    Raises:
+        RuntimeError: If they find different pictures.
+    """
+    ours, bare = [], []
+    for query in queries:
+        began = time.perf_counter()
+        (found,) = gallery.search(query[None], TOP_K)
+        ours.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        expected = bare_search(feats, query)
+        bare.append(time.perf_counter() - began)
+        rows = [int(match.item.path[:8]) for match in found]
+        if rows != expected.tolist():
+            raise RuntimeError(f'found {rows} in place of {expected.tolist()}')
+    return statistics.median(ours), statistics.median(bare)
 
 
 def bare_search(feats: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -341,10 +360,12 @@ def ask(connection: http.client.HTTPConnection, query: str) -> float:
 
 def measure_web(users: int, duration: float, folder: Path) -> Figures:
     """Search the demo by one user for the first time, and by many at once."""
+    began = time.perf_counter()
     with served_demo(folder) as port:
+        ready = time.perf_counter() - began
+        page = first_search_in_a_browser(port)
         connection = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
         first = ask(connection, QUERIES[0])
-        page = first_search_in_a_browser(port)
         ends = time.perf_counter() + duration
         seconds: list[float] = []
         errors: list[str] = []
@@ -366,8 +387,9 @@ def measure_web(users: int, duration: float, folder: Path) -> Figures:
         for thread in threads:
             thread.join()
     return {
-        'first_ms': 1000 * first,
+        'ready_seconds': ready,
         'first_in_the_page_ms': page,
+        'by_json_ms': 1000 * first,
         'users': users,
         'seconds': duration,
         'searches': len(seconds),
@@ -421,8 +443,9 @@ def misses(figures: Figures) -> list[str]:
         expect(index['ratio'] <= MAX_INDEX_RATIO, f'indexing: {index["ratio"]:.2f} ×')
         expect(index['more_encoded'] == index['more'], 'others were encoded again')
     if 'exact' in figures:
-        ratio = figures['exact']['ratio']
-        expect(ratio <= MAX_EXACT_RATIO, f'exact search: {ratio:.2f} ×')
+        for name in ('ratio', 'ratio_after_deletions'):
+            ratio = figures['exact'][name]
+            expect(ratio <= MAX_EXACT_RATIO, f'exact search: {name} {ratio:.2f} ×')
     if 'large' in figures:
         most = max(row['images'] for row in figures['large'])
         for row in figures['large']:
@@ -436,8 +459,11 @@ def misses(figures: Figures) -> list[str]:
             expect(seconds <= MAX_BUILD_SECONDS, f'{name}: built in {seconds:.0f} s')
     if 'web' in figures:
         web = figures['web']
-        first = max(web['first_ms'], web['first_in_the_page_ms'] or 0)
-        expect(first <= MAX_FIRST_MS, f'the first search takes {first:.0f} ms')
+        ready, first = web['ready_seconds'], web['first_in_the_page_ms']
+        expect(ready <= MAX_READY_SECONDS, f'the demo is there after {ready:.0f} s')
+        expect(first is not None, 'the page was not measured: no Chromium')
+        if first is not None:
+            expect(first <= MAX_FIRST_MS, f'the first search takes {first:.0f} ms')
         expect(web['errors'] == 0, f'{web["errors"]} searches failed')
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -80,10 +81,14 @@ def fill_memories(
     return {name: list(map(int, found)) for name, found in keys.items() if found}
 
 
+def held_samples(model: GCKD) -> dict[str, list[int]]:
+    """Return modality -> which samples of the target the memories hold, ascending."""
+    found = {name: _memory(model, f'target_{name}').keys for name in MODALITIES}
+    return {name: sorted(keys.tolist()) for name, keys in found.items() if len(keys)}
+
+
 def read_edges(model: GCKD) -> Edges:
     """Return the edges that a GCKD would now give to its neck, from all its memories.
-
-    The refined embeddings of the model are overwritten.
 
     Returns:
         (type of the senders, relation, type of the receivers) -> the rows of the
@@ -100,7 +105,8 @@ def read_edges(model: GCKD) -> Edges:
         )
     listener = _Listener()
     neck = cast(GraphPropagationNeck, listener)
-    graph.refine(model.memories, model.neighbours, {}, neck, step=0)
+    # a copy, as what the model has refined is overwritten
+    copy.deepcopy(graph).refine(model.memories, model.neighbours, {}, neck, step=0)
     return listener.edges
 
 

@@ -78,22 +78,24 @@ def test_targets(search: ModuleType) -> None:
     poor = {'recall_at_10': 0.1, 'speedup': 1.0, 'build_seconds': 1e4}
     good = {
         'index': {'ratio': 1.0, 'more_encoded': 100, 'more': 100},
-        'exact': {'ratio': 1.2},
+        'exact': {'ratio': 1.2, 'ratio_after_deletions': 1.2},
         # held to them: made-up people, and the most
         'large': [row, row | poor | {'data': 'uniform'}, row | poor | {'images': 999}],
-        'web': {'first_ms': 20.0, 'first_in_the_page_ms': None, 'errors': 0},
+        'web': {'ready_seconds': 60.0, 'first_in_the_page_ms': 300.0, 'errors': 0},
     }
     assert search.misses(good) == []
     assert search.misses({}) == []
     bad = {
         'index': {'ratio': 1.2, 'more_encoded': 10_100, 'more': 100},
-        'exact': {'ratio': 1.3},
+        'exact': {'ratio': 1.3, 'ratio_after_deletions': 1.3},
         'large': [row | poor],
-        'web': {'first_ms': 20.0, 'first_in_the_page_ms': 301.0, 'errors': 2},
+        'web': {'ready_seconds': 61.0, 'first_in_the_page_ms': 301.0, 'errors': 2},
     }
     missed = search.misses(bad)
-    assert len(missed) == 8
+    assert len(missed) == 10
     assert 'ivf of 1,000: recall 0.100' in missed
+    unseen = {'ready_seconds': 1.0, 'first_in_the_page_ms': None, 'errors': 0}
+    assert search.misses({'web': unseen}) == ['the page was not measured: no Chromium']
 
 
 def test_hnsw_is_built_where_a_gallery_would_choose_it(search: ModuleType) -> None:

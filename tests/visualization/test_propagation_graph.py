@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -16,8 +16,10 @@ from mmengine.runner import Runner
 from gckd_mm.datasets import CrossDomainDataset
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD
+from gckd_mm.models.memory_graph import MemoryGraph
 from gckd_mm.registry import MODELS
 from gckd_mm.visualization.propagation_graph import (
+    MODALITIES,
     GraphNode,
     fill_memories,
     neighbourhood,
@@ -98,7 +100,12 @@ def test_an_adaptation_that_has_begun_keeps_its_memories(world: World) -> None:
 
 def test_the_edges_are_those_that_the_neck_is_given(world: World) -> None:
     fill_memories(world.model, world.loader, STEPS)
+    graph = cast(MemoryGraph, world.model.graph)
+    filled = {name: len(world.model.memories[f'target_{name}']) for name in MODALITIES}
+    before = {name: graph.refined(name, num).clone() for name, num in filled.items()}
     edges = read_edges(world.model)
+    for name, num in filled.items():
+        assert torch.equal(graph.refined(name, num), before[name]), 'it only looks'
     assert {(sender, relation, to) for sender, relation, to in edges} == {
         ('target_images', 'near', 'target_images'),
         ('source_images', 'cross_domain', 'target_images'),

@@ -12,6 +12,8 @@ from gckd_mm.engine.hooks.retrieval_look_hook import RetrievalLookHook
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
+from gckd_mm.model_wrapper import unwrapped
+from gckd_mm.models import GCKD
 from gckd_mm.registry import HOOKS
 from gckd_mm.visualization.embedding_map import (
     COLOURS,
@@ -23,6 +25,8 @@ from gckd_mm.visualization.embedding_map import (
     sample_people,
 )
 from gckd_mm.visualization.figure_files import pixels_of
+from gckd_mm.visualization.graph_picture import draw_propagation_graph
+from gckd_mm.visualization.propagation_graph import held_samples, neighbourhood
 from gckd_mm.visualization.rank_lists import draw_rank_lists
 from gckd_mm.visualization.searched_set import (
     SearchedSet,
@@ -38,7 +42,8 @@ class VisualizationHook(RetrievalLookHook):
     """Write pictures of the test sets to the backends of the runner's visualizer.
 
     ``rank_lists`` shows what the same captions find at every look, ``embedding_map``
-    the same people's images and captions; each under the iteration.
+    the same people's images and captions, and ``propagation_graph``, once a GCKD
+    adapts, what some samples of the target hear; each under the iteration.
 
     **Test sets carry labels, and those of the target are what an adaptation must not
     know.** What is drawn goes to the visualizer alone, and nothing that trains or
@@ -58,6 +63,8 @@ class VisualizationHook(RetrievalLookHook):
         max_points: Of the map; 0 draws none, and at least 20 otherwise. t-SNE of 600
             takes some seconds on a CPU. Defaults to 600.
         method: ``'tsne'`` or ``'umap'``. Defaults to ``'tsne'``.
+        num_seeds: Samples of the target in the graph whose neighbours are shown; 0
+            draws none. Defaults to 8.
 
     Raises:
         InputError: If a number is too small or the method unknown.
@@ -70,12 +77,13 @@ class VisualizationHook(RetrievalLookHook):
         num_rank_lists: int = 4,
         max_points: int = 600,
         method: str = 'tsne',
+        num_seeds: int = 8,
     ) -> None:
         super().__init__(interval)
-        if num_rank_lists < 0:
+        if min(num_rank_lists, num_seeds) < 0:
             raise InputError(
-                'VisualizationHook: num_rank_lists must not be negative, got '
-                f'{num_rank_lists}'
+                'VisualizationHook: num_rank_lists and num_seeds must not be negative, '
+                f'got {num_rank_lists} and {num_seeds}'
             )
         if max_points and max_points < _FEWEST_POINTS:
             raise InputError(
@@ -90,6 +98,7 @@ class VisualizationHook(RetrievalLookHook):
         self._num_rank_lists = num_rank_lists
         self._max_points = max_points
         self._method = method
+        self._num_seeds = num_seeds
 
     def build_loop(self, runner: Runner) -> RetrievalValLoop:
         """Build the test sets.
@@ -129,6 +138,13 @@ class VisualizationHook(RetrievalLookHook):
         if self._max_points:
             image = self._map(test_sets, f'iteration {done}')
             runner.visualizer.add_image('embedding_map', image, step=done)
+        model = unwrapped(runner.model)
+        if self._num_seeds and _propagates(model):
+            samples = held_samples(model)
+            dataset = runner.train_dataloader.dataset
+            shown = neighbourhood(model, dataset, samples, self._num_seeds)
+            image = pixels_of(draw_propagation_graph(shown, f'iteration {done}'))
+            runner.visualizer.add_image('propagation_graph', image, step=done)
         runner.logger.info(
             f'Pictures of {", ".join(loop.dataloader)} at {done}, to be looked at '
             f'alone: nothing may be chosen by what a test set of the target shows'
@@ -146,6 +162,12 @@ class VisualizationHook(RetrievalLookHook):
         feats = {group: parts[group].feats[rows[group]] for group in parts}
         positions = project(feats, self._method)
         return pixels_of(draw_embedding_map([Panel(title, positions)]))
+
+
+def _propagates(model: Any) -> bool:
+    """Return whether a model has a graph, and memories that it leads along."""
+    adapts = isinstance(model, GCKD) and model.graph is not None
+    return adapts and int(model.teacher.steps) > 0
 
 
 def _named_by(cfg: Any) -> dict[str, dict[str, dict]]:

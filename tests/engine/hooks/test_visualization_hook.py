@@ -66,8 +66,9 @@ def test_pictures_are_where_the_visualizer_puts_them(runs: Path) -> None:
     (folder,) = (runs / 'drawn').glob('*/vis_data/vis_image')
     assert {path.name for path in folder.iterdir()} == {
         f'{name}_{step}.png'
-        for name in ('rank_lists', 'embedding_map')
+        for name in ('rank_lists', 'embedding_map', 'propagation_graph')
         for step in LOOKS
+        if (name, step) != ('propagation_graph', 3)  # nothing is remembered yet
     }
     # Red and blue are not swapped on the way.
     lists = _colours(folder / f'rank_lists_{MAX_ITERS}.png')
@@ -121,7 +122,8 @@ def test_what_cannot_be_drawn_is_known_before_training(
     ('options', 'message'),
     [
         ({'interval': 0}, 'interval must be at least 1'),
-        ({'num_rank_lists': -1}, 'num_rank_lists must not be negative, got -1'),
+        ({'num_rank_lists': -1}, 'must not be negative, got -1 and 8'),
+        ({'num_seeds': -1}, 'must not be negative, got 4 and -1'),
         ({'max_points': 7}, 'max_points must be 0 or at least 20, got 7'),
         ({'method': 'pca'}, "method must be one of .*, got 'pca'"),
     ],
