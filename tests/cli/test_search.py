@@ -66,6 +66,7 @@ def test_an_index_is_made_and_brought_up_to_date(
     assert (done['added'], done['unchanged'], done['pictures']) == (0, 12, 12)
 
 
+@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 def test_unreadable_files_are_listed_and_told_by_the_exit_code(
     crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,21 +76,34 @@ def test_unreadable_files_are_listed_and_told_by_the_exit_code(
     (root / 'good.png').write_bytes(good)
     (root / 'cut.png').write_bytes(good[:-100])
     (root / 'text.jpg').write_text('a text')
-    Image.new('1', (9_000, 9_000)).save(root / 'large.png')
+    Image.open(crops / 'red0.png').save(root / 'cut.jpg')
+    (root / 'cut.jpg').write_bytes((root / 'cut.jpg').read_bytes()[:-200])
+    Image.new('1', (10_000, 10_000)).save(root / 'large.png')
     Image.open(crops / 'red1.png').convert('RGBA').save(root / 'alpha.png')
-    frames = [Image.new('P', (32, 64), n) for n in range(3)]
+    frames = [Image.open(crops / f'{name}0.png') for name in ('blue', 'red')]
     frames[0].save(root / 'moves.gif', save_all=True, append_images=frames[1:])
+    frames[0].save(root / 'still.gif')
     arguments = ['index', root, '--gallery', tmp_path / 'g', '--checkpoint', MODEL]
     code, out, err = run(capsys, *arguments)
     assert code == 3
-    assert 'added\t3\n' in out
-    assert 'unreadable\t3\n' in out
-    for name in ('cut.png', 'text.jpg', 'large.png'):
+    assert 'added\t4\n' in out
+    assert 'unreadable\t4\n' in out
+    for name in ('cut.png', 'cut.jpg', 'text.jpg', 'large.png'):
         assert f'left out: {root / name}: ' in err
     code, out, _ = run(capsys, *arguments, '--json')
     assert code == 3
     done = json.loads(out)
-    assert sorted(done['unreadable']) == ['cut.png', 'large.png', 'text.jpg']
+    unreadable = ['cut.jpg', 'cut.png', 'large.png', 'text.jpg']
+    assert sorted(done['unreadable']) == unreadable
+    # of an animation the first frame counts, and no transparency does
+    with Gallery.open(tmp_path / 'g') as gallery:
+        moves, still, alpha = gallery.engine.feats_of(
+            ['moves.gif', 'still.gif', 'alpha.png']
+        )
+    np.testing.assert_allclose(moves, still, atol=1e-6)
+    inferencer = PersonSearchInferencer(MODEL, device='cpu', show_progress=False)
+    opaque = inferencer.encode_images([crops / 'red1.png'])
+    np.testing.assert_allclose(alpha[None], opaque, atol=1e-6)
 
 
 def test_a_list_and_a_dataset_are_indexed(

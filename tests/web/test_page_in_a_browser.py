@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -207,6 +208,50 @@ def test_a_phone_needs_no_sideways_scrolling(driver: Any, address: str) -> None:
         assert width <= shown
     finally:
         driver.set_window_size(1200, 1000)
+
+
+def test_the_keyboard_is_enough(driver: Any, address: str, coloured: Path) -> None:
+    """The box has the focus; Tab leads to the results, and Enter opens one."""
+    driver.get(address)
+    find(driver, '#text')
+    keyboard = webdriver.ActionChains(driver)
+    keyboard.send_keys('a woman', Keys.ENTER).perform()
+    first, *_ = results(driver, 'a woman')
+    for _ in range(40):
+        keyboard.send_keys(Keys.TAB).perform()
+        focused = driver.switch_to.active_element
+        if focused.get_attribute('title') == first:
+            break
+    else:
+        raise AssertionError('no key leads to the results')
+    href = focused.get_attribute('href')
+    tabs = len(driver.window_handles)
+    keyboard.send_keys(Keys.ENTER).perform()
+    waits = WebDriverWait(driver, 60)
+    waits.until(lambda d: len(d.window_handles) > tabs or d.current_url == href)
+    for handle in driver.window_handles[1:]:
+        driver.switch_to.window(handle)
+        driver.close()
+    driver.switch_to.window(driver.window_handles[0])
+
+
+@pytest.mark.parametrize(('scheme', 'is_dark'), [('light', False), ('dark', True)])
+def test_it_is_dark_where_others_are(
+    driver: Any, address: str, scheme: str, is_dark: bool
+) -> None:
+    feature = {'name': 'prefers-color-scheme', 'value': scheme}
+    driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [feature]})
+    try:
+        driver.get(address)
+        search(driver, 'a man')
+        results(driver, 'a man')
+        for selector, of in (('body', 'background-color'), ('.searched', 'color')):
+            colour = find(driver, selector).value_of_css_property(of)
+            red, green, blue, *_ = map(float, re.findall(r'[0-9.]+', colour))
+            is_dark_colour = red + green + blue < 3 * 128
+            assert is_dark_colour == (is_dark if selector == 'body' else not is_dark)
+    finally:
+        driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': []})
 
 
 def test_a_wrong_password_shows_nothing(
