@@ -161,7 +161,7 @@ class EmbeddedEngine:
             feats = self._feats(number, num_rows)
             allowed = self._allowed(where, num_rows)
             index = None if exact else self._load_index(number, num_rows)
-            if allowed is not None and allowed.sum() <= MAX_EXACT:
+            if allowed is not None and np.count_nonzero(allowed) <= MAX_EXACT:
                 index = None
             indexed = 0 if index is None else len(index)
             scores, rows = _search_rows(queries, feats, top_k, indexed, allowed)
@@ -384,7 +384,7 @@ def _search_rows(
     if allowed is None or not len(feats[first:]):
         scores, rows = exact_search(queries, feats[first:], top_k)
         return scores, rows + first
-    if allowed[first:].mean() > _MANY:
+    if np.count_nonzero(allowed[first:]) > _MANY * len(feats[first:]):
         scores, rows = exact_search(queries, feats[first:], top_k, allowed[first:])
         return scores, np.where(rows < 0, rows, rows + first)
     candidates = first + np.flatnonzero(allowed[first:])

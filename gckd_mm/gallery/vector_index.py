@@ -93,7 +93,7 @@ def _best(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best of the allowed scores, and their rows."""
     if allowed is not None:
-        scores[~allowed] = -np.inf
+        np.putmask(scores, ~allowed, -np.inf)
     rows = np.argpartition(scores, -top_k)[-top_k:]
     rows = rows[np.argsort(-scores[rows], kind='stable')]
     scores = scores[rows]
