@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
     gallery.check_model(inferencer.fingerprint, inferencer.encoder.name)
     root = None if options.dataset else os.path.abspath(options.folder)
     if gallery.root != root:
-        if root is None or gallery.root is None or os.path.isdir(gallery.root):
+        if root is None or not _was_moved(gallery, root):
             raise InputError(
                 f'{options.gallery}: is the gallery of {gallery.root}, not of {root}: '
                 f'give each folder a gallery of its own'
@@ -221,6 +222,18 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
             f'into another gallery'
         )
     return gallery, inferencer
+
+
+def _was_moved(gallery: Gallery, root: str) -> bool:
+    """Return whether the gallery's folder is gone, and its pictures are in this one.
+
+    The first hundred tell. Of another folder all would be dropped.
+    """
+    if gallery.root is None or os.path.isdir(gallery.root):
+        return False
+    items = list(islice(gallery.engine.items(), 100))
+    there = sum(os.path.isfile(os.path.join(root, item.path)) for item in items)
+    return 2 * there > len(items)
 
 
 def _report(options: argparse.Namespace, done: Update, size: int) -> None:

@@ -301,6 +301,13 @@ def test_a_gallery_follows_a_folder_that_was_moved(
     where = ['--gallery', tmp_path / 'g', '--json']
     run(capsys, 'index', before, *where, '--checkpoint', MODEL)
     before.rename(after)
+    # one of other pictures is none that it was moved to
+    other = tmp_path / 'other'
+    other.mkdir()
+    shutil.copy(crops / 'red0.png', other / 'x.png')
+    code, _, err = run(capsys, 'index', other, *where)
+    assert code == 2
+    assert f'is the gallery of {before}, not of {other}' in err
     code, out, _ = run(capsys, 'index', after, *where)
     assert code == 0
     assert json.loads(out)['unchanged'] == 12
