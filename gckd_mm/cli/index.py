@@ -131,7 +131,7 @@ def _images(options: argparse.Namespace) -> Sequence[ImageFile]:
         return images_of_dataset(_dataset(options))
     fields = read_fields(options.fields) if options.fields else None
     if not options.list:
-        return _with_all(fields, find_images(options.folder, fields))
+        return _all_told(find_images(options.folder, fields), fields)
     try:
         lines = Path(options.list).read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -139,13 +139,13 @@ def _images(options: argparse.Namespace) -> Sequence[ImageFile]:
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise InputError(f'{options.list}: is empty')
-    return _with_all(fields, images_at(names, options.folder, fields))
+    return _all_told(images_at(names, options.folder, fields), fields)
 
 
-def _with_all(
-    fields: Mapping[str, Any] | None, images: Sequence[ImageFile]
+def _all_told(
+    images: Sequence[ImageFile], fields: Mapping[str, Any] | None
 ) -> Sequence[ImageFile]:
-    """Say so if there are fields of pictures that are not there."""
+    """Return the pictures; say so if there are fields of others."""
     unused = set(fields or ()) - {image.path for image in images}
     if unused and int(os.environ.get('RANK', 0)) == 0:
         print(

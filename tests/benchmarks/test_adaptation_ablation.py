@@ -21,6 +21,16 @@ def test_parts_are_methods(ablation: ModuleType) -> None:
     assert set(ablation.PARTS) <= set(ablation.METHODS)
 
 
+def test_the_document_has_the_table_of_the_rows_that_are_there(
+    ablation: ModuleType,
+) -> None:
+    rows = ablation.rows_of([0], ablation.RESULTS).read()
+    cells = {('street', 'mall', 0), ('mall', 'street', 0)}
+    shown = [x for x in rows if (x['source'], x['target'], x['world']) in cells]
+    document = (ablation.ROOT / 'docs/method.md').read_text()
+    assert '\n'.join(ablation.table(shown)) in document
+
+
 def test_a_part_is_compared_with_the_source_and_with_the_whole(
     ablation: ModuleType,
 ) -> None:

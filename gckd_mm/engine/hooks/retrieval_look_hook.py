@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped
 
 
-class RetrievalLookHook(Hook):
+class RetrievalLookHook(Hook, ABC):
     """Base of hooks that look at test sets, and that no run notices.
 
     A look is taken every ``interval`` iterations and after the last one, of a model
@@ -40,10 +41,11 @@ class RetrievalLookHook(Hook):
         self._loop: RetrievalValLoop | None = None
         self._seen: int | None = None
 
+    @abstractmethod
     def build_loop(self, runner: Runner) -> RetrievalValLoop:
         """Build the test sets and what scores them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show(
         self,
         runner: Runner,
@@ -59,7 +61,6 @@ class RetrievalLookHook(Hook):
             scores: ``<test set>/<metric>`` -> value.
             done: Iterations that have been trained.
         """
-        raise NotImplementedError
 
     def before_train(self, runner: Runner) -> None:
         """Build the test sets, so that a missing file is known now."""
