@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import statistics
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 METAFILE = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text(encoding='utf-8'))
 MODELS = METAFILE['Models']
 OFFICIAL = ('cuhk', 'icfg', 'rstp')
+DRAWN = ('campus', 'mall', 'street')
 
 
 def results(model: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -26,11 +30,9 @@ def test_every_model_is_a_config_of_a_known_collection() -> None:
         assert (ROOT / model['Config']).is_file(), model['Name']
         assert Path(model['Config']).stem == model['Name']
         assert model['In Collection'] in collections
-    for source in OFFICIAL:
-        for target in OFFICIAL:
-            if source != target:
-                assert f'gckd_{source}2{target}' in names
-                assert f'source_only_{source}2{target}' in names
+    for source, target in [*permutations(OFFICIAL, 2), *permutations(DRAWN, 2)]:
+        assert f'gckd_{source}2{target}' in names
+        assert f'source_only_{source}2{target}' in names
 
 
 def test_what_is_quoted_stands_apart_from_what_was_measured() -> None:
@@ -42,6 +44,27 @@ def test_what_is_quoted_stands_apart_from_what_was_measured() -> None:
             assert {'Method', 'Source', 'Dataset', 'Metrics'} <= quoted.keys()
         for result in results(model, 'Results') + results(model, 'Quoted Results'):
             assert all(0 < value < 100 for value in result['Metrics'].values())
+
+
+def test_what_was_measured_is_the_mean_of_the_reported_rows() -> None:
+    rows = json.loads((ROOT / 'benchmarks/results/adaptation.json').read_text())
+    measured = [model for model in MODELS if results(model, 'Results')]
+    assert len(measured) == 2 * len(DRAWN) * (len(DRAWN) - 1)
+    for model in measured:
+        method, _, direction = model['Name'].rpartition('_')
+        source, target = direction.split('2')
+        own = [
+            row
+            for row in rows
+            if (row['method'], row['source'], row['target']) == (method, source, target)
+        ]
+        assert [row['world'] for row in own] == [10, 11, 12]
+        (result,) = model['Results']
+        assert result['Dataset'].startswith(f'SynthPedes {target},')
+        for name, value in result['Metrics'].items():
+            assert value == pytest.approx(
+                statistics.mean(row[name] for row in own), abs=0.006
+            )
 
 
 def test_the_reference_reader_reads_it() -> None:
