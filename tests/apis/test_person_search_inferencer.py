@@ -197,7 +197,8 @@ def test_a_search_finds_the_nearest_of_a_gallery(
     with inferencer.new_gallery(folder, crops) as gallery:
         update(gallery, inferencer, find_images(crops, fields))
         similar = gallery.similar_to('05.png', 3)
-    queries = ['a man in a blue shirt', crops / '05.png']
+    text, picture = 'a man in a blue shirt', crops / '05.png'
+    queries = [text, picture, Query(text, 'a backpack', picture)]
     found = inferencer.search(folder, queries, top_k=4)
     feats = np.stack([inferencer.encode_query(query) for query in queries])
     scores = feats @ inferencer.encode_images(paths_in(crops)).T
