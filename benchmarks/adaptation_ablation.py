@@ -1,6 +1,6 @@
 """Take GCKD apart: one part or one number of it changed, on development worlds.
 
-    python benchmarks/adaptation_ablation.py [--worlds 0] [--jobs 2]
+    python benchmarks/adaptation_ablation.py [--worlds 0 1] [--jobs 2]
 
 The rows are those of ``adaptation.py``, in ``adaptation_development.json``; the ones
 that are there are kept. The table is written into ``docs/method.md``.
@@ -27,6 +27,7 @@ from adaptation import (
 from adaptation_cell import ROOT, Cell
 from adaptation_report import (
     Row,
+    base_of,
     gains_of,
     line_of,
     mean_and_lowest,
@@ -57,10 +58,6 @@ PARTS = {
     'source_only_scratch': 'the source alone, without the pretrained start',
     'gckd_scratch': 'GCKD without the pretrained start',
 }
-#: the score that a gain is counted from, where it is not source-only
-BASES = {
-    name: 'source_only_scratch' for name in ('source_only_scratch', 'gckd_scratch')
-}
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -84,7 +81,7 @@ def table(rows: Sequence[Row]) -> list[str]:
             for direction in directions
         ]
         columns = [f'{statistics.mean(some):.1f}' if some else '–' for some in scores]
-        for base in (BASES.get(method, 'source_only'), 'gckd'):
+        for base in (base_of(method), 'gckd'):
             gains = gains_of(rows, method, base) if base != method else []
             columns.append(mean_and_lowest(gains))
         lines.append(line_of([part, *columns]))
@@ -99,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--methods', nargs='+', default=list(PARTS), choices=PARTS)
     parser.add_argument(
-        '--worlds', type=int, nargs='+', default=[0], choices=DEVELOPMENT
+        '--worlds', type=int, nargs='+', default=[0, 1], choices=DEVELOPMENT
     )
     parser.add_argument(
         '--directions',

@@ -13,7 +13,6 @@ from gckd_mm.fileio import write_atomically
 
 Row = dict[str, Any]
 METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
-BASES = ('source_only', 'continued')
 _COLOURS = {
     'source_only': '#9aa0a6',
     'continued': '#bdc1c6',
@@ -34,9 +33,9 @@ def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
 
     A number is mean ± sample standard deviation over the worlds. A gain is the mean of
     the differences from another method in the same direction and world, with the lowest
-    of them: from source-only, and from the source alone for as many steps
-    (``continued``). The time is that of the adaptation's process, of ``source_only``
-    the source stage's.
+    of them: from :func:`base_of` the method, and from the source alone for as many
+    steps (``continued``). The time is that of the adaptation's process, of
+    ``source_only`` the source stage's.
 
     Args:
         rows: Of any methods, directions and worlds.
@@ -49,7 +48,7 @@ def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     lines = [line_of(header), '|---' * len(header) + '|']
     for name in shown:
         cells = [_values(rows, name, direction) for direction in directions]
-        gains = [gains_of(rows, name, base) for base in BASES]
+        gains = [gains_of(rows, name, base) for base in (base_of(name), 'continued')]
         columns = [*map(_mean_and_spread, cells), str(sum(map(len, cells)))]
         lines.append(line_of([name, *columns, *map(mean_and_lowest, gains)]))
     header = ['method', *METRICS, 'train s', 'peak MB']
@@ -92,8 +91,8 @@ def summary(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
     for name in shown:
         own = [row for row in rows if row['method'] == name]
         scores = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
-        gains = gains_of(rows, name, BASES[0]) if name != BASES[0] else []
-        gain = mean_and_lowest(gains)
+        base = base_of(name)
+        gain = mean_and_lowest(gains_of(rows, name, base) if name != base else [])
         lines.append(line_of([names[name], scores[0], gain, *scores[-2:]]))
     return lines
 
@@ -121,6 +120,11 @@ def write_into_document(document: Path, name: str, lines: Sequence[str]) -> None
     if found and closed:
         text = '\n'.join(lines)
         write_atomically(document, f'{before}{begin}\n\n{text}\n\n{end}{after}')
+
+
+def base_of(method: str) -> str:
+    """Return the source-only model that a method starts from."""
+    return 'source_only_scratch' if method.endswith('_scratch') else 'source_only'
 
 
 def gains_of(rows: Sequence[Row], method: str, base: str) -> list[float]:

@@ -26,7 +26,7 @@ from gckd_mm.fileio import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adaptation import DEVELOPMENT, RESULTS, ROOT
-from adaptation_report import document_beside, write_into_document
+from adaptation_report import base_of, document_beside, write_into_document
 
 #: the last part says what was done to the target, as in ``adaptation_stress.py``
 _FOLDER = re.compile(r'(.+)_([a-z]+)2([a-z]+?)(_[a-z_]+)?')
@@ -44,7 +44,7 @@ def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
             if parts is None or len(looks) < 2:
                 continue
             method, source, target, stress = parts.groups(default='')
-            base = path.parents[1] / f'source_only_{source}2{target}'
+            base = path.parents[1] / f'{base_of(method)}_{source}2{target}'
             scores = [
                 json.loads((run / 'results.json').read_text())['metrics']
                 for run in (base, path.parent)

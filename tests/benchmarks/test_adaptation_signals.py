@@ -61,6 +61,20 @@ def test_it_finds_what_goes_with_the_gain(
     assert '5 runs' in capsys.readouterr().out
 
 
+def test_a_run_is_compared_with_the_model_that_it_started_from(
+    signals: ModuleType, tmp_path: Path
+) -> None:
+    world = tmp_path / 'world0'
+    write_run(world / 'source_only_street2mall', 40.0)
+    write_run(world / 'source_only_scratch_street2mall', 10.0)
+    for name in ('gckd', 'gckd_scratch'):
+        looks = look(400, 0.0, 0.0), look(700, 1.0, 1.0)
+        write_run(world / f'{name}_street2mall', 30.0, *looks)
+    runs = signals.runs_below(tmp_path, [0])
+    gains = {run['method']: run['gain'] for run in runs}
+    assert gains == {'gckd': -10.0, 'gckd_scratch': 20.0}
+
+
 def test_too_few_runs_say_nothing(signals: ModuleType, tmp_path: Path) -> None:
     places = ['--runs', str(tmp_path), '--results', str(tmp_path / 'all.json')]
     assert signals.main(places) == 1
