@@ -80,6 +80,11 @@ METHODS = {
         )
     },
     **{name: Method(f'ablations/{name}_street2mall') for name in ('gmp', 'cmkd')},
+    # the propagation as the paper trains it, by the source's loss, and nothing else
+    'gmp_learned': Method(
+        'ablations/with_learned_graph_street2mall',
+        {'model.distill': None, 'model.consistency': None},
+    ),
     'gckd': Method('gckd_street2mall'),
     'images_only': Method(
         'gckd_street2mall', {'train_dataloader.dataset.target_captions': False}
@@ -119,7 +124,7 @@ MAIN = {
     'mmd': 'MMD',
     'pouf': 'POUF',
     'reclip': 'ReCLIP',
-    'gmp': 'GMP alone',
+    'gmp': 'GMP alone (the pull to neighbours)',
     'cmkd': 'CMKD alone',
     'gckd': '**GCKD**',
     'oracle': "with the target's labels",

@@ -4,7 +4,8 @@
         [--directions street2mall …] [--stresses strangers …] [--jobs 2]
 
 - ``strangers``: half of the target's captions describe people without an image;
-- ``small_memory``: the memories hold a quarter of the target;
+- ``small_memory``: the memories hold a quarter of the target's images, and as many
+  captions: an eighth of them, where an image has two;
 - ``unbalanced``: the target's people have 1 to 20 images, instead of 4 each.
 
 Test sets and source stages are those of ``adaptation.py``. Rows, with the gain over
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from mmengine.config import Config
 
-from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain
+from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain, default_sizes
 from gckd_mm.datasets.synthpedes.writer import write_domain
 from gckd_mm.fileio import write_atomically
 
@@ -51,8 +52,7 @@ class Stress(NamedTuple):
     Attributes:
         choose: Turns the records of the train split into others; None leaves them.
         images: Pictures of each person that are drawn to choose from.
-        memory_share: Of the target's images and captions that memories of the model
-            hold together.
+        memory_share: Rows of a memory, as a share of the target's images.
     """
 
     choose: Callable[[list[Record]], list[Record]] | None = None
@@ -138,12 +138,11 @@ class StressedCell(Cell):
         if 'target' in cfg.train_dataloader.dataset and stress.choose is not None:
             cfg.train_dataloader.dataset.target.data_root = str(self.train_set)
         if stress.memory_share is not None and 'target' in cfg.train_dataloader.dataset:
-            # 600 people with 4 images, and 2 captions of each
-            together = stress.memory_share * 600 * 4 * (1 + 2)
+            sizes = default_sizes(self.target)
             part = cfg.model if 'memory_size' in cfg.model else cfg.model.adaptation
             if 'memory_size' not in (part or {}):
                 raise SystemExit(f'{self.name} has no memory to make small')
-            part.memory_size = int(together / 2)
+            part.memory_size = int(stress.memory_share * sizes.train * sizes.images)
         return cfg
 
 

@@ -89,12 +89,12 @@ def test_only_the_train_set_of_the_target_is_changed(
     assert {record.pid for record in dataset.load_records()} == {0, 2}
     assert drawn.sizes.train == 4
     small = cell('small_memory')
-    assert small._config(small.method).model.memory_size == 900
+    assert small._config(small.method).model.memory_size == 600
     assert len({each.folder for each in (strangers, small)}) == 2
     # and so are the baselines' memories
     for method in ('spcl', 'pouf'):
         baseline = cell('small_memory', method)
-        assert baseline._config(baseline.method).model.adaptation.memory_size == 900
+        assert baseline._config(baseline.method).model.adaptation.memory_size == 600
     with pytest.raises(SystemExit, match='mmd has no memory'):
         cell('small_memory', 'mmd')._config(stress.METHODS['mmd'])
     assert small._config(stress.STAGES['source']).model.type == 'DualEncoder'
