@@ -5,7 +5,8 @@
 For every finished run of ``adaptation.py``, its trials and its stresses: how far each
 quantity of ``TargetStructureHook`` moved from the start of the adaptation to its end,
 beside the gain in Rank-1 over the source-only model that it started from. Prints the
-Spearman rank correlation over all runs, and writes the runs to
+Spearman rank correlation over all runs of development worlds, or of reported ones (and
+within a cell, and within a method), and writes the runs to
 ``adaptation_signals.json``, where they are kept when the work dirs are gone.
 """
 
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ from gckd_mm.fileio import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adaptation import DEVELOPMENT, RESULTS, ROOT
-from adaptation_report import base_of, document_beside, write_into_document
+from adaptation_report import base_of, document_beside, line_of, write_into_document
+from adaptation_stress import STRESSES
 
-#: the last part says what was done to the target, as in ``adaptation_stress.py``
-_FOLDER = re.compile(r'(.+)_([a-z]+)2([a-z]+?)(_[a-z_]+)?')
+#: of a run, stressed or not; another suffix is of a run that was only looked at
+_FOLDER = re.compile(rf'(.+)_([a-z]+)2([a-z]+?)(_(?:{"|".join(STRESSES)}))?')
+#: the quantity to go by, chosen on the worlds 0 to 2
+CHOSEN = 'cycle_rate'
 
 Run = dict[str, Any]
 
@@ -68,35 +73,64 @@ def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
     return found
 
 
-def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, float]]:
-    """Return name -> rank correlation of a quantity's move with the gain, twice.
+def without_repetitions(runs: Iterable[Run]) -> list[Run]:
+    """Leave out runs that are others': a method's own config is one of its trials."""
+    found: dict[tuple, Run] = {}
+    for run in runs:
+        ends = (run['source'], run['target'], run['world'], run['gain'])
+        found.setdefault((*ends, *run['end'].values()), run)
+    return [*found.values()]
+
+
+def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, ...]]:
+    """Return name -> rank correlations of a quantity's move with the gain.
 
     First over all runs; then with the mean of its direction and world taken from each,
-    so that only runs of one cell are compared with each other.
+    so that only runs of one cell are compared with each other; then with the mean of
+    its method taken from each.
 
     Args:
         runs: At least three.
     """
     names = sorted(set.intersection(*(set(run['end']) for run in runs)) - {'iteration'})
     gains = [run['gain'] for run in runs]
-
     cells = [(run['source'], run['target'], run['world']) for run in runs]
+    methods = [run['method'] for run in runs]
 
-    def correlation(values: list[float]) -> tuple[float, float]:
-        within = spearmanr(_less_mean(values, cells), _less_mean(gains, cells))
-        return float(spearmanr(values, gains).statistic), float(within.statistic)
+    def correlation(values: list[float]) -> tuple[float, ...]:
+        pairs = [(values, gains)]
+        for groups in (cells, methods):
+            pairs.append((_less_mean(values, groups), _less_mean(gains, groups)))
+        return tuple(_rank_correlation(*pair) for pair in pairs)
 
-    return {
-        name: correlation([run['end'][name] - run['start'][name] for run in runs])
-        for name in names
-    }
+    return {name: correlation(_moves(runs, name)) for name in names}
 
 
-def lines_of(found: dict[str, tuple[float, float]]) -> list[str]:
+def lines_of(found: dict[str, tuple[float, ...]]) -> list[str]:
     """Return a Markdown table, the strongest move first."""
-    lines = ['| the move of | over all runs | within a cell |', '|---|---|---|']
-    for name, (over_all, within) in sorted(found.items(), key=_strength):
-        lines.append(f'| {name} | {over_all:+.2f} | {within:+.2f} |')
+    header = ['the move of', 'over all runs', 'within a cell', 'within a method']
+    lines = [line_of(header), '|---' * len(header) + '|']
+    for name, figures in sorted(found.items(), key=_strength):
+        lines.append(line_of([name, *map(_signed, figures)]))
+    return lines
+
+
+def lines_by_method(runs: Sequence[Run]) -> list[str]:
+    """Return a Markdown table: what :data:`CHOSEN` says within each method alone.
+
+    Args:
+        runs: Methods of fewer than six are left out.
+    """
+    header = ['method', 'runs', f'its move of {CHOSEN}', 'its gain', 'rank correlation']
+    lines = [line_of(header), '|---' * len(header) + '|']
+    for method in dict.fromkeys(run['method'] for run in runs):
+        own = [run for run in runs if run['method'] == method]
+        if len(own) < 6:
+            continue
+        moves, gains = _moves(own, CHOSEN), [run['gain'] for run in own]
+        rank = _signed(_rank_correlation(moves, gains))
+        means = f'{statistics.mean(moves):+.3f}', f'{statistics.mean(gains):+.1f}'
+        lines.append(line_of([method, str(len(own)), *means, rank]))
     return lines
 
 
@@ -109,6 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         '--results', type=Path, default=RESULTS / 'adaptation_signals.json'
     )
     options = parser.parse_args(arguments)
+    developed = set(options.worlds) <= set(DEVELOPMENT)
+    if not developed and set(options.worlds) & set(DEVELOPMENT):
+        parser.error('worlds 0 to 2 and other worlds have different tables')
     kept: list[Run] = []
     if options.results.exists():
         kept = json.loads(options.results.read_text())
@@ -116,24 +153,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _key(run): run for run in [*kept, *runs_below(options.runs, options.worlds)]
     }
     write_atomically(options.results, json.dumps([*merged.values()], indent=1) + '\n')
-    runs = [run for run in merged.values() if run['world'] in options.worlds]
+    # the tables show all worlds of a kind, whichever have been looked at now
+    runs = [
+        run
+        for run in without_repetitions(merged.values())
+        if (run['world'] in DEVELOPMENT) == developed
+    ]
     if len(runs) < 3:
         print(f'{len(runs)} runs are too few')
         return 1
     helped = sum(run['gain'] > 0 for run in runs)
     print(f'{len(runs)} runs, of which {helped} helped\n')
     lines = lines_of(correlations(runs))
+    if len(of_methods := lines_by_method(runs)) > 2:
+        lines += ['', *of_methods]
     print('\n'.join(lines))
-    name = options.results.stem
-    if not set(options.worlds) <= set(DEVELOPMENT):
-        name += '_reported'
+    name = options.results.stem + ('' if developed else '_reported')
     write_into_document(document_beside(options.results), name, lines)
     return 0
 
 
-def _strength(item: tuple[str, tuple[float, float]]) -> float:
+def _strength(item: tuple[str, tuple[float, ...]]) -> float:
     """Sort the strongest first, and what does not vary last."""
-    return -abs(item[1][0]) if item[1][0] == item[1][0] else 1.0
+    return 1.0 if math.isnan(item[1][0]) else -abs(item[1][0])
+
+
+def _rank_correlation(first: list[float], second: list[float]) -> float:
+    if min(len(set(first)), len(set(second))) < 2:
+        return math.nan  # of what does not vary
+    return float(spearmanr(first, second).statistic)
+
+
+def _signed(figure: float) -> str:
+    return '–' if math.isnan(figure) else f'{figure:+.2f}'
+
+
+def _moves(runs: Sequence[Run], name: str) -> list[float]:
+    return [run['end'][name] - run['start'][name] for run in runs]
 
 
 def _less_mean(values: Sequence[float], cells: Sequence[Any]) -> list[float]:

@@ -47,8 +47,8 @@ def test_it_finds_what_goes_with_the_gain(
 
     printed = capsys.readouterr().out
     assert '5 runs, of which 4 helped' in printed
-    assert '| good | +1.00 | +1.00 |' in printed
-    assert '| bad | -1.00 | -1.00 |' in printed
+    assert '| good | +1.00 | +1.00 | – |' in printed
+    assert '| bad | -1.00 | -1.00 | – |' in printed
     runs = json.loads((tmp_path / 'all.json').read_text())
     gains = {run['method']: run['gain'] for run in runs}
     assert gains.pop('gckd_small_memory') == 1.5
@@ -73,6 +73,45 @@ def test_a_run_is_compared_with_the_model_that_it_started_from(
     runs = signals.runs_below(tmp_path, [0])
     gains = {run['method']: run['gain'] for run in runs}
     assert gains == {'gckd': -10.0, 'gckd_scratch': 20.0}
+
+
+def test_what_repeats_a_run_or_only_looks_at_it_is_left_out(
+    signals: ModuleType, tmp_path: Path
+) -> None:
+    world = tmp_path / 'world0'
+    write_run(world / 'source_only_street2mall', 40.0)
+    looks = look(400, 0.0, 0.0), look(700, 1.0, 1.0)
+    for name in ('mmd_street2mall', 'mmd-trial3_street2mall', 'mmd_street2mall_probed'):
+        write_run(world / name, 45.0, *looks)
+    runs = signals.runs_below(tmp_path, [0])
+    assert [run['method'] for run in runs] == ['mmd-trial3', 'mmd']
+    assert len(signals.without_repetitions(runs)) == 1
+
+
+def test_a_method_of_several_runs_is_looked_at_alone(signals: ModuleType) -> None:
+    def run(method: str, world: int, move: float, gain: float) -> dict:
+        ends = {'source': 'street', 'target': 'mall', 'world': world}
+        looks = {'start': {'cycle_rate': 0.25}, 'end': {'cycle_rate': 0.25 + move}}
+        return {'method': method, **ends, 'gain': gain, **looks}
+
+    # the better method moves more; within each it is the other way round
+    runs = [run('a', world, 0.1 + world / 100, 5.0 - world) for world in range(6)]
+    runs += [run('b', world, 0.5 + world / 100, 20.0 - world) for world in range(6)]
+    runs.append(run('once', 0, 0.25, 10.0))
+    assert signals.lines_by_method(runs)[2:] == [
+        '| a | 6 | +0.125 | +2.5 | -1.00 |',
+        '| b | 6 | +0.525 | +17.5 | -1.00 |',
+    ]
+    over_all, _, within = signals.correlations(runs)['cycle_rate']
+    assert within < 0 < over_all
+
+
+def test_development_and_reported_worlds_do_not_share_a_table(
+    signals: ModuleType, tmp_path: Path
+) -> None:
+    places = ['--runs', str(tmp_path), '--results', str(tmp_path / 'all.json')]
+    with pytest.raises(SystemExit):
+        signals.main(['--worlds', '2', '10', *places])
 
 
 def test_too_few_runs_say_nothing(signals: ModuleType, tmp_path: Path) -> None:
