@@ -111,7 +111,7 @@ class Cell:
         """Train what has not been trained, test it, and return the figures."""
         run = self.train()
         out = self.folder / 'results.json'
-        if not out.exists():
+        if not out.exists() or out.stat().st_mtime < run.ended:
             weights = find_last_checkpoint(run.folder)
             cfg = self._config(self.method)
             _run_tool('test', cfg, self.folder, self.place, [weights, '--out', out])
@@ -125,7 +125,7 @@ class Cell:
             **{metric: round(scores[metric], 4) for metric in METRICS},
             'train_seconds': run.seconds,
             'peak_memory_mb': run.peak_memory_mb,
-            'commit': commit(),
+            'commit': run.commit,
         }
 
     @property
@@ -146,27 +146,30 @@ class Cell:
         self, method: Method, folder: Path, start: TrainedRun | None
     ) -> TrainedRun:
         done = folder / 'run.json'
-        settings = fingerprint(method)
+        weights = find_last_checkpoint(start.folder) if start else None
+        made_of = {'settings': fingerprint(method), 'start': _hash_of(weights)}
         if not done.exists():
             cfg = self._config(method)
             cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
             arguments: list[object] = ['--seed', self.seed]
-            if start is not None:
+            if weights is not None:
                 if cfg.train_dataloader.dataset.get('target_captions', True):
                     hook = {'type': 'TargetStructureHook'}
                     look = {**hook, 'pipeline': cfg.image_pipeline}
                     cfg.custom_hooks = [*cfg.custom_hooks, look]
-                weights = find_last_checkpoint(start.folder)
                 arguments += ['--source-checkpoint', weights]
+            version = commit()
             seconds, memory = _run_tool('train', cfg, folder, self.place, arguments)
-            figures = {'seconds': round(seconds, 1), 'peak_memory_mb': round(memory)}
-            write_atomically(done, json.dumps({**figures, 'settings': settings}))
+            costs = {'seconds': round(seconds, 1), 'peak_memory_mb': round(memory)}
+            figures = {**costs, 'commit': version, **made_of}
+            write_atomically(done, json.dumps(figures))
         figures = json.loads(done.read_text())
-        if figures.pop('settings') != settings:
+        if {name: figures.pop(name) for name in made_of} != made_of:
             raise RuntimeError(
-                f'{folder} was trained with other settings: delete it to train anew'
+                f'{folder} was trained with other settings, or from other weights: '
+                f'delete it to train anew'
             )
-        return TrainedRun(folder, **figures)
+        return TrainedRun(folder, ended=done.stat().st_mtime, **figures)
 
     def _config(self, method: Method) -> Config:
         cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
@@ -193,17 +196,22 @@ class TrainedRun(NamedTuple):
         seconds: Of the CPU, by the whole process: on one thread and an idle machine,
             those from its start to its end.
         peak_memory_mb: Of the process, resident.
+        commit: Of the code that trained it, where it was under git.
+        ended: When, in seconds since the epoch.
     """
 
     folder: Path
     seconds: float
     peak_memory_mb: int
+    commit: str | None
+    ended: float
 
 
 def completed(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, dict]]:
     """Run cells, print each that is done, and yield it with its row.
 
-    A cell that fails is named and left out; the others go on.
+    A cell that fails is named and left out; the others go on. So is one whose source
+    stage failed.
 
     Args:
         cells: Their worlds are drawn.
@@ -213,8 +221,17 @@ def completed(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, dict]]:
         # What several cells wait for first, each once.
         shared = [cell.stage or cell for cell in cells]
         once = {cell.run_folder: cell for cell in shared}
-        wait([pool.submit(cell.train) for cell in once.values()])
-        running = {pool.submit(cell.row): cell for cell in cells}
+        stages = {folder: pool.submit(cell.train) for folder, cell in once.items()}
+        wait(stages.values())
+
+        def row_of(cell: Cell, stage: Cell) -> dict[str, Any]:
+            stages[stage.run_folder].result()
+            return cell.row()
+
+        running = {
+            pool.submit(row_of, cell, stage): cell
+            for cell, stage in zip(cells, shared, strict=True)
+        }
         for done, future in enumerate(as_completed(running), start=1):
             cell = running[future]
             try:
@@ -250,6 +267,12 @@ def fingerprint(method: Method) -> str:
     cfg.merge_from_dict(dict(method.options))
     text = json.dumps(cfg.to_dict(), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _hash_of(checkpoint: Path | str | None) -> str | None:
+    if checkpoint is None:
+        return None
+    return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
 
 
 def _read_from(node: Any, world: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -181,6 +183,61 @@ def test_a_cell_that_fails_leaves_the_others_alone(
     assert 'cmkd street → mall, world 11: train failed' in capsys.readouterr().out
     rows = json.loads((tmp_path / 'results/adaptation.json').read_text())
     assert [each['method'] for each in rows] == ['gckd']
+
+
+def test_a_source_stage_that_fails_is_not_tried_again_by_each_cell(
+    adaptation: ModuleType,
+    started: list,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tried = []
+
+    def fail(name: str, cfg: Config, folder: Path, *rest: Any) -> tuple[float, float]:
+        tried.append(folder.name)
+        raise RuntimeError('train failed (1)')
+
+    monkeypatch.setattr('adaptation_cell._run_tool', fail)
+    where = ['--worlds', '11', '--directions', 'street2mall']
+
+    assert adaptation.main(options_of(tmp_path, 'cmkd gckd', *where)) == 1
+
+    assert tried == ['source_street']
+    assert capsys.readouterr().out.count('train failed (1)') == 2
+
+
+def test_what_came_from_weights_that_were_replaced_is_not_taken_for_new(
+    adaptation: ModuleType,
+    started: list,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = options_of(tmp_path, 'source_only gckd', '--worlds', '0')
+    arguments += ['--directions', 'street2mall']
+    assert adaptation.main(arguments) == 0
+    runs = tmp_path / 'runs/world0'
+    shutil.rmtree(runs / 'source_street')
+    (tmp_path / 'results/adaptation_development.json').unlink()
+    os.utime(runs / 'source_only_street2mall/results.json', (0, 0))
+    del started[:]
+    trained = adaptation.Cell._train
+
+    def train_otherwise(cell: Any, method: Any, folder: Path, start: Any) -> Any:
+        run = trained(cell, method, folder, start)
+        (run.folder / 'iter_1.pth').write_text('other weights')
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptation.Cell, '_train', train_otherwise)
+        assert adaptation.main(arguments) == 1
+
+    assert 'or from other weights: delete it' in capsys.readouterr().out
+    # the stage and its test are made anew, and nothing else
+    assert [(tool, name) for tool, name, *_ in started] == [
+        ('train', 'source_street'),
+        ('test', 'source_only_street2mall'),
+    ]
 
 
 def test_a_run_of_other_settings_is_not_taken_for_this_one(
