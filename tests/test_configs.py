@@ -50,7 +50,7 @@ ADAPTING = [
     for name in CONFIGS
     if name.startswith(('gckd_', 'ablations/', 'baselines/uda/'))
 ]
-UDA = [name for name in ADAPTING if 'uda' in name]
+UDA = [name for name in ADAPTING if 'uda' in name and 'street2mall' in name]
 OFFICIAL = {'cuhk': 'cuhk_pedes', 'icfg': 'icfg_pedes', 'rstp': 'rstpreid'}
 #: the larger modality of each train set, as published; iterations of an epoch, 64 pairs
 SIZES = {'cuhk': (68126, 1065), 'icfg': (34674, 542), 'rstp': (37010, 579)}

@@ -19,7 +19,7 @@ from gckd_mm.registry import HOOKS
 
 #: file in the work dir: what the source stage ended with
 SOURCE_CHECKPOINT = 'source.pth'
-#: in the meta of a checkpoint: steps of the adaptation behind it
+#: what a model must have to be driven
 _CONTRACT = (
     'source_iters',
     'set_iteration',
