@@ -28,8 +28,10 @@ _OTHER_COLOURS = (
 )
 
 
-def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
-    """Return two Markdown tables: Rank-1 by direction, and the means of everything.
+def table(
+    rows: Sequence[Row], methods: Sequence[str], seconds: bool = True
+) -> list[str]:
+    """Return Markdown tables: Rank-1 by direction, GCKD's lead, means of everything.
 
     A number is mean ± sample standard deviation over the worlds. A gain is the mean of
     the differences from another method in the same direction and world, with the lowest
@@ -40,28 +42,56 @@ def table(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     Args:
         rows: Of any methods, directions and worlds.
         methods: The order of the tables' rows.
+        seconds: Whether they can be compared, and are to be shown. Defaults to True.
     """
     shown = [name for name in methods if any(row['method'] == name for row in rows)]
+    lines = _scores(rows, shown)
+    others = [name for name in shown if name not in ('gckd', 'oracle')]
+    if 'gckd' in shown and others:
+        lines += ['', *_lead(rows, others)]
+    costs = {'train_seconds': 'train s'} if seconds else {}
+    return [*lines, '', *_means(rows, shown, {**costs, 'peak_memory_mb': 'peak MB'})]
+
+
+def _scores(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     directions = _directions(rows)
-    names = [' → '.join(direction) for direction in directions]
-    header = ['Rank-1', *names, 'cells', 'gain (lowest)', 'over continued']
-    lines = [line_of(header), '|---' * len(header) + '|']
-    for name in shown:
+    names = map(' → '.join, directions)
+    lines = _head('Rank-1', *names, 'cells', 'gain (lowest)', 'over continued')
+    for name in methods:
         cells = [_values(rows, name, direction) for direction in directions]
         gains = [gains_of(rows, name, base) for base in (base_of(name), 'continued')]
         columns = [*map(_mean_and_spread, cells), str(sum(map(len, cells)))]
         lines.append(line_of([name, *columns, *map(mean_and_lowest, gains)]))
-    header = ['method', *METRICS, 'train s', 'peak MB']
-    lines += ['', line_of(header), '|---' * len(header) + '|']
-    for name in shown:
+    return lines
+
+
+def _lead(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
+    directions = _directions(rows)
+    lines = _head('GCKD over', *map(' → '.join, directions), 'all')
+    of_direction = [
+        [row for row in rows if _direction(row) == direction]
+        for direction in directions
+    ]
+    for name in methods:
+        leads = [gains_of(some, 'gckd', name) for some in [*of_direction, rows]]
+        lines.append(line_of([name, *map(mean_and_lowest, leads)]))
+    return lines
+
+
+def _means(
+    rows: Sequence[Row], methods: Sequence[str], costs: Mapping[str, str]
+) -> list[str]:
+    lines = _head('method', *METRICS, *costs.values())
+    for name in methods:
         own = [row for row in rows if row['method'] == name]
         columns = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
-        columns += [
-            f'{statistics.mean(row[key] for row in own):.0f}'
-            for key in ('train_seconds', 'peak_memory_mb')
-        ]
+        columns += [f'{statistics.mean(row[key] for row in own):.0f}' for key in costs]
         lines.append(line_of([name, *columns]))
     return lines
+
+
+def _head(*names: str) -> list[str]:
+    return [line_of(names), '|---' * len(names) + '|']
 
 
 def summary(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
@@ -80,14 +110,8 @@ def summary(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
     shown = [name for name in names if cells[name]]
     common = set.intersection(*(cells[name] for name in shown))
     rows = [row for row in rows if _cell(row) in common]
-    header = [
-        f'{len(common)} cells',
-        'Rank-1',
-        'over source-only (lowest)',
-        'mAP',
-        'mINP',
-    ]
-    lines = [line_of(header), '|---' * len(header) + '|']
+    gains = 'over source-only (lowest)'
+    lines = _head(f'{len(common)} cells', 'Rank-1', gains, 'mAP', 'mINP')
     for name in shown:
         own = [row for row in rows if row['method'] == name]
         scores = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
@@ -190,8 +214,12 @@ def _cell(row: Row) -> tuple[str, str, int]:
     return row['source'], row['target'], row['world']
 
 
+def _direction(row: Row) -> tuple[str, str]:
+    return row['source'], row['target']
+
+
 def _directions(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((row['source'], row['target']) for row in rows))
+    return list(dict.fromkeys(map(_direction, rows)))
 
 
 def _values(
@@ -200,7 +228,7 @@ def _values(
     return [
         row['R1']
         for row in rows
-        if row['method'] == method and (row['source'], row['target']) == direction
+        if row['method'] == method and _direction(row) == direction
     ]
 
 
