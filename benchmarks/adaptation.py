@@ -18,8 +18,9 @@ The protocol, which was written down before the reported worlds were drawn:
   0 to 2, and the world's own in the others.
 
 Rows that are in the file already are kept, a run that is finished is not repeated: a
-stopped benchmark goes on where it was. Table and picture show all rows of the file; the
-table is also written into ``RESULTS.md``, its means on reported worlds into the README.
+stopped benchmark goes on where it was. Table and picture show all rows of the file but
+those of ablations, which have their own; the table is also written into ``RESULTS.md``,
+its means on reported worlds into the README.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ from adaptation_report import (
 RESULTS = ROOT / 'benchmarks/results'
 DEVELOPMENT = (0, 1, 2)
 DIRECTIONS = [f'{source}2{target}' for source, target in permutations(WORLD_NAMES, 2)]
-METHODS = {
+#: methods that are compared with each other
+COMPARED = {
     'source_only': STAGES['source'],
     # with the target's labels, for as many steps as source stage and adaptation take
     'oracle': Method(
@@ -80,14 +82,17 @@ METHODS = {
         )
     },
     **{name: Method(f'ablations/{name}_street2mall') for name in ('gmp', 'cmkd')},
+    'gckd': Method('gckd_street2mall'),
+    'images_only': Method(
+        'gckd_street2mall', {'train_dataloader.dataset.target_captions': False}
+    ),
+}
+#: what ``adaptation_ablation.py`` takes apart
+ABLATIONS = {
     # the propagation as the paper trains it, by the source's loss, and nothing else
     'gmp_learned': Method(
         'ablations/with_learned_graph_street2mall',
         {'model.distill': None, 'model.consistency': None},
-    ),
-    'gckd': Method('gckd_street2mall'),
-    'images_only': Method(
-        'gckd_street2mall', {'train_dataloader.dataset.target_captions': False}
     ),
     # one part of GCKD changed; the configs say which
     **{
@@ -118,6 +123,7 @@ METHODS = {
     'source_only_scratch': STAGES['scratch'],
     'gckd_scratch': Method('gckd_street2mall', start='scratch'),
 }
+METHODS = COMPARED | ABLATIONS
 #: those of the reported table, and what the summary calls them
 MAIN = {
     'source_only': 'the source alone',
@@ -236,12 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = rows.read()
     # those of development worlds are of busy machines
     reported = not set(options.worlds) <= set(DEVELOPMENT)
-    lines = table(shown, list(METHODS), seconds=reported)
+    lines = table(shown, list(COMPARED), seconds=reported)
     print('\n'.join(['', *lines]))
     write_into_document(document_beside(rows.path), rows.path.stem, lines)
     if rows.path == RESULTS / 'adaptation.json':
         write_into_document(ROOT / 'README.md', 'adaptation', summary(shown, MAIN))
-    draw(shown, list(METHODS), rows.path.with_suffix('.png'))
+    draw(shown, list(COMPARED), rows.path.with_suffix('.png'))
     return 1 if failed else 0
 
 
