@@ -247,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_into_document(document_beside(rows.path), rows.path.stem, lines)
     if rows.path == RESULTS / 'adaptation.json':
         write_into_document(ROOT / 'README.md', 'adaptation', summary(shown, MAIN))
-    draw(shown, list(COMPARED), rows.path.with_suffix('.png'))
+    drawn = [name for name in COMPARED if not name.endswith('_as_long')]
+    draw(shown, drawn, rows.path.with_suffix('.png'))
     return 1 if failed else 0
 
 

@@ -37,7 +37,7 @@ from adaptation_cell import Cell, Method, completed
 from adaptation_report import colour_of, document_beside, write_into_document
 
 INTERVAL = 50
-SHOWN = ['continued', 'mmd', 'gmp', 'cmkd', 'gckd']
+SHOWN = ['continued', 'reclip', 'gckd']
 
 Curves = dict[str, Any]
 
