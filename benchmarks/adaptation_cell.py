@@ -164,7 +164,7 @@ class Cell:
             figures = {**costs, 'commit': version, **made_of}
             write_atomically(done, json.dumps(figures))
         figures = json.loads(done.read_text())
-        if {name: figures.pop(name) for name in made_of} != made_of:
+        if {name: figures.pop(name, '') for name in made_of} != made_of:
             raise RuntimeError(
                 f'{folder} was trained with other settings, or from other weights: '
                 f'delete it to train anew'

@@ -240,6 +240,26 @@ def test_what_came_from_weights_that_were_replaced_is_not_taken_for_new(
     ]
 
 
+def test_a_run_that_does_not_say_where_it_started_is_refused(
+    adaptation: ModuleType,
+    started: list,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = options_of(tmp_path, 'source_only', '--worlds', '0')
+    arguments += ['--directions', 'street2mall']
+    assert adaptation.main(arguments) == 0
+    (tmp_path / 'results/adaptation_development.json').unlink()
+    record = tmp_path / 'runs/world0/source_street/run.json'
+    said = json.loads(record.read_text())
+    del said['start']
+    record.write_text(json.dumps(said))
+
+    assert adaptation.main(arguments) == 1
+
+    assert 'delete it to train anew' in capsys.readouterr().out
+
+
 def test_a_run_of_other_settings_is_not_taken_for_this_one(
     adaptation: ModuleType,
     started: list,
