@@ -110,6 +110,7 @@ def _copy(source: Path, target: Path) -> None:
 # and the upstream packages share their import names, and whoever has the one must
 # not be given the other.
 INSTALL_REQUIRES = [
+    'filelock>=3.12',
     'matplotlib>=3.7',
     'numpy>=1.24',
     'pillow>=9.1',
