@@ -15,15 +15,17 @@ PRETRAIN_DIR := work_dirs/synthclip_tiny_web
 DATA := data/synthpedes
 BENCHMARKS := evaluation data step_time
 
-# more arguments for tools/make_synthpedes.py, tools/train.py, pytest, mkdocs build
+# more arguments for tools/make_synthpedes.py, tools/train.py, pytest, the tests of damaged
+# inputs, mkdocs build
 DATA_OPTIONS ?=
 DEMO_OPTIONS ?=
 PYTEST_OPTIONS ?= -n 2
+FUZZ_OPTIONS ?= --fuzz-rounds 20
 DOCS_OPTIONS ?= --strict
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help data demo pretrain adapted test lint docs bench clean
+.PHONY: help data demo pretrain adapted test fuzz lint docs bench clean
 
 help: ## list the targets
 	@echo 'Targets (each does its own set-up in $(VENV)):'
@@ -67,6 +69,9 @@ adapted: demo ## make the adapted weights that the package ships, from those of 
 
 test: $(INSTALLED) ## run the tests (PYTEST_OPTIONS='-n 2 -k ranking')
 	@$(PY) -m pytest $(PYTEST_OPTIONS)
+
+fuzz: $(INSTALLED) ## try many damaged inputs (FUZZ_OPTIONS='--fuzz-rounds 100 --fuzz-seed 1')
+	@$(PY) -m pytest -n 2 tests/fuzz $(FUZZ_OPTIONS)
 
 lint: $(INSTALLED) ## check style and types
 	@echo '==> ruff check' && $(PY) -m ruff check

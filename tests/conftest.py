@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
 import gckd_mm  # noqa: F401 - mends the stack before a test imports a part of it
+from tests.fuzz.judge import OUTCOMES
 from tests.miniature import write_all
 from tests.training import in_process, small_config, train
 
@@ -19,6 +21,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(Path(__file__).parents[2] / 'shared' / 'data' / 'store'),
         help='folder of the real pictures in the schema of RSTPReid',
     )
+    parser.addoption('--fuzz-seed', type=int, default=0, help='of the damaged inputs')
+    parser.addoption(
+        '--fuzz-rounds',
+        type=float,
+        default=1.0,
+        help='how many times the usual number of damaged inputs (default: 1)',
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how the cases of tests/fuzz ended."""
+    total: Counter[str] = Counter()
+    for name in ('passed', 'failed'):
+        for report in terminalreporter.getreports(name):
+            for key, counts in report.user_properties:
+                if key == 'fuzz':
+                    total.update(counts)
+    if total:
+        cases = ', '.join(f'{total[name]} {name}' for name in OUTCOMES)
+        terminalreporter.write_line(f'fuzz: {total.total()} damaged inputs: {cases}')
 
 
 @pytest.fixture(scope='session')
