@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.fuzz.damage import (
     odd_texts,
     odd_values,
 )
-from tests.fuzz.judge import Judge
+from tests.fuzz.judge import Judge, must_be_refused
 from tools import check_dataset
 
 DATASETS = {
@@ -67,21 +68,23 @@ def test_annotation_files(
         (root / file).write_bytes(text)
         view = ('pairs', 'images', 'captions')[case % 3]
         where = f'{name} {view} {cases.label(case)}'
-        judge.case(where, lambda view=view: _items(kind, root, view), _problem)
+        judge.case(where, partial(_items, kind, root, view), _problem)
         if case % 10 == 0:
             tool = [kind.__name__, str(root)]
-            judge.case(
-                f'check_dataset {where}', lambda tool=tool: check_dataset.main(tool)
-            )
+            judge.case(f'check_dataset {where}', partial(check_dataset.main, tool))
     for what, text in odd_texts(good).items():
         (root / file).write_bytes(text)
-        judge.case(f'{name} {what}', lambda: _items(kind, root, 'pairs'), _problem)
+        judge.case(f'{name} {what}', partial(_items, kind, root, 'pairs'), _problem)
     for what, path in odd_files(tmp_path, '.json').items():
         judge.case(
             f'{name} {what}',
-            lambda path=path: kind(
-                data_root=str(root), ann_file=str(path), split='test', pipeline=[]
+            partial(
+                kind,
+                data_root=str(root),
+                ann_file=str(path),
+                split='test',
+                pipeline=[],
             ),
-            lambda found: 'read something that is no file',
+            must_be_refused,
         )
     judge.finish(record_property)

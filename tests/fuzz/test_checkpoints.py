@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tests.fuzz.damage import (
     odd_texts,
     odd_values,
 )
-from tests.fuzz.judge import Judge
+from tests.fuzz.judge import Judge, must_be_refused
 from tests.training import last_checkpoint
 from tools import convert_checkpoint, train
 from tools import test as test_tool
@@ -106,7 +106,7 @@ def written(trained: Path) -> bytes:
 def test_damaged_bytes(
     written: bytes, tmp_path: Path, cases: Cases, record_property: Record
 ) -> None:
-    read = functools.partial(torch.load, weights_only=False)  # what we wrote ourselves
+    read = partial(torch.load, weights_only=False)  # what we wrote ourselves
     of_torch = read(io.BytesIO(written))
     of_safetensors = {'state_dict': of_torch['state_dict'], 'meta': {'seed': 1}}
     contents = {
@@ -124,8 +124,8 @@ def test_damaged_bytes(
             path.write_bytes(data)
             judge.case(
                 f'{suffix} {how} {cases.label(case)}',
-                lambda path=path: read_checkpoint(path),
-                lambda found, good=expected: _changed(good, found),
+                partial(read_checkpoint, path),
+                partial(_changed, expected),
             )
     judge.finish(record_property)
 
@@ -141,8 +141,8 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, record_property: Record) 
             for read in (read_checkpoint, _embed):
                 judge.case(
                     f'{name}{suffix}',
-                    lambda path=path, read=read: read(path),
-                    lambda found: 'it was taken for a checkpoint',
+                    partial(read, path),
+                    must_be_refused,
                 )
     judge.finish(record_property)
 
@@ -174,9 +174,7 @@ def test_hostile_archives(
 ) -> None:
     judge = Judge()
     for name, path in _hostile_zips(written, tmp_path):
-        judge.case(
-            name, lambda path=path: read_checkpoint(path), lambda found: 'it was read'
-        )
+        judge.case(name, partial(read_checkpoint, path), must_be_refused)
         path.unlink()
     judge.finish(record_property)
 
@@ -213,11 +211,15 @@ def test_nothing_is_executed(tmp_path: Path, record_property: Record) -> None:
             for read in (read_checkpoint, _embed):
                 judge.case(
                     f'payload {n}',
-                    lambda path=path, read=read: read(path),
-                    lambda found: 'it was read',
+                    partial(read, path),
+                    must_be_refused,
                 )
             assert not mark.exists()
     judge.finish(record_property)
+
+
+def _config_of_training(arguments: list[str]) -> Any:
+    return train.make_config(train.parse_arguments(arguments))
 
 
 def test_damaged_structures(
@@ -238,23 +240,21 @@ def test_damaged_structures(
         except (TypeError, RuntimeError, ValueError, AttributeError):
             continue  # torch cannot write it
         name = cases.label(case)
-        judge.case(f'read {name}', lambda: read_checkpoint(path))
-        judge.case(f'embed {name}', lambda: _embed(path), _not_finite)
+        judge.case(f'read {name}', partial(read_checkpoint, path))
+        judge.case(f'embed {name}', partial(_embed, path), _not_finite)
         out = str(tmp_path / 'out.pth')
         if case % 8 == 0:
             tool = ['--from', 'openai-clip', str(path), out]
-            judge.case(
-                f'convert {name}', lambda tool=tool: convert_checkpoint.main(tool)
-            )
+            judge.case(f'convert {name}', partial(convert_checkpoint.main, tool))
         if case % 8 == 2:
             tool = [str(path), '--work-dir', str(tmp_path / 'test')]
-            judge.case(f'test {name}', lambda tool=tool: test_tool.main(tool))
+            judge.case(f'test {name}', partial(test_tool.main, tool))
         if case % 8 == 4:
             work = ['--work-dir', str(tmp_path / f'train{case}')]
             tool = [config, '--resume', str(path), *work]
             judge.case(
                 f'resume {name}',
-                lambda tool=tool: train.make_config(train.parse_arguments(tool)),
+                partial(_config_of_training, tool),
             )
     judge.finish(record_property)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_queries(
         arguments = _query(str(coloured / 'gallery'), rng)
         name = f'{ascii(arguments)[:300]} {cases.label(case)}'
         capsys.readouterr()
-        outcome = judge.case(name, lambda a=arguments: _run(*a))
+        outcome = judge.case(name, partial(_run, *arguments))
         error = capsys.readouterr().err
         assert outcome != 'refused' or error.strip(), name
         assert 'Traceback' not in error, name
@@ -135,7 +136,7 @@ def test_fields_and_lists(
             folder.mkdir()
             for name, path in odd_files(folder, suffix).items():
                 arguments = [*index[:-1], option, str(path)]
-                judge.case(f'{option} {name}', lambda a=arguments: _run(*a))
+                judge.case(f'{option} {name}', partial(_run, *arguments))
     judge.finish(record_property)
 
 
@@ -147,5 +148,5 @@ def _try_fields(
     gallery = index[index.index('--gallery') + 1]
     where = f'{name} {text[:200]!r}'
     update = [*index[:-1], '--fields', str(file)]
-    judge.case(f'index {where}', lambda: _run(*update))
-    judge.case(f'query {where}', lambda: _run('query', gallery, 'a man', '--json'))
+    judge.case(f'index {where}', partial(_run, *update))
+    judge.case(f'query {where}', partial(_run, 'query', gallery, 'a man', '--json'))

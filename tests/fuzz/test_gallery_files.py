@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,8 @@ def test_damaged_files(
 ) -> None:
     """A query is refused or finds what it found before; and so after `index`."""
     shell, judge = Shell(capsys), Judge()
-    query = ['query', '', QUERY, '--top-k', '30']
-    expected = _matches(shell('query', str(good / 'gallery'), *query[2:]))
+    query = [QUERY, '--top-k', '30']
+    expected = _matches(shell('query', str(good / 'gallery'), *query))
     assert len(expected) == NUM_CROPS
 
     def problem(found: Any) -> str | None:
@@ -112,13 +113,13 @@ def test_damaged_files(
     for case, rng in cases(48, 'gallery'):
         folder = str(_copy(good, tmp_path / 'gallery'))
         name = f'{_damage_one(Path(folder), case, rng)} {cases.label(case)}'
-        judge.case(f'query {name}', lambda: shell('query', folder, *query[2:]), problem)
-        judge.case(f'verify {name}', lambda: shell('info', folder, '--verify'))
+        judge.case(f'query {name}', partial(shell, 'query', folder, *query), problem)
+        judge.case(f'verify {name}', partial(shell, 'info', folder, '--verify'))
         index = ['index', str(good / 'crops'), '--gallery', folder]
-        judge.case(f'index {name}', lambda index=index: shell(*index))
+        judge.case(f'index {name}', partial(shell, *index))
         judge.case(
             f'query after index {name}',
-            lambda: shell('query', folder, *query[2:]),
+            partial(shell, 'query', folder, *query),
             problem,
         )
     judge.finish(record_property)
@@ -156,7 +157,7 @@ def _expect_no_wrong_answer(
         return None if len(matches) == 5 else f'{len(matches)} matches'
 
     ask: Sequence[str] = ['query', str(folder), QUERY, '--top-k', '5']
-    judge.case(name, lambda: shell(*ask), problem)
+    judge.case(name, partial(shell, *ask), problem)
 
 
 def test_vectors_that_are_no_embeddings(good: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,13 @@ def test_bodies_of_a_search(client: Any, cases: Cases, record_property: Record) 
         headers = {'content-type': TYPES[0] if case % 5 else TYPES[case // 5 % 5]}
         judge.case(
             f'{body[:300]!r} {cases.label(case)}',
-            lambda body=body, headers=headers: _answer(
-                client, 'POST', '/api/search', content=body, headers=headers
+            partial(
+                _answer,
+                client,
+                'POST',
+                '/api/search',
+                content=body,
+                headers=headers,
             ),
             _problem,
         )
@@ -132,9 +138,7 @@ def test_addresses_and_methods(
             body = b''
         judge.case(
             f'{method} {address} {str(query)[:200]} {cases.label(case)}',
-            lambda method=method, address=address, query=query, body=body: _answer(
-                client, method, address, params=query, content=body
-            ),
+            partial(_answer, client, method, address, params=query, content=body),
             _problem,
         )
     judge.finish(record_property)
@@ -161,7 +165,8 @@ def test_requests_of_the_page(
         body = damage_value(body, rng, odd)
         judge.case(
             f'{json.dumps(body)[:300]} {cases.label(case)}',
-            lambda body=body: _answer(
+            partial(
+                _answer,
                 client,
                 'POST',
                 '/gradio_api/queue/join',
