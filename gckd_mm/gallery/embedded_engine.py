@@ -47,6 +47,8 @@ MAX_CHECKED_ITEMS, MAX_CHECKED_BYTES = 100_000, 256 << 20
 _SQL_TYPES = {str: "('text')", bool: "('true', 'false')"}
 _SQL_NUMBERS = "('integer', 'real')"
 _VARIABLES = 500  # of one SQL statement
+# sqlite3 cannot decode messages that quote what is damaged
+_DAMAGE = (Damage, UnicodeDecodeError)
 
 
 class EmbeddedEngine:
@@ -96,7 +98,7 @@ class EmbeddedEngine:
                     self._sql.execute('BEGIN IMMEDIATE')
                     schema.create_tables(self._sql)
             schema.check_schema(self._sql)
-        except (sqlite3.Error, Damage) as error:
+        except (sqlite3.Error, *_DAMAGE) as error:
             raise self._unreadable(error, 'opened') from error
         self._index: VectorIndex | None = None
         self._index_of: Any = None
@@ -384,20 +386,20 @@ class EmbeddedEngine:
             yield
         except sqlite3.ProgrammingError:
             raise
-        except (sqlite3.Error, Damage) as error:
+        except (sqlite3.Error, *_DAMAGE) as error:
             raise self._unreadable(error, doing) from error
 
     def _unreadable(self, error: Exception, doing: str) -> InputError:
-        path = self.folder / ITEMS
-        if 'locked' in str(error):
+        path, reason = self.folder / ITEMS, _on_one_line(error)
+        if 'locked' in reason:
             return InputError(
-                f'{path}: cannot be {doing} ({error}): another process has been '
+                f'{path}: cannot be {doing} ({reason}): another process has been '
                 f'writing for a minute; try again'
             )
-        if any(reason in str(error) for reason in ('readonly', 'unable to open')):
-            return InputError(f'{path}: cannot be {doing} ({error})')
+        if any(cause in reason for cause in ('readonly', 'unable to open')):
+            return InputError(f'{path}: cannot be {doing} ({reason})')
         return DamagedGalleryError(
-            f'{path}: damaged: cannot be {doing} ({error}): {NEW_GALLERY}'
+            f'{path}: damaged: cannot be {doing} ({reason}): {NEW_GALLERY}'
         )
 
     @contextmanager
@@ -422,7 +424,7 @@ class EmbeddedEngine:
                     if not state.has_checksums:
                         state = self._add_checksums(state)
                     yield state
-            except Damage as error:
+            except _DAMAGE as error:
                 raise self._unreadable(error, 'read') from error
             except sqlite3.Error as error:
                 raise InputError(
@@ -721,6 +723,12 @@ def _search_rows(
     candidates = first + np.flatnonzero(allowed[first:])
     scores, rows = exact_search(queries, feats[candidates], top_k)
     return scores, candidates[rows]
+
+
+def _on_one_line(error: Exception) -> str:
+    """Return what SQLite says, which may quote lines of what is damaged."""
+    text = ' '.join(str(error).split())
+    return ''.join(x if x.isprintable() else '?' for x in text)[:200]
 
 
 def _is_of_kind(index_file: str, kind: str) -> bool:

@@ -41,7 +41,7 @@ _LEFT_BEHIND = (
     f'.{gallery_settings.FILE}.partial',
 )
 #: for another process that makes the same gallery; filling it takes longer
-_SECONDS_TO_MAKE = 10.0
+_SECONDS_TO_MAKE, _SECONDS_TO_CHANGE = 10.0, 2.0
 
 
 class GalleryExistsError(InputError):
@@ -235,7 +235,7 @@ class Gallery:
             return
         with ExitStack() as held:
             try:
-                held.enter_context(_locked(self.folder))
+                held.enter_context(_locked(self.folder, _SECONDS_TO_CHANGE))
             except OSError as error:
                 raise _unwritable(self.folder, error) from error
             self._is_indexing = True
@@ -429,7 +429,7 @@ def _check_is_free(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, wait_seconds: float = 0.0) -> Iterator[None]:
+def _locked(folder: Path, wait_seconds: float) -> Iterator[None]:
     with process_lock(folder / _LOCK, str(folder), wait_seconds):
         yield
 
