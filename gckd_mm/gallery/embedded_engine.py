@@ -47,6 +47,9 @@ MAX_CHECKED_ITEMS, MAX_CHECKED_BYTES = 100_000, 256 << 20
 _SQL_TYPES = {str: "('text')", bool: "('true', 'false')"}
 _SQL_NUMBERS = "('integer', 'real')"
 _VARIABLES = 500  # of one SQL statement
+_WITHOUT_INDEX = (
+    f'searches compare with every image until you {INDEX_AGAIN}, which builds it again'
+)
 # sqlite3 cannot decode messages that quote what is damaged
 _DAMAGE = (Damage, UnicodeDecodeError)
 
@@ -263,8 +266,8 @@ class EmbeddedEngine:
                 )
                 if state.index_file:
                     problem = self._index_problem(state)
+                    problem = problem and f'{problem}: {_WITHOUT_INDEX}'
                     checked.append(Checked(state.index_file, 'index', problem))
-                progress(state.num_rows, state.num_rows)
         except DamagedGalleryError as error:
             return [Checked(ITEMS, '', str(error))]
         return checked
@@ -574,7 +577,9 @@ class EmbeddedEngine:
             return ''
         return f'{path}: damaged: {problem}'
 
-    def _has_sound_index(self, state: State, what_follows: str | None = None) -> bool:
+    def _has_sound_index(
+        self, state: State, what_follows: str = _WITHOUT_INDEX
+    ) -> bool:
         """Return whether there is an index; say so once if it is damaged."""
         if not state.index_file:
             return False
@@ -583,12 +588,7 @@ class EmbeddedEngine:
             self._warn(problem, what_follows)
         return not problem
 
-    def _warn(self, problem: str, what_follows: str | None) -> None:
-        if what_follows is None:
-            what_follows = (
-                f'searches compare with every image until you {INDEX_AGAIN}, which '
-                f'builds it again'
-            )
+    def _warn(self, problem: str, what_follows: str) -> None:
         if problem not in self._warned_of:
             self._warned_of.add(problem)
             warnings.warn(
@@ -596,7 +596,7 @@ class EmbeddedEngine:
             )
 
     def _load_index(
-        self, state: State, what_follows: str | None = None
+        self, state: State, what_follows: str = _WITHOUT_INDEX
     ) -> VectorIndex | None:
         """Return the index as it was last written, or none."""
         if not state.has_checksums:
@@ -611,9 +611,7 @@ class EmbeddedEngine:
             self._index_of = version
         return self._index
 
-    def _load_index_of_0_1(
-        self, state: State, what_follows: str | None
-    ) -> VectorIndex | None:
+    def _load_index_of_0_1(self, state: State, what_follows: str) -> VectorIndex | None:
         kind = chosen_kind(self.kind, state.num_rows)
         path = self.folder / f'index-{state.vectors}-{kind}.faiss'
         if kind == 'exact' or not path.exists():
