@@ -109,6 +109,7 @@ class EmbeddedEngine:
         self._warned_of: set[str] = set()
         self._known: dict[str, Any] = {}
         self._known_of = (-1, -1)
+        self._file_of = -1
         self._mapped, self._mapped_of = np.empty((0, embedding_size), np.float32), -1
         # rows of which file of vectors have been verified, and those found damaged
         self._verified, self._verified_of = 0, -1
@@ -122,7 +123,9 @@ class EmbeddedEngine:
         with self._lock, self._sqlite('read'):
             yield from map(
                 item_of,
-                self._sql.execute(f'SELECT {self._columns()} FROM items ORDER BY row'),
+                self._sql.execute(
+                    f'SELECT {_columns_of(self._state())} FROM items ORDER BY row'
+                ),
             )
 
     def upsert(self, items: Sequence[Item], feats: np.ndarray) -> None:
@@ -312,12 +315,12 @@ class EmbeddedEngine:
                 order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]
                 scores = np.take_along_axis(scores, order, axis=1)
                 rows = np.take_along_axis(rows, order, axis=1)
-            return self._matches(scores, rows)
+            return self._matches(state, scores, rows)
 
     def get(self, paths: Sequence[str]) -> list[Item | None]:
         """Return items by their paths."""
         with self._lock, self._sqlite('read'):
-            rows = self._by('path', paths, f'SELECT {self._columns()}')
+            rows = self._by('path', paths, f'SELECT {_columns_of(self._state())}')
             found = {item.path: item for item in map(item_of, rows)}
         return [found.get(path) for path in paths]
 
@@ -455,10 +458,6 @@ class EmbeddedEngine:
         with self._lock, self._sqlite('read'):
             return schema.read_state(self._sql)
 
-    def _columns(self) -> str:
-        """Return what of an item is selected."""
-        return schema.ITEM if self._state().has_checksums else schema.ITEM_OF_0_1
-
     def _one(self, statement: str) -> Any:
         with self._lock, self._sqlite('read'):
             return self._sql.execute(statement).fetchone()[0]
@@ -469,7 +468,8 @@ class EmbeddedEngine:
         Counting a million takes longer than searching them.
         """
         with self._lock, self._sqlite('read'):
-            version = (self._one('PRAGMA data_version'), self._sql.total_changes)
+            (data_version,) = self._sql.execute('PRAGMA data_version').fetchone()
+            version = (data_version, self._sql.total_changes)
             if self._known_of != version:
                 self._known, self._known_of = {}, version
             if name not in self._known:
@@ -477,8 +477,11 @@ class EmbeddedEngine:
             return self._known[name]
 
     def _vectors(self, number: int) -> VectorFile:
-        path = self.folder / f'vectors-{number}.f32'
-        return VectorFile(path, self.embedding_size)
+        if self._file_of != number:
+            path = self.folder / f'vectors-{number}.f32'
+            self._file = VectorFile(path, self.embedding_size)
+            self._file_of = number
+        return self._file
 
     def _feats(self, state: State) -> np.ndarray:
         """Return the vectors that count; the file stays mapped between searches."""
@@ -496,8 +499,10 @@ class EmbeddedEngine:
             self._verified, self._verified_of = 0, state.vectors
             self._damaged = []
         count = state.num_rows - self._verified
-        row_bytes = self._vectors(state.vectors).row_bytes
-        if count <= 0 or (not fully and count * row_bytes > MAX_CHECKED_BYTES):
+        if count <= 0:
+            return
+        num_bytes = count * self._vectors(state.vectors).row_bytes
+        if num_bytes > MAX_CHECKED_BYTES and not fully:
             return
         self._raise_if(state, self._damaged_rows(state, self._verified))
         self._verified = state.num_rows
@@ -664,11 +669,13 @@ class EmbeddedEngine:
                     f'{select} FROM items WHERE {column} IN ({marks})', list(some)
                 )
 
-    def _matches(self, scores: np.ndarray, rows: np.ndarray) -> list[list[Match]]:
+    def _matches(
+        self, state: State, scores: np.ndarray, rows: np.ndarray
+    ) -> list[list[Match]]:
         # Lists: numbers of NumPy are slow one by one, and most searches have one query.
         at = rows.tolist()
         wanted = list({row for of_query in at for row in of_query if row >= 0})
-        selected = self._by('row', wanted, f'SELECT {self._columns()}')
+        selected = self._by('row', wanted, f'SELECT {_columns_of(state)}')
         items = {row[4]: item_of(row) for row in selected}
         if len(items) != len(wanted):
             raise Damage(f'{len(wanted) - len(items)} of the items found are gone')
@@ -731,6 +738,11 @@ def _on_one_line(error: Exception) -> str:
 
 def _is_of_kind(index_file: str, kind: str) -> bool:
     return index_file.endswith(f'-{kind}.faiss')
+
+
+def _columns_of(state: State) -> str:
+    """Return what of an item is selected."""
+    return schema.ITEM if state.has_checksums else schema.ITEM_OF_0_1
 
 
 def _bytes_in(folder: Path) -> int:

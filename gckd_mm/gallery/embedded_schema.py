@@ -11,6 +11,7 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,8 +142,9 @@ def _stored(state: State) -> tuple[Any, ...]:
     return (*state[:-1], _state_crc(state[:-1]))
 
 
-def _state_crc(values: Sequence[Any]) -> int:
-    return zlib.crc32(repr(tuple(values)).encode('utf-8', 'surrogatepass'))
+@lru_cache(maxsize=4)  # every search asks for that of the same state
+def _state_crc(values: tuple[Any, ...]) -> int:
+    return zlib.crc32(repr(values).encode('utf-8', 'surrogatepass'))
 
 
 def item_of(row: Sequence[Any]) -> Item:
@@ -151,15 +153,20 @@ def item_of(row: Sequence[Any]) -> Item:
     Raises:
         Damage: If its checksum does not match, or it cannot be an item.
     """
+    _check_item(row)
+    path, size, mtime_ns, fields = row[:4]
+    # most have none
+    known = {} if fields == '{}' else json.loads(fields)
+    return Item(path, Stamp(size, mtime_ns), known)
+
+
+def _check_item(row: Sequence[Any]) -> None:
     path, size, mtime_ns, fields, number = row[:5]
     if len(row) == 6:
         if row[5] != _item_crc(number, path, size, mtime_ns, fields):
             raise Damage(f'the checksum of item {number} does not match')
     elif not _can_be_item(path, size, mtime_ns, fields):
         raise Damage(f'item {number} is none')
-    # most have none
-    known = {} if fields == '{}' else json.loads(fields)
-    return Item(path, Stamp(size, mtime_ns), known)
 
 
 def _can_be_item(path: Any, size: Any, mtime_ns: Any, fields: Any) -> bool:
@@ -260,7 +267,7 @@ def check_items(
     columns = ITEM if state.has_checksums else ITEM_OF_0_1
     count = total = 0
     for row in sql.execute(f'SELECT {columns} FROM items ORDER BY row'):
-        item_of(row)
+        _check_item(row)
         if not 0 <= row[4] < state.num_rows:
             raise Damage(f'item {row[4]} is behind the {state.num_rows} vectors')
         count, total = count + 1, total + row[-1]
