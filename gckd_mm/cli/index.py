@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import reduce
 from itertools import islice
@@ -28,7 +29,8 @@ from gckd_mm.gallery.files import (
     images_of_dataset,
     read_fields,
 )
-from gckd_mm.gallery.indexing import ALL, Share, Update, finish, update
+from gckd_mm.gallery.gallery import GalleryExistsError
+from gckd_mm.gallery.indexing import ALL, Share, Update, finish, prepare, update
 from gckd_mm.gallery.vector_index import KINDS
 from gckd_mm.registry import DATASETS
 
@@ -94,13 +96,18 @@ def index(options: argparse.Namespace) -> int:
     images = _images(options)
     if share != ALL:
         dist.init_process_group('gloo', timeout=_PATIENCE)
-    if share.rank == 0:
-        gallery, inferencer = _open(options)
-    if share != ALL:
-        dist.barrier()  # the first one makes the gallery
-    if share.rank != 0:
-        gallery, inferencer = _open(options)
-    with gallery:
+    with ExitStack() as held:
+        if share.rank == 0:
+            gallery, inferencer = _open(options)
+            held.enter_context(gallery)
+            held.enter_context(gallery.indexing())
+            _follow(options, gallery)
+            prepare(gallery)
+        if share != ALL:
+            dist.barrier()  # the first one makes the gallery
+        if share.rank != 0:
+            gallery, inferencer = _open(options)
+            held.enter_context(gallery)
         with progress_bar('indexing') as progress:
             done = update(
                 gallery,
@@ -198,30 +205,40 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
                 f'with --checkpoint'
             )
         root = None if options.dataset else options.folder
-        gallery = inferencer.new_gallery(
-            options.gallery, root, options.index, options.milvus
-        )
-        return gallery, inferencer
-    gallery = Gallery.open(options.gallery)
+        try:
+            gallery = inferencer.new_gallery(
+                options.gallery, root, options.index, options.milvus
+            )
+        except GalleryExistsError:
+            pass  # another process has just made it
+        else:
+            return gallery, inferencer
+    # not checked: it may be damaged, which this command repairs
+    gallery = Gallery.open(options.gallery, check=False)
     if inferencer is None:
         inferencer = PersonSearchInferencer.of_gallery(
             gallery, device, show_progress=False
         )
     gallery.check_model(inferencer.fingerprint, inferencer.encoder.name)
-    root = None if options.dataset else os.path.abspath(options.folder)
-    if gallery.root != root:
-        if root is None or not _was_moved(gallery, root):
-            raise InputError(
-                f'{options.gallery}: is the gallery of {gallery.root}, not of {root}: '
-                f'give each folder a gallery of its own'
-            )
-        gallery.follow(root)
     if options.milvus and not gallery.is_kept_in(options.milvus):
         raise InputError(
             f'{options.gallery}: is there already, and not in {options.milvus}: index '
             f'into another gallery'
         )
     return gallery, inferencer
+
+
+def _follow(options: argparse.Namespace, gallery: Gallery) -> None:
+    """Refuse another folder than the gallery's, unless that was moved there."""
+    root = None if options.dataset else os.path.abspath(options.folder)
+    if gallery.root == root:
+        return
+    if root is None or not _was_moved(gallery, root):
+        raise InputError(
+            f'{options.gallery}: is the gallery of {gallery.root}, not of {root}: '
+            f'give each folder a gallery of its own'
+        )
+    gallery.follow(root)
 
 
 def _was_moved(gallery: Gallery, root: str) -> bool:
@@ -241,6 +258,12 @@ def _report(options: argparse.Namespace, done: Update, size: int) -> None:
     if options.json:
         print(json.dumps(known, indent=2))
         return
+    if done.repaired:
+        print(
+            f'{done.repaired} images whose stored embeddings were damaged: embedded '
+            f'again',
+            file=sys.stderr,
+        )
     for problem in done.unreadable.values():
         print(f'left out: {problem}', file=sys.stderr)
     known['unreadable'] = len(done.unreadable)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import rich.box
 from rich.console import Console
@@ -52,6 +53,31 @@ def print_pairs(known: Mapping[str, Any]) -> None:
     """Print names and values: a table in a terminal, ``name<tab>value`` in a pipe."""
     rows = [[name, str(value)] for name, value in known.items()]
     print_table('', ['', ''], rows)
+
+
+@contextmanager
+def plain_warnings(plain: type[Warning]) -> Iterator[None]:
+    """Print warnings of a category on a line each, without the place in the code."""
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, plain):
+            print(f'warning: {message}', file=sys.stderr, flush=True)
+        else:
+            before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from typing import Any
 from gckd_mm.apis import PersonSearchInferencer, Query
 from gckd_mm.apis.search_reranking import RERANK_METHODS
 from gckd_mm.cli.index import add_index_command
-from gckd_mm.cli.printing import print_pairs, print_table
+from gckd_mm.cli.printing import plain_warnings, print_pairs, print_table, progress_bar
 from gckd_mm.cli.serve import add_serve_command
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery, Match, parse_condition
+from gckd_mm.gallery.damage import Checked, DamagedGalleryWarning
 from gckd_mm.visualization import RankList, draw_rank_lists
 
 EXIT_CODES = """exit codes:
@@ -92,6 +93,11 @@ def _add_info_command(commands: Any) -> None:
         help='also measure how many of the true nearest 10 a search finds, with N '
         'pictures of the gallery as queries',
     )
+    parser.add_argument(
+        '--verify',
+        action='store_true',
+        help='also compare all that is stored with its checksums',
+    )
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=info)
 
@@ -122,15 +128,30 @@ def query(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """Print what a gallery is."""
-    with Gallery.open(options.gallery) as gallery:
-        known = gallery.info()
-        if options.recall is not None:
-            known['recall_at_10'] = gallery.measure_recall_on_own(options.recall)
+    # --verify tells of all that is damaged, not of what is found first
+    with Gallery.open(options.gallery, check=not options.verify) as gallery:
+        checked = _verified(gallery) if options.verify else []
+        problems = [file.problem for file in checked if file.problem]
+        known: dict[str, Any] = {}
+        if not problems:
+            known = gallery.info()
+            if options.recall is not None:
+                known['recall_at_10'] = gallery.measure_recall_on_own(options.recall)
+        known |= {f'verified {x.name}': x.found for x in checked if not x.problem}
+    if problems and options.json:
+        known['damaged'] = problems
     if options.json:
         print(json.dumps(known, indent=2))
     else:
         print_pairs(known)
+    if problems:
+        raise InputError('\n'.join(problems))
     return FOUND
+
+
+def _verified(gallery: Gallery) -> list[Checked]:
+    with progress_bar('verifying') as progress:
+        return gallery.verify(progress)
 
 
 def _name(query: Query) -> str:
@@ -198,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = make_parser().parse_args(arguments)
     try:
-        return options.run(options)
+        with plain_warnings(DamagedGalleryWarning):
+            return options.run(options)
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return WRONG

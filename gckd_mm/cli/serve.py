@@ -117,6 +117,7 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
         print(f'drawing and indexing people in {folder} …', file=sys.stderr, flush=True)
         return demo_gallery(inferencer, folder), inferencer
     gallery = Gallery.open(options.gallery)
+    gallery.check(fully=True)
     if options.checkpoint:
         return gallery, PersonSearchInferencer(options.checkpoint, None, options.device)
     return gallery, PersonSearchInferencer.of_gallery(gallery, options.device)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +14,19 @@ from typing import Any
 import numpy as np
 
 from gckd_mm.errors import InputError
+from gckd_mm.gallery import embedded_schema as schema
 from gckd_mm.gallery.conditions import Condition
-from gckd_mm.gallery.items import Item, Match, Stamp
+from gckd_mm.gallery.damage import (
+    INDEX_AGAIN,
+    NEW_GALLERY,
+    Checked,
+    DamagedGalleryError,
+    DamagedGalleryWarning,
+    crc_of_file,
+)
+from gckd_mm.gallery.embedded_schema import Damage, Segment, State, item_of
+from gckd_mm.gallery.embeddings import check_embeddings, lengths_are_one
+from gckd_mm.gallery.items import Item, Match
 from gckd_mm.gallery.vector_file import VectorFile
 from gckd_mm.gallery.vector_index import (
     MAX_EXACT,
@@ -27,122 +38,254 @@ from gckd_mm.gallery.vector_index import (
 ITEMS = 'items.sqlite'
 #: of a folder to which nothing has been added
 EMPTY_FILES = (ITEMS, f'{ITEMS}-journal')
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS state (
-    vectors INTEGER NOT NULL,     -- number of the file of vectors
-    num_rows INTEGER NOT NULL     -- rows of it that count
-);
-CREATE TABLE IF NOT EXISTS items (
-    row INTEGER PRIMARY KEY,      -- of the file of vectors
-    path TEXT NOT NULL UNIQUE,
-    size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    fields TEXT NOT NULL          -- JSON
-);
-"""
 #: above this share of rows without an item the file of vectors is written anew
 _MAX_DEAD = 0.25
 #: where more than this share of rows may be found, none are copied to be compared
 _MANY = 0.3
-_COLUMNS = 'path, size, mtime_ns, fields'
+#: up to as much is verified whenever a gallery is opened: some 0.2 s on one core
+MAX_CHECKED_ITEMS, MAX_CHECKED_BYTES = 100_000, 256 << 20
 _SQL_TYPES = {str: "('text')", bool: "('true', 'false')"}
 _SQL_NUMBERS = "('integer', 'real')"
 _VARIABLES = 500  # of one SQL statement
+_WITHOUT_INDEX = (
+    f'searches compare with every image until you {INDEX_AGAIN}, which builds it again'
+)
+# sqlite3 cannot decode messages that quote what is damaged
+_DAMAGE = (Damage, UnicodeDecodeError)
 
 
 class EmbeddedEngine:
     """Items and vectors in one folder: see :class:`Engine`.
 
     A change is one transaction: vectors go to the disk first, behind the rows that
-    count, and then SQLite takes items and number of rows together. A kill leaves the
-    one state or the other. Searching while another process writes is safe.
+    count, and then SQLite takes items, checksums and number of rows together. A kill
+    leaves the one state or the other. Searching while another process writes is safe.
+
+    Everything has a checksum. Items are compared with theirs whenever they are read,
+    an index when it is loaded, and all of a gallery of up to ``MAX_CHECKED_ITEMS`` and
+    ``MAX_CHECKED_BYTES`` by :meth:`check`.
 
     Args:
         folder: Where ``items.sqlite``, ``vectors-<n>.f32`` and the index lie.
         embedding_size: D.
         index: ``'exact'``, ``'hnsw'``, ``'ivf'``, or ``'auto'``, which chooses by the
             number of vectors.
+        new: Whether to make the database. Defaults to whether there is none.
 
     Raises:
         InputError: If the folder cannot be written to or read.
     """
 
-    def __init__(self, folder: Path, embedding_size: int, index: str = 'auto') -> None:
+    def __init__(
+        self,
+        folder: Path,
+        embedding_size: int,
+        index: str = 'auto',
+        new: bool | None = None,
+    ) -> None:
         chosen_kind(index, 0)  # refuses what is none
         self.folder = folder
         self.embedding_size = embedding_size
         self.kind = index
         self._lock = threading.RLock()
-        try:
-            self._sql = sqlite3.connect(
-                folder / ITEMS, timeout=60, check_same_thread=False
+        path = folder / ITEMS
+        there = path.is_file()
+        if not there and new is False:
+            raise DamagedGalleryError(
+                f'{folder}: damaged: it has no {ITEMS}: {NEW_GALLERY}'
             )
-            with self._sql:
-                self._sql.executescript(_SCHEMA)
-                if self._state() is None:
-                    self._sql.execute('INSERT INTO state VALUES (0, 0)')
-        except sqlite3.Error as error:
-            raise InputError(f'{folder}: cannot be opened ({error})') from error
+        try:
+            self._sql = sqlite3.connect(path, timeout=60, check_same_thread=False)
+            if new or not there:
+                with self._sql:
+                    self._sql.execute('BEGIN IMMEDIATE')
+                    schema.create_tables(self._sql)
+            schema.check_schema(self._sql)
+        except (sqlite3.Error, *_DAMAGE) as error:
+            raise self._unreadable(error, 'opened') from error
         self._index: VectorIndex | None = None
-        self._index_of = (-1, -1)
+        self._index_of: Any = None
+        self._index_problem_of: tuple[Any, str] = (None, '')
+        self._warned_of: set[str] = set()
         self._known: dict[str, Any] = {}
         self._known_of = (-1, -1)
+        self._file_of = -1
         self._mapped, self._mapped_of = np.empty((0, embedding_size), np.float32), -1
+        # rows of which file of vectors have been verified, and those found damaged
+        self._verified, self._verified_of = 0, -1
+        self._damaged: list[range] = []
 
     def __len__(self) -> int:
         return self._once('count', lambda: self._one('SELECT COUNT(*) FROM items'))
 
     def items(self) -> Iterator[Item]:
         """Yield every item, in the order in which they came."""
-        with self._lock:
-            rows = self._sql.execute(f'SELECT {_COLUMNS} FROM items ORDER BY row')
-            yield from map(_item, rows)
+        with self._lock, self._sqlite('read'):
+            yield from map(
+                item_of,
+                self._sql.execute(
+                    f'SELECT {_columns_of(self._state())} FROM items ORDER BY row'
+                ),
+            )
 
     def upsert(self, items: Sequence[Item], feats: np.ndarray) -> None:
         """Add items, or replace those of the same path, in one transaction."""
-        with self._writing():
-            number, num_rows = self._state()
-            self._vectors(number).write(num_rows, feats)
+        paths = [item.path for item in items]
+        check_embeddings(feats, paths, self.embedding_size)
+        feats = VectorFile.as_stored(feats)
+        with self._writing() as state:
+            self._vectors(state.vectors).write(state.num_rows, feats)
+            last = self._last_segment(state)
             # A replaced item gets another row: the index knows the old one's vector.
-            self._sql.executemany(
-                'INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)',
-                [
-                    (num_rows + n, x.path, *x.stamp, json.dumps(dict(x.fields)))
-                    for n, x in enumerate(items)
-                ],
-            )
-            self._sql.execute('UPDATE state SET num_rows = ?', (num_rows + len(items),))
+            rows_before = state.num_rows
+            state = schema.delete_items(self._sql, paths, state)
+            state = schema.insert_items(self._sql, items, state)
+            segments = schema.segments_of(feats, rows_before, last)
+            schema.write_segments(self._sql, segments)
+            schema.write_state(self._sql, state)
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove items; what is not there is no error."""
-        with self._writing():
-            self._sql.executemany(
-                'DELETE FROM items WHERE path = ?', [(path,) for path in paths]
-            )
+        with self._writing() as state:
+            state = schema.delete_items(self._sql, paths, state)
+            schema.write_state(self._sql, state)
+
+    def prepare(self) -> None:
+        """Make ready for changes: add the checksums that a gallery of 0.1 lacks."""
+        with self._writing() as state:
+            self._vectors(state.vectors).extend(state.num_rows)
+
+    def damaged(self) -> list[str]:
+        """Verify everything; return the items whose embeddings are damaged.
+
+        Once they are known, they can be replaced: :meth:`finish` then drops the rows.
+
+        Raises:
+            DamagedGalleryError: If more is damaged, which cannot be repaired.
+        """
+        with self._reading() as state:
+            schema.check_items(self._sql, state)
+            self._damaged = self._damaged_rows(state, 0)
+            self._verified, self._verified_of = state.num_rows, state.vectors
+            return self._paths_in(self._damaged)
 
     def finish(self) -> None:
         """Drop rows without items if they are many, and bring the index up to date."""
         with self._lock:
-            number, num_rows = self._state()
-            if num_rows - len(self) > _MAX_DEAD * num_rows:
-                self._compact(number)
-                number, num_rows = self._state()
-            for file in self.folder.glob('vectors-*.f32'):
-                if file != self._vectors(number).path:
-                    file.unlink()
-            kind = chosen_kind(self.kind, num_rows)
-            path = self._index_path(number, kind)
-            index = self._load_index(number, num_rows)
-            if kind != 'exact' and num_rows and (index is None or not path.exists()):
-                index = VectorIndex.build(kind, self._feats(number, num_rows))
-                index.write(path)
-            elif index is not None and len(index) < num_rows:
-                index.add(self._feats(number, num_rows)[len(index) :])
-                index.write(path)
-            for file in self.folder.glob('index-*.faiss'):
-                if kind == 'exact' or file != path:
-                    file.unlink()
-            self._index_of = (-1, -1)
+            state = self._state()
+            if not state.has_checksums:
+                with self._writing():
+                    pass
+                state = self._state()
+            dead = state.num_rows - len(self)
+            if self._damaged or dead > _MAX_DEAD * state.num_rows:
+                self._compact()
+                state = self._state()
+            index_file = self._write_index(state)
+            if index_file != state.index_file:
+                path = self.folder / index_file
+                size, crc = (
+                    (path.stat().st_size, crc_of_file(path)) if index_file else (0, 0)
+                )
+                with self._writing() as state:
+                    state = state._replace(
+                        index_file=index_file, index_size=size, index_crc=crc
+                    )
+                    schema.write_state(self._sql, state)
+            self._remove_old_files()
+
+    def _write_index(self, state: State) -> str:
+        """Build or extend the index, if there is to be one; return its file's name."""
+        kind = chosen_kind(self.kind, state.num_rows)
+        if kind == 'exact' or not state.num_rows:
+            return ''
+        index = self._load_index(state, 'is built again')
+        if index is not None and not _is_of_kind(state.index_file, kind):
+            index = None
+        if index is not None and len(index) == state.num_rows:
+            return state.index_file
+        name = f'index-{state.vectors}-{state.num_rows}-{kind}.faiss'
+        feats = self._feats(state)
+        self._index, self._index_of = None, None
+        if index is None:
+            index = VectorIndex.build(kind, feats)
+        else:
+            index.add(feats[len(index) :])
+        index.write(self.folder / name)
+        return name
+
+    def _remove_old_files(self) -> None:
+        """Remove what the state does not name: all who read an older one are done."""
+        with self._writing() as state:
+            kept = (self._vectors(state.vectors).path.name, state.index_file)
+            for pattern in ('vectors-*.f32', 'index-*.faiss'):
+                for file in self.folder.glob(pattern):
+                    if file.name not in kept:
+                        file.unlink(missing_ok=True)
+
+    def check(self, fully: bool = False) -> None:
+        """Compare what is stored with its checksums, as far as that takes no time.
+
+        Args:
+            fully: Whether to compare all of it, whatever the time. Defaults to False.
+
+        Raises:
+            DamagedGalleryError: If items or vectors are damaged. A damaged index is a
+                warning: searches do without it.
+        """
+        with self._reading() as state:
+            if fully or state.num_rows <= MAX_CHECKED_ITEMS:
+                schema.check_items(self._sql, state)
+            elif state.has_checksums and len(self) != state.num_items:
+                raise Damage(f'it has {len(self)} items instead of {state.num_items}')
+            self._feats(state)
+            self._verify_rows(state, fully)
+            if fully or state.index_size <= MAX_CHECKED_BYTES:
+                self._has_sound_index(state)
+
+    def verify(
+        self, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Checked]:
+        """Compare all of it with its checksums.
+
+        Args:
+            progress: Called with the number of images verified, and in all.
+
+        Returns:
+            What was verified, file by file, with what is damaged.
+        """
+        try:
+            with self._reading() as state:
+                # an image is done when its item and its vector are
+                total = 2 * state.num_rows
+                tell = lambda done: progress(done // 2, total // 2)  # noqa: E731
+                schema.check_items(self._sql, state, tell)
+                count = self._one('SELECT COUNT(*) FROM items')
+                checked = [Checked(ITEMS, f'{count} images')]
+                checked.append(
+                    self._checked_vectors(
+                        state, lambda done: tell(state.num_rows + done)
+                    )
+                )
+                if state.index_file:
+                    problem = self._index_problem(state)
+                    problem = problem and f'{problem}: {_WITHOUT_INDEX}'
+                    checked.append(Checked(state.index_file, 'index', problem))
+        except DamagedGalleryError as error:
+            return [Checked(ITEMS, '', str(error))]
+        return checked
+
+    def _checked_vectors(
+        self, state: State, progress: Callable[[int], None]
+    ) -> Checked:
+        vectors = self._vectors(state.vectors)
+        name, found = vectors.path.name, f'{state.num_rows} embeddings'
+        try:
+            vectors.check_size(state.num_rows)
+            self._raise_if(state, self._damaged_rows(state, 0, progress))
+        except InputError as error:
+            return Checked(name, found, str(error))
+        return Checked(name, found)
 
     def search(
         self,
@@ -156,11 +299,10 @@ class EmbeddedEngine:
         Where the index is behind, the rows that it lacks are compared one by one; and
         so are those that fulfil the conditions, if they are few.
         """
-        with self._reading():
-            number, num_rows = self._state()
-            feats = self._feats(number, num_rows)
-            allowed = self._allowed(where, num_rows)
-            index = None if exact else self._load_index(number, num_rows)
+        with self._reading() as state:
+            feats = self._feats(state)
+            allowed = self._allowed(where, state.num_rows)
+            index = None if exact else self._load_index(state)
             if allowed is not None and np.count_nonzero(allowed) <= MAX_EXACT:
                 index = None
             indexed = 0 if index is None else len(index)
@@ -173,25 +315,23 @@ class EmbeddedEngine:
                 order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]
                 scores = np.take_along_axis(scores, order, axis=1)
                 rows = np.take_along_axis(rows, order, axis=1)
-            return self._matches(scores, rows)
+            return self._matches(state, scores, rows)
 
     def get(self, paths: Sequence[str]) -> list[Item | None]:
         """Return items by their paths."""
-        found = {
-            item.path: item
-            for item in map(_item, self._by('path', paths, f'SELECT {_COLUMNS}'))
-        }
+        with self._lock, self._sqlite('read'):
+            rows = self._by('path', paths, f'SELECT {_columns_of(self._state())}')
+            found = {item.path: item for item in map(item_of, rows)}
         return [found.get(path) for path in paths]
 
     def feats_of(self, paths: Sequence[str]) -> np.ndarray:
         """Return the embeddings of items that are there."""
-        with self._reading():
+        with self._reading() as state:
             rows = dict(self._by('path', paths, 'SELECT path, row'))
             gone = [path for path in paths if path not in rows]
             if gone:  # since it was found
                 raise InputError(f'{self.folder}: has no picture {gone[0]!r} any more')
-            number, num_rows = self._state()
-            return self._feats(number, num_rows)[[rows[path] for path in paths]]
+            return self._feats(state)[[rows[path] for path in paths]]
 
     def field_values(self, limit: int) -> dict[str, list[Any]]:
         """Return the fields and, of those with at most ``limit`` values, these."""
@@ -217,53 +357,109 @@ class EmbeddedEngine:
 
     def describe(self) -> dict[str, Any]:
         """Return kind of index, rows and bytes."""
-        _, num_rows = self._state()
-        kind = chosen_kind(self.kind, num_rows)
-        files = [file for file in self.folder.iterdir() if file.is_file()]
+        state = self._state()
+        checksums = 'yes'
+        if not state.has_checksums:
+            checksums = (
+                'not verified (made by version 0.1: run gckd-search index again to '
+                'add them)'
+            )
         return {
             'engine': 'embedded',
-            'index': kind,
+            'index': chosen_kind(self.kind, state.num_rows),
             'items': len(self),
-            'rows': num_rows,
-            'bytes': sum(file.stat().st_size for file in files),
+            'rows': state.num_rows,
+            'bytes': _bytes_in(self.folder),
+            'checksums': checksums,
         }
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether there are checksums; version 0.1 had none."""
+        return self._state().has_checksums
 
     def close(self) -> None:
         """Close the files."""
         with self._lock:
             self._sql.close()
-            self._index = None
+            self._index, self._index_of = None, None
             self._mapped, self._mapped_of = self._mapped[:0].copy(), -1
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """See one state throughout: a writer waits, and so keeps its old files."""
-        with self._lock:
-            self._sql.execute('BEGIN')
-            try:
-                yield
-            finally:
-                self._sql.execute('COMMIT')
+    def _sqlite(self, doing: str) -> Iterator[None]:
+        """Turn what SQLite raises into errors for people."""
+        try:
+            yield
+        except sqlite3.ProgrammingError:
+            raise
+        except (sqlite3.Error, *_DAMAGE) as error:
+            raise self._unreadable(error, doing) from error
+
+    def _unreadable(self, error: Exception, doing: str) -> InputError:
+        path, reason = self.folder / ITEMS, _on_one_line(error)
+        if 'locked' in reason:
+            return InputError(
+                f'{path}: cannot be {doing} ({reason}): another process has been '
+                f'writing for a minute; try again'
+            )
+        if any(cause in reason for cause in ('readonly', 'unable to open')):
+            return InputError(f'{path}: cannot be {doing} ({reason})')
+        return DamagedGalleryError(
+            f'{path}: damaged: cannot be {doing} ({reason}): {NEW_GALLERY}'
+        )
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Make one transaction, while no other process makes one."""
-        try:
-            with self._lock, self._sql:
-                self._sql.execute('BEGIN IMMEDIATE')
-                yield
-        except sqlite3.Error as error:
-            raise InputError(
-                f'{self.folder}: cannot be written to ({error}); what was written '
-                f'before is kept'
-            ) from error
+    def _reading(self) -> Iterator[State]:
+        """See one state throughout: a writer waits, and so keeps its old files."""
+        with self._lock, self._sqlite('read'):
+            self._sql.execute('BEGIN')
+            try:
+                yield schema.read_state(self._sql)
+            finally:
+                if self._sql.in_transaction:
+                    self._sql.execute('COMMIT')
 
-    def _state(self) -> Any:
+    @contextmanager
+    def _writing(self) -> Iterator[State]:
+        """Make one transaction, while no other process makes one."""
         with self._lock:
-            return self._sql.execute('SELECT vectors, num_rows FROM state').fetchone()
+            try:
+                with self._sql:
+                    self._sql.execute('BEGIN IMMEDIATE')
+                    state = schema.read_state(self._sql)
+                    if not state.has_checksums:
+                        state = self._add_checksums(state)
+                    yield state
+            except _DAMAGE as error:
+                raise self._unreadable(error, 'read') from error
+            except sqlite3.Error as error:
+                raise InputError(
+                    f'{self.folder}: cannot be written to ({error}); what was written '
+                    f'before is kept'
+                ) from error
+
+    def _add_checksums(self, state: State) -> State:
+        """Add those that 0.1 did not have, within a transaction.
+
+        What cannot be an embedding gets a checksum that it does not have, and so is
+        repaired as other damage is.
+        """
+        vectors = self._vectors(state.vectors)
+        vectors.extend(state.num_rows)
+        feats = vectors.read(state.num_rows)
+        segments = []
+        for segment in schema.segments_of(feats, 0):
+            if not lengths_are_one(feats[segment.start : segment.stop]).all():
+                segment = segment._replace(crc=segment.crc ^ 0xFFFFFFFF)
+            segments.append(segment)
+        return schema.add_checksums(self._sql, state, segments)
+
+    def _state(self) -> State:
+        with self._lock, self._sqlite('read'):
+            return schema.read_state(self._sql)
 
     def _one(self, statement: str) -> Any:
-        with self._lock:
+        with self._lock, self._sqlite('read'):
             return self._sql.execute(statement).fetchone()[0]
 
     def _once(self, name: str, ask: Callable[[], Any]) -> Any:
@@ -271,8 +467,9 @@ class EmbeddedEngine:
 
         Counting a million takes longer than searching them.
         """
-        with self._lock:
-            version = (self._one('PRAGMA data_version'), self._sql.total_changes)
+        with self._lock, self._sqlite('read'):
+            (data_version,) = self._sql.execute('PRAGMA data_version').fetchone()
+            version = (data_version, self._sql.total_changes)
             if self._known_of != version:
                 self._known, self._known_of = {}, version
             if name not in self._known:
@@ -280,29 +477,161 @@ class EmbeddedEngine:
             return self._known[name]
 
     def _vectors(self, number: int) -> VectorFile:
-        path = self.folder / f'vectors-{number}.f32'
-        return VectorFile(path, self.embedding_size)
+        if self._file_of != number:
+            path = self.folder / f'vectors-{number}.f32'
+            self._file = VectorFile(path, self.embedding_size)
+            self._file_of = number
+        return self._file
 
-    def _feats(self, number: int, num_rows: int) -> np.ndarray:
+    def _feats(self, state: State) -> np.ndarray:
         """Return the vectors that count; the file stays mapped between searches."""
-        if self._mapped_of != number or len(self._mapped) < num_rows:
-            self._mapped = self._vectors(number).read(num_rows)
-            self._mapped_of = number
-        return self._mapped[:num_rows]
+        vectors = self._vectors(state.vectors)
+        vectors.check_size(state.num_rows)  # what was cut off must not be touched
+        if self._mapped_of != state.vectors or len(self._mapped) < state.num_rows:
+            self._mapped = vectors.read(state.num_rows)
+            self._mapped_of = state.vectors
+        self._verify_rows(state)
+        return self._mapped[: state.num_rows]
 
-    def _index_path(self, number: int, kind: str) -> Path:
-        return self.folder / f'index-{number}-{kind}.faiss'
+    def _verify_rows(self, state: State, fully: bool = False) -> None:
+        """Compare rows with their checksums, once, unless they are too many."""
+        if self._verified_of != state.vectors:
+            self._verified, self._verified_of = 0, state.vectors
+            self._damaged = []
+        count = state.num_rows - self._verified
+        if count <= 0:
+            return
+        num_bytes = count * self._vectors(state.vectors).row_bytes
+        if num_bytes > MAX_CHECKED_BYTES and not fully:
+            return
+        self._raise_if(state, self._damaged_rows(state, self._verified))
+        self._verified = state.num_rows
 
-    def _load_index(self, number: int, num_rows: int) -> VectorIndex | None:
+    def _damaged_rows(
+        self,
+        state: State,
+        first: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[range]:
+        """Return which rows from the first on do not match their checksums."""
+        feats = self._vectors(state.vectors).read(state.num_rows)
+        damaged = []
+        for segment in self._segments(state, feats, first):
+            rows = feats[segment.start : segment.stop]
+            if state.has_checksums:
+                (found,) = schema.segments_of(rows, segment.start)
+                is_sound = found == segment
+            else:
+                is_sound = bool(lengths_are_one(rows).all())
+            if not is_sound:
+                damaged.append(range(segment.start, segment.stop))
+            progress(segment.stop)
+        return damaged
+
+    def _segments(
+        self, state: State, feats: np.ndarray, first: int
+    ) -> Sequence[Segment]:
+        if state.has_checksums:
+            return schema.read_segments(self._sql, state, first)
+        return schema.segments_of(feats[first:], first)
+
+    def _last_segment(self, state: State) -> Segment | None:
+        """Return the segment that new rows may be added to."""
+        if not state.num_rows:
+            return None
+        *_, last = schema.read_segments(self._sql, state, state.num_rows - 1)
+        return None if range(last.start, last.stop) in self._damaged else last
+
+    def _raise_if(self, state: State, damaged: Sequence[range]) -> None:
+        if not damaged:
+            return
+        rows = sum(map(len, damaged))
+        raise DamagedGalleryError(
+            f'{self._vectors(state.vectors).path}: damaged: {rows} of {state.num_rows} '
+            f'embeddings, from row {damaged[0].start} on, are not as they were '
+            f'written: {INDEX_AGAIN}, which embeds their images again'
+        )
+
+    def _paths_in(self, rows: Sequence[range]) -> list[str]:
+        paths: list[str] = []
+        for some in rows:
+            found = self._sql.execute(
+                'SELECT path FROM items WHERE row >= ? AND row < ?',
+                (some.start, some.stop),
+            )
+            paths += [path for (path,) in found]
+        return paths
+
+    def _index_problem(self, state: State) -> str:
+        """Return what is wrong with the file of the index, empty for nothing."""
+        path = self.folder / state.index_file
+        try:
+            found = path.stat()
+            # what was compared once is not compared again
+            version = (state.index_file, found.st_size, found.st_mtime_ns)
+            if self._index_problem_of[0] != version:
+                is_sound = found.st_size == state.index_size and (
+                    crc_of_file(path) == state.index_crc
+                )
+                problem = '' if is_sound else 'it is not as it was written'
+                self._index_problem_of = (version, problem)
+            problem = self._index_problem_of[1]
+        except OSError as error:
+            problem = f'it cannot be read ({error.strerror})'
+        if not problem:
+            return ''
+        return f'{path}: damaged: {problem}'
+
+    def _has_sound_index(
+        self, state: State, what_follows: str = _WITHOUT_INDEX
+    ) -> bool:
+        """Return whether there is an index; say so once if it is damaged."""
+        if not state.index_file:
+            return False
+        problem = self._index_problem(state)
+        if problem:
+            self._warn(problem, what_follows)
+        return not problem
+
+    def _warn(self, problem: str, what_follows: str) -> None:
+        if problem not in self._warned_of:
+            self._warned_of.add(problem)
+            warnings.warn(
+                f'{problem}: {what_follows}', DamagedGalleryWarning, stacklevel=2
+            )
+
+    def _load_index(
+        self, state: State, what_follows: str = _WITHOUT_INDEX
+    ) -> VectorIndex | None:
         """Return the index as it was last written, or none."""
-        kind = chosen_kind(self.kind, num_rows)
-        path = self._index_path(number, kind)
+        if not state.has_checksums:
+            return self._load_index_of_0_1(state, what_follows)
+        if not state.index_file:
+            return None
+        version = (state.index_file, state.index_crc)
+        if self._index_of != version:
+            if not self._has_sound_index(state, what_follows):
+                return None
+            self._index = VectorIndex.read(self.folder / state.index_file)
+            self._index_of = version
+        return self._index
+
+    def _load_index_of_0_1(self, state: State, what_follows: str) -> VectorIndex | None:
+        kind = chosen_kind(self.kind, state.num_rows)
+        path = self.folder / f'index-{state.vectors}-{kind}.faiss'
         if kind == 'exact' or not path.exists():
             return None
-        version = (number, path.stat().st_mtime_ns)
-        if self._index is None or self._index_of != version:
-            self._index = VectorIndex.read(path)
-            self._index_of = version
+        version = (path.name, path.stat().st_mtime_ns)
+        if self._index_of != version:
+            try:
+                index = VectorIndex.read(path)
+            except InputError as error:
+                self._warn(str(error), what_follows)
+                return None
+            if not index.fits(state.num_rows, self.embedding_size):
+                self._warn(f'{path}: is of another gallery', what_follows)
+                return None
+            self._index, self._index_of = index, version
         return self._index
 
     def _allowed(self, where: Sequence[Condition], num_rows: int) -> np.ndarray | None:
@@ -324,6 +653,8 @@ class EmbeddedEngine:
         rows = np.fromiter(
             (row for (row,) in self._sql.execute(statement, values)), np.int64
         )
+        if len(rows) and rows.min() < 0:
+            raise Damage(f'an item has row {rows.min()}')
         allowed = np.zeros(num_rows, bool)
         allowed[rows] = True
         return allowed
@@ -338,12 +669,16 @@ class EmbeddedEngine:
                     f'{select} FROM items WHERE {column} IN ({marks})', list(some)
                 )
 
-    def _matches(self, scores: np.ndarray, rows: np.ndarray) -> list[list[Match]]:
+    def _matches(
+        self, state: State, scores: np.ndarray, rows: np.ndarray
+    ) -> list[list[Match]]:
         # Lists: numbers of NumPy are slow one by one, and most searches have one query.
         at = rows.tolist()
         wanted = list({row for of_query in at for row in of_query if row >= 0})
-        selected = self._by('row', wanted, f'SELECT {_COLUMNS}, row')
-        items = {row[-1]: _item(row) for row in selected}
+        selected = self._by('row', wanted, f'SELECT {_columns_of(state)}')
+        items = {row[4]: item_of(row) for row in selected}
+        if len(items) != len(wanted):
+            raise Damage(f'{len(wanted) - len(items)} of the items found are gone')
         found = [
             [
                 Match(items[row], score)
@@ -356,21 +691,24 @@ class EmbeddedEngine:
             matches.sort(key=lambda match: (-match.score, match.item.path))
         return found
 
-    def _compact(self, number: int) -> None:
+    def _compact(self) -> None:
         """Write the vectors that still have items into a new file."""
-        with self._writing():
-            _, num_rows = self._state()
+        with self._writing() as state:
+            damaged = self._damaged_rows(state, 0)
+            if self._paths_in(damaged):
+                self._raise_if(state, damaged)
             live = self._sql.execute('SELECT row FROM items ORDER BY row').fetchall()
             rows = np.array([row for (row,) in live], np.int64)
-            feats = self._feats(number, num_rows)
-            self._vectors(number + 1).write(0, feats[rows])
-            # Ascending, so that a row is free before another takes its number.
-            self._sql.executemany(
-                'UPDATE items SET row = ? WHERE row = ?',
-                [(new, int(old)) for new, old in enumerate(rows)],
+            feats = self._vectors(state.vectors).read(state.num_rows)[rows]
+            self._vectors(state.vectors + 1).write(0, feats)
+            state = schema.renumber_items(self._sql, state)
+            self._sql.execute('DELETE FROM segments')
+            schema.write_segments(self._sql, schema.segments_of(feats, 0))
+            state = state._replace(
+                vectors=state.vectors + 1, index_file='', index_size=0, index_crc=0
             )
-            self._sql.execute('UPDATE state SET vectors = ?', (number + 1,))
-            self._sql.execute('UPDATE state SET num_rows = ?', (len(rows),))
+            schema.write_state(self._sql, state)
+        self._damaged = []
 
 
 def _search_rows(
@@ -392,12 +730,30 @@ def _search_rows(
     return scores, candidates[rows]
 
 
-def _item(row: Sequence[Any]) -> Item:
-    path, size, mtime_ns, fields = row[:4]
-    # most have none
-    return Item(
-        path, Stamp(size, mtime_ns), {} if fields == '{}' else json.loads(fields)
-    )
+def _on_one_line(error: Exception) -> str:
+    """Return what SQLite says, which may quote lines of what is damaged."""
+    text = ' '.join(str(error).split())
+    return ''.join(x if x.isprintable() else '?' for x in text)[:200]
+
+
+def _is_of_kind(index_file: str, kind: str) -> bool:
+    return index_file.endswith(f'-{kind}.faiss')
+
+
+def _columns_of(state: State) -> str:
+    """Return what of an item is selected."""
+    return schema.ITEM if state.has_checksums else schema.ITEM_OF_0_1
+
+
+def _bytes_in(folder: Path) -> int:
+    """Return the bytes of the files of a folder, from which some may be vanishing."""
+    total = 0
+    for file in folder.iterdir():
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def _sql_of(condition: Condition) -> tuple[str, list[Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from gckd_mm.gallery.conditions import Condition
+from gckd_mm.gallery.damage import Checked
 from gckd_mm.gallery.items import Item, Match
 
 
@@ -28,10 +29,40 @@ class Engine(Protocol):
         Args:
             items: N of them, of different paths.
             feats: L2-normalised, shape (N, D), float32.
+
+        Raises:
+            InputError: If one is not finite or not of length 1.
         """
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove items; what is not there is no error."""
+
+    def prepare(self) -> None:
+        """Make ready for changes."""
+
+    def damaged(self) -> list[str]:
+        """Verify everything; return the paths of items whose embeddings are damaged.
+
+        Raises:
+            DamagedGalleryError: If more is damaged, which cannot be repaired.
+        """
+
+    def check(self, fully: bool = False) -> None:
+        """Compare what is stored with its checksums, as far as that takes no time.
+
+        Args:
+            fully: Whether to compare all of it, whatever the time.
+
+        Raises:
+            DamagedGalleryError: If something is damaged that searches need.
+        """
+
+    def verify(self, progress: Callable[[int, int], None]) -> list[Checked]:
+        """Compare all of it with its checksums; return what was verified.
+
+        Args:
+            progress: Called with the number of images verified, and in all.
+        """
 
     def finish(self) -> None:
         """Make ready for searching, after changes."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,17 +14,38 @@ from typing import Any
 import numpy as np
 
 import gckd_mm
-from gckd_mm.errors import InputError, MissingDataError
+from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
+from gckd_mm.gallery import settings as gallery_settings
 from gckd_mm.gallery.conditions import Condition
+from gckd_mm.gallery.damage import (
+    NEW_GALLERY,
+    Checked,
+    DamagedGalleryError,
+)
 from gckd_mm.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
+from gckd_mm.gallery.embeddings import check_queries
 from gckd_mm.gallery.engine import Engine
 from gckd_mm.gallery.items import Item, Match
 from gckd_mm.gallery.milvus_connection import is_file
 from gckd_mm.gallery.milvus_engine import MilvusEngine
+from gckd_mm.process_lock import process_lock
 
-_FILE = 'gallery.json'
-_FORMAT = 1
+#: held by whoever makes or changes a gallery
+_LOCK = 'index.lock'
+#: what a kill while making one leaves
+_LEFT_BEHIND = (
+    *EMPTY_FILES,
+    _LOCK,
+    f'{_LOCK}.owner',
+    f'.{gallery_settings.FILE}.partial',
+)
+#: for another process that makes the same gallery; filling it takes longer
+_SECONDS_TO_MAKE, _SECONDS_TO_CHANGE = 10.0, 2.0
+
+
+class GalleryExistsError(InputError):
+    """A gallery that was to be made is there already."""
 
 
 class Gallery:
@@ -44,6 +65,7 @@ class Gallery:
         self.folder = folder
         self.settings = settings
         self.engine = engine
+        self._is_indexing = False
 
     @classmethod
     def create(
@@ -74,14 +96,14 @@ class Gallery:
                 Defaults to the environment's ``MILVUS_TOKEN``, if there is one.
 
         Raises:
+            GalleryExistsError: If it is there, or another process has just made it.
+            LockedError: If another process made it and fills it.
             InputError: If the folder holds something else, or cannot be written to; or
                 Milvus is not there.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or _holds_more(folder)):
-            raise InputError(f'{folder}: exists, and is neither empty nor a gallery')
         settings = {
-            'format': _FORMAT,
+            'format': gallery_settings.FORMAT,
             'model': model['model'],
             'source': model['source'],
             'fingerprint': fingerprint,
@@ -95,50 +117,60 @@ class Gallery:
             settings['uri'] = _kept(uri, folder)
             settings['collection'] = _new_collection(fingerprint)
         try:
+            _check_is_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            for name in EMPTY_FILES:
-                (folder / name).unlink(missing_ok=True)
-            gallery = cls(folder, settings, _engine(folder, settings, token, new=True))
-            # Last: a folder without it is no gallery yet.
-            gallery._write_settings()
+            with _locked(folder, _SECONDS_TO_MAKE):
+                _check_is_free(folder)
+                for name in EMPTY_FILES:
+                    (folder / name).unlink(missing_ok=True)
+                engine = _engine(folder, settings, token, new=True)
+                gallery = cls(folder, settings, engine)
+                # Last: a folder without it is no gallery yet.
+                gallery._write_settings()
         except OSError as error:
             raise _unwritable(folder, error) from error
         return gallery
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], token: str | None = None) -> Gallery:
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        token: str | None = None,
+        check: bool = True,
+    ) -> Gallery:
         """Open a gallery that is there.
 
         Args:
             folder: Of the gallery.
             token: Of its Milvus server. Defaults to the environment's ``MILVUS_TOKEN``,
                 if there is one.
+            check: Whether to compare what is stored with its checksums, where that
+                takes no time: see :meth:`check`. Defaults to True.
 
         Raises:
-            InputError: If there is none, or it is of another version, or its Milvus is
-                not there.
+            InputError: If there is none, or it is of another version, is damaged, or
+                its Milvus is not there.
         """
         folder = Path(folder)
+        settings = gallery_settings.read_settings(folder)
+        gallery = cls(folder, settings, _engine(folder, settings, token))
         try:
-            settings = json.loads((folder / _FILE).read_text(encoding='utf-8'))
-        except OSError as error:
-            raise MissingDataError(
-                f'{folder}: is no gallery (it has no {_FILE}): make one with '
-                f'gckd-search index'
-            ) from error
-        except ValueError as error:
-            raise InputError(f'{folder / _FILE}: damaged ({error})') from error
-        if settings.get('format') != _FORMAT:
-            raise InputError(
-                f'{folder}: a gallery of format {settings.get("format")}, this version '
-                f'reads {_FORMAT}: index the pictures anew'
-            )
-        return cls(folder, settings, _engine(folder, settings, token))
+            gallery._check_format()
+            if check:
+                gallery.check()
+        except BaseException:
+            gallery.close()
+            raise
+        return gallery
 
     @staticmethod
     def is_there(folder: str | os.PathLike[str]) -> bool:
-        """Return whether a folder is a gallery."""
-        return (Path(folder) / _FILE).is_file()
+        """Return whether a folder is a gallery.
+
+        Raises:
+            InputError: If it cannot be told.
+        """
+        return gallery_settings.is_there(folder)
 
     def __len__(self) -> int:
         return len(self.engine)
@@ -172,8 +204,88 @@ class Gallery:
             raise _unwritable(self.folder, error) from error
 
     def _write_settings(self) -> None:
-        text = json.dumps(self.settings, indent=2) + '\n'
-        write_atomically(self.folder / _FILE, text)
+        text = gallery_settings.text_of(self.settings)
+        write_atomically(self.folder / gallery_settings.FILE, text)
+
+    def _check_format(self) -> None:
+        """Refuse items without checksums in a gallery that has had them.
+
+        Raises:
+            DamagedGalleryError: If they are.
+        """
+        engine = self.engine
+        if self.settings['format'] == 1 or not isinstance(engine, EmbeddedEngine):
+            return
+        if not engine.has_checksums:
+            raise DamagedGalleryError(
+                f'{self.folder / ITEMS}: damaged: it has no checksums, or is of '
+                f'another gallery: {NEW_GALLERY}'
+            )
+
+    @contextmanager
+    def indexing(self) -> Iterator[None]:
+        """Change the gallery while no other process does; searching goes on.
+
+        Raises:
+            LockedError: If another process does; the message names it.
+            InputError: If the folder cannot be written to.
+        """
+        if self._is_indexing:
+            yield
+            return
+        with ExitStack() as held:
+            try:
+                held.enter_context(_locked(self.folder, _SECONDS_TO_CHANGE))
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
+            self._is_indexing = True
+            held.callback(setattr, self, '_is_indexing', False)
+            yield
+
+    def prepare(self) -> None:
+        """Make ready for changes; a gallery of version 0.1 is given checksums.
+
+        Raises:
+            InputError: If it is damaged, or cannot be written to.
+        """
+        try:
+            self.engine.prepare()
+            if self.settings['format'] != gallery_settings.FORMAT:
+                self.settings['format'] = gallery_settings.FORMAT
+                self._write_settings()
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    def check(self, fully: bool = False) -> None:
+        """Compare what is stored with its checksums.
+
+        Args:
+            fully: Whether to compare all of it. Defaults to False: files that take
+                longer than a moment are compared by their sizes.
+
+        Raises:
+            DamagedGalleryError: If something is damaged that searches need; the message
+                says what to run. A damaged index is a ``DamagedGalleryWarning``.
+        """
+        try:
+            self.engine.check(fully)
+        except OSError as error:
+            raise _unreadable(self.folder, error) from error
+
+    def verify(
+        self, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Checked]:
+        """Compare all that is stored with its checksums.
+
+        Args:
+            progress: Called with the number of images verified, and in all.
+
+        Returns:
+            What was verified, file by file, with what is damaged. ``gallery.json`` is
+            verified whenever a gallery is opened.
+        """
+        name = gallery_settings.FILE
+        return [Checked(name, 'the model'), *self.engine.verify(progress)]
 
     def is_kept_in(self, uri: str) -> bool:
         """Return whether a Milvus holds it: see :meth:`create`."""
@@ -213,7 +325,8 @@ class Gallery:
             Q lists of at most ``top_k`` matches, best first.
 
         Raises:
-            InputError: If ``top_k`` is below 1, or the embeddings are of another size.
+            InputError: If ``top_k`` is below 1, or the embeddings are of another size,
+                zero or not finite.
         """
         size = self.settings['embedding_size']
         feats = np.ascontiguousarray(feats, np.float32)
@@ -221,6 +334,7 @@ class Gallery:
             raise InputError(f'queries must have shape (Q, {size}), got {feats.shape}')
         if top_k < 1:
             raise InputError(f'top_k must be at least 1, got {top_k}')
+        check_queries(feats)
         return self.engine.search(feats, top_k, where, exact)
 
     def similar_to(
@@ -283,21 +397,49 @@ class Gallery:
         return self.measure_recall(feats, top_k)
 
     def info(self) -> dict[str, Any]:
-        """Return what people want to know of a gallery."""
-        return {'folder': str(self.folder), **self.settings, **self.engine.describe()}
+        """Return what people want to know of a gallery.
+
+        Raises:
+            InputError: If its folder cannot be read.
+        """
+        try:
+            known = self.engine.describe()
+        except OSError as error:
+            raise _unreadable(self.folder, error) from error
+        return {'folder': str(self.folder), **self.settings, **known}
 
     def close(self) -> None:
         """Close its files."""
         self.engine.close()
 
 
-def _holds_more(folder: Path) -> bool:
-    """Return whether a folder has more than what a kill while making one leaves."""
-    return any(file.name not in EMPTY_FILES for file in folder.iterdir())
+def _check_is_free(folder: Path) -> None:
+    """Refuse a folder that has more than what a kill while making one leaves.
+
+    Raises:
+        InputError: If it has.
+        OSError: If it cannot be read.
+    """
+    if not folder.exists():
+        return
+    if Gallery.is_there(folder):
+        raise GalleryExistsError(f'{folder}: is a gallery already')
+    if not folder.is_dir() or any(x.name not in _LEFT_BEHIND for x in folder.iterdir()):
+        raise InputError(f'{folder}: exists, and is neither empty nor a gallery')
+
+
+@contextmanager
+def _locked(folder: Path, wait_seconds: float) -> Iterator[None]:
+    with process_lock(folder / _LOCK, str(folder), wait_seconds):
+        yield
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:
     return InputError(f'{folder}: cannot be written to ({error.strerror})')
+
+
+def _unreadable(folder: Path, error: OSError) -> InputError:
+    return InputError(f'{folder}: cannot be read ({error.strerror})')
 
 
 def _kept(uri: str, folder: Path) -> str:
@@ -320,12 +462,7 @@ def _engine(
 ) -> Engine:
     size, index = settings['embedding_size'], settings['index']
     if settings.get('engine', 'embedded') == 'embedded':
-        if not new and not (folder / ITEMS).is_file():
-            raise InputError(
-                f'{folder}: damaged: it has no {ITEMS}; index the pictures into a new '
-                f'gallery'
-            )
-        return EmbeddedEngine(folder, size, index)
+        return EmbeddedEngine(folder, size, index, new)
     uri = settings['uri']
     if is_file(uri):
         uri = os.path.join(folder, uri)

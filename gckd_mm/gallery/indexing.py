@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -59,6 +59,7 @@ class Update(NamedTuple):
         removed: Pictures that are to be there no longer.
         unreadable: Path -> what is wrong with it; they are left out.
         seconds: That it took.
+        repaired: Pictures whose stored embeddings were damaged.
     """
 
     added: int
@@ -68,6 +69,7 @@ class Update(NamedTuple):
     removed: int
     unreadable: dict[str, str]
     seconds: float
+    repaired: int = 0
 
     def beside(self, other: Update) -> Update:
         """Return what two shares did together, at the same time."""
@@ -79,6 +81,7 @@ class Update(NamedTuple):
             removed=self.removed + other.removed,
             unreadable=self.unreadable | other.unreadable,
             seconds=max(self.seconds, other.seconds),
+            repaired=self.repaired + other.repaired,
         )
 
 
@@ -94,8 +97,11 @@ def update(
     """Embed what is new or has changed, and drop what is no longer there.
 
     It writes as it goes: after a kill, the next call goes on where it was. Several
-    processes may do a share each, at the same time; who comes last then calls
-    :func:`finish`. What lay in a folder that cannot be listed now is kept.
+    processes may do a share each, at the same time: one of them holds
+    :meth:`Gallery.indexing` and calls :func:`prepare` first and :func:`finish` last.
+    What lay in a folder that cannot be listed now is kept.
+
+    All checksums are verified; images whose embeddings are damaged are embedded again.
 
     Args:
         gallery: Of the inferencer's model.
@@ -110,13 +116,38 @@ def update(
         What was done.
 
     Raises:
-        InputError: If two pictures have one path, or the disk is full.
+        LockedError: If another process indexes into the gallery.
+        InputError: If two pictures have one path, the gallery is damaged beyond repair,
+            or the disk is full.
     """
+    if share != ALL:
+        return _update(
+            gallery, inferencer, images, batch_size, keep_missing, share, progress
+        )
+    with gallery.indexing():
+        prepare(gallery)
+        done = _update(
+            gallery, inferencer, images, batch_size, keep_missing, share, progress
+        )
+        finish(gallery)
+    return done
+
+
+def _update(
+    gallery: Gallery,
+    inferencer: Encodes,
+    images: Sequence[ImageFile],
+    batch_size: int,
+    keep_missing: bool,
+    share: Share,
+    progress: Callable[[int, int], None],
+) -> Update:
     began = time.perf_counter()
+    damaged = {path for path in gallery.engine.damaged() if share.has(path)}
     known = {x.path: x for x in gallery.engine.items() if share.has(x.path)}
     closed = tuple(image.path for image in images if image.path.endswith('/'))
     images = [image for image in images if share.has(image.path)]
-    plan = _Plan(images, known)
+    plan = _Plan(images, known, damaged)
     wanted = {image.path for image in images}
     gone = [
         path
@@ -124,6 +155,8 @@ def update(
         if not (keep_missing or path in wanted or path.startswith(closed))
     ]
     unreadable = dict(plan.unreadable)
+    for path in damaged - wanted - set(gone):
+        unreadable[path] = f'{path}: its embedding is damaged, and its image is missing'
     with _writing(gallery):
         gallery.engine.delete([*gone, *(path for path in unreadable if path in known)])
         _describe_anew(gallery, plan.to_describe)
@@ -132,29 +165,39 @@ def update(
             gallery.engine.upsert(items, feats)
             gallery.engine.delete([path for path in bad if path in known])
             unreadable.update(bad)
-    if share == ALL:
-        finish(gallery)
     paths = [image.path for image, _ in plan.to_encode]
     encoded = [path for path in paths if path not in unreadable]
-    changed = sum(path in known for path in encoded)
+    repaired = sum(path in plan.to_repair for path in encoded)
+    changed = sum(path in known for path in encoded) - repaired
     return Update(
-        added=len(encoded) - changed,
+        added=len(encoded) - changed - repaired,
         changed=changed,
         described=len(plan.to_describe),
         unchanged=plan.unchanged,
         removed=len(gone),
         unreadable=unreadable,
         seconds=time.perf_counter() - began,
+        repaired=repaired,
     )
+
+
+def prepare(gallery: Gallery) -> None:
+    """Make a gallery ready for an update, before all shares of it.
+
+    Raises:
+        InputError: If it is damaged, or cannot be written to.
+    """
+    gallery.prepare()
 
 
 def finish(gallery: Gallery) -> None:
     """Make a gallery ready for searching, after all shares of an update.
 
     Raises:
+        LockedError: If another process indexes into the gallery.
         InputError: If the disk is full.
     """
-    with _writing(gallery):
+    with gallery.indexing(), _writing(gallery):
         gallery.engine.finish()
 
 
@@ -172,7 +215,14 @@ def _writing(gallery: Gallery) -> Iterator[None]:
 class _Plan:
     """What has to be done to which pictures."""
 
-    def __init__(self, images: Sequence[ImageFile], known: Mapping[str, Item]) -> None:
+    def __init__(
+        self,
+        images: Sequence[ImageFile],
+        known: Mapping[str, Item],
+        damaged: Container[str],
+    ) -> None:
+        self._damaged = damaged
+        self.to_repair: set[str] = set()
         self.to_encode: list[tuple[ImageFile, Item]] = []
         self.to_describe: list[Item] = []
         self.unreadable: dict[str, str] = {}
@@ -199,6 +249,9 @@ class _Plan:
                 fields = {} if item is None else item.fields
             if item is None or item.stamp != stamp:
                 self.to_encode.append((image, Item(image.path, stamp, fields)))
+            elif image.path in self._damaged:
+                self.to_encode.append((image, Item(image.path, stamp, fields)))
+                self.to_repair.add(image.path)
             elif dict(item.fields) != dict(fields):
                 self.to_describe.append(item._replace(fields=fields))
             else:

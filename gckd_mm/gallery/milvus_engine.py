@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.gallery.conditions import Condition
+from gckd_mm.gallery.damage import Checked
+from gckd_mm.gallery.embeddings import check_embeddings
 from gckd_mm.gallery.items import Item, Match, Stamp
 from gckd_mm.gallery.milvus_connection import MilvusConnection, is_file, pymilvus
 from gckd_mm.gallery.milvus_fields import COLUMNS, columns_of, fields_of, filter_of
@@ -104,6 +106,8 @@ class MilvusEngine:
 
     def upsert(self, items: Sequence[Item], feats: np.ndarray) -> None:
         """Add items, or replace those of the same path."""
+        paths = [item.path for item in items]
+        check_embeddings(feats, paths, self.embedding_size)
         rows = [
             {
                 'id': _id(item.path),
@@ -126,6 +130,20 @@ class MilvusEngine:
         for start in range(0, len(ids), _MAX_IDS):
             some = ids[start : start + _MAX_IDS]
             self._call('delete', ids=some)
+
+    def prepare(self) -> None:
+        """Do nothing: there is nothing to make ready."""
+
+    def damaged(self) -> list[str]:
+        """Return nothing: Milvus looks after what it stores."""
+        return []
+
+    def check(self, fully: bool = False) -> None:
+        """Do nothing: Milvus looks after what it stores."""
+
+    def verify(self, progress: Callable[[int, int], None]) -> list[Checked]:
+        """Say that Milvus looks after what it stores."""
+        return [Checked(self.collection, 'not verifiable: Milvus looks after it')]
 
     def finish(self) -> None:
         """Build the kind of index that fits the number of items, if it is another."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gckd_mm.errors import InputError
+from gckd_mm.gallery.damage import INDEX_AGAIN, DamagedGalleryError
 
 _DTYPE = np.dtype('<f4')
 
@@ -26,7 +27,12 @@ class VectorFile:
     def __init__(self, path: Path, embedding_size: int) -> None:
         self.path = path
         self.embedding_size = embedding_size
-        self._bytes_of_row = _DTYPE.itemsize * embedding_size
+        self.row_bytes = _DTYPE.itemsize * embedding_size
+
+    @staticmethod
+    def as_stored(feats: np.ndarray) -> np.ndarray:
+        """Return rows as the file has them, byte for byte."""
+        return np.ascontiguousarray(feats, _DTYPE)
 
     def write(self, start: int, feats: np.ndarray) -> None:
         """Write rows from the given one on, and to the disk.
@@ -37,25 +43,58 @@ class VectorFile:
         """
         mode = 'r+b' if self.path.exists() else 'w+b'
         with open(self.path, mode) as file:
-            file.seek(start * self._bytes_of_row)
-            file.write(np.ascontiguousarray(feats, _DTYPE).tobytes())
+            file.seek(start * self.row_bytes)
+            file.write(self.as_stored(feats).tobytes())
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
+
+    def extend(self, count: int) -> None:
+        """Fill up with zeros what a broken-off copy lacks of the first rows."""
+        if not count:
+            return
+        with open(self.path, 'ab') as file:
+            if file.tell() < count * self.row_bytes:
+                file.truncate(count * self.row_bytes)
+
+    def check_size(self, count: int) -> None:
+        """Refuse a file that has fewer than ``count`` rows.
+
+        Raises:
+            DamagedGalleryError: If it has, as a copy of it that was broken off has.
+        """
+        try:
+            size = os.stat(self.path).st_size if count else 0
+        except FileNotFoundError as error:
+            raise self._too_short(count) from error
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if size < count * self.row_bytes:
+            raise self._too_short(count)
 
     def read(self, count: int) -> np.ndarray:
         """Return the first rows, as a view of the file: shape (count, D), float32.
 
         Raises:
-            InputError: If the file has fewer, as a copy of it that was broken off has.
+            DamagedGalleryError: If the file has fewer.
         """
         if count == 0:
             return np.empty((0, self.embedding_size), np.float32)
+        self.check_size(count)
         shape = (count, self.embedding_size)
         try:
             return np.memmap(self.path, _DTYPE, 'r', shape=shape)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f'{self.path}: damaged: it does not hold the {count} vectors that it '
-                f'should; index the pictures into a new gallery'
-            ) from error
+        except OSError as error:
+            raise self._unreadable(error) from error
+        except ValueError as error:
+            raise self._too_short(count) from error
+
+    def _unreadable(self, error: OSError) -> InputError:
+        return InputError(f'{self.path}: cannot be read ({error.strerror})')
+
+    def _too_short(self, count: int) -> DamagedGalleryError:
+        return DamagedGalleryError(
+            f'{self.path}: damaged: it does not hold the {count} vectors that it '
+            f'should: {INDEX_AGAIN}, which embeds their images again, or restore it '
+            f'from a copy'
+        )

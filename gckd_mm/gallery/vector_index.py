@@ -157,8 +157,18 @@ class VectorIndex:
 
     @classmethod
     def read(cls, path: Path) -> VectorIndex:
-        """Read what :meth:`write` wrote."""
-        return cls(faiss().read_index(os.fspath(path)))
+        """Read what :meth:`write` wrote, byte for byte.
+
+        FAISS trusts what it reads: of other bytes it may crash.
+
+        Raises:
+            InputError: If it is no index.
+        """
+        try:
+            return cls(faiss().read_index(os.fspath(path)))
+        except (RuntimeError, MemoryError) as error:  # of FAISS, with its source lines
+            reason = str(error).strip().rpartition('\n')[2]
+            raise InputError(f'{path}: cannot be read: {reason}') from error
 
     def write(self, path: Path) -> None:
         """Write the index, whole or not at all.
@@ -176,6 +186,10 @@ class VectorIndex:
 
     def __len__(self) -> int:
         return self._index.ntotal
+
+    def fits(self, num_rows: int, embedding_size: int) -> bool:
+        """Return whether it can be of a matrix of this shape, or of its first rows."""
+        return len(self) <= num_rows and self._index.d == embedding_size
 
     def add(self, feats: np.ndarray, chunk_size: int = 65536) -> None:
         """Add the next rows of the matrix: shape (N, D), float32."""

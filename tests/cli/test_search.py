@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -393,3 +394,123 @@ def test_the_tool_is_the_same_entry(gallery: Path) -> None:
     command = [sys.executable, 'tools/search.py', 'info', str(gallery)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert 'items\t12\n' in done.stdout
+
+
+def copy_of(gallery: Path, folder: Path) -> Path:
+    shutil.copytree(gallery, folder)
+    return folder
+
+
+def damage(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+
+
+def test_a_sound_gallery_is_verified(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, 'info', gallery, '--verify')
+    assert code == 0
+    assert 'checksums\tyes\n' in out
+    assert 'verified items.sqlite\t12 images\n' in out
+    assert 'verified vectors-0.f32\t12 embeddings\n' in out
+    assert 'verifying: 12 of 12' in err
+    code, out, _ = run(capsys, 'info', gallery, '--verify', '--json')
+    assert code == 0
+    assert json.loads(out)['verified gallery.json'] == 'the model'
+
+
+def test_damaged_embeddings_are_named_and_embedded_again(
+    gallery: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of(gallery, tmp_path / 'g')
+    damage(folder / 'vectors-0.f32')
+    for command in (
+        ('query', folder, 'a man'),
+        ('info', folder),
+        ('info', folder, '--verify'),
+        ('serve', folder, '--port', '0'),
+    ):
+        code, out, err = run(capsys, *command)
+        assert code == 2
+        assert f'error: {folder}/vectors-0.f32: damaged' in err
+        assert 'run gckd-search index on this gallery again' in err
+        assert 'score' not in out
+    code, out, _ = run(capsys, 'info', folder, '--verify', '--json')
+    assert code == 2
+    (problem,) = json.loads(out)['damaged']
+    assert problem.startswith(f'{folder}/vectors-0.f32: damaged')
+    code, out, err = run(capsys, 'index', crops, '--gallery', folder)
+    assert code == 0
+    assert 'repaired\t12\n' in out
+    assert '12 images whose stored embeddings were damaged: embedded again' in err
+    assert run(capsys, 'info', folder, '--verify')[0] == 0
+    # the fields that it was given once are still there
+    assert run(capsys, 'query', folder, 'a man', '--where', 'camera=3')[0] == 0
+
+
+def test_damaged_items_are_indexed_into_a_new_gallery(
+    gallery: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of(gallery, tmp_path / 'g')
+    (folder / 'items.sqlite').write_bytes(b'')
+    for command in (
+        ('query', folder, 'a man'),
+        ('info', folder),
+        ('info', folder, '--verify'),
+        ('serve', folder, '--port', '0'),
+        ('index', crops, '--gallery', folder),
+    ):
+        code, _, err = run(capsys, *command)
+        assert code == 2
+        assert f'error: {folder}/items.sqlite: damaged' in err
+        assert 'gckd-search index FOLDER --gallery NEW' in err
+
+
+def test_a_damaged_index_is_a_warning_until_it_is_built_again(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'g'
+    where = ['index', crops, '--gallery', folder]
+    assert run(capsys, *where, '--checkpoint', MODEL, '--index', 'hnsw')[0] == 0
+    code, expected, err = run(capsys, 'query', folder, 'a man', '--exact')
+    assert (code, 'warning' in err) == (0, False)
+    (file,) = folder.glob('*.faiss')
+    damage(file)
+    code, out, err = run(capsys, 'query', folder, 'a man')
+    assert (code, out) == (0, expected)
+    assert f'warning: {file}: damaged: ' in err
+    assert 'run gckd-search index on this gallery again' in err
+    code, _, err = run(capsys, 'info', folder, '--verify')
+    assert code == 2
+    assert f'error: {file}: damaged' in err
+    assert 'run gckd-search index' in err
+    code, _, err = run(capsys, *where)
+    assert code == 0
+    assert f'warning: {file}: damaged: ' in err
+    code, out, err = run(capsys, 'query', folder, 'a man')
+    assert (code, out, 'warning' in err) == (0, expected, False)
+
+
+def test_a_gallery_that_another_process_indexes(
+    gallery: Path, crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_of(gallery, tmp_path / 'g')
+    with Gallery.open(folder) as opened, opened.indexing():
+        code, _, err = run(capsys, 'index', crops, '--gallery', folder)
+        assert code == 2
+        assert f'error: {folder}: in use by process {os.getpid()}' in err
+        assert run(capsys, 'query', folder, 'a man')[0] == 0
+    assert run(capsys, 'index', crops, '--gallery', folder)[0] == 0
+
+
+@pytest.mark.parametrize('command', ['query', 'info', 'serve'])
+def test_a_gallery_that_is_a_file(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'file').touch()
+    words = ['a man'] if command == 'query' else []
+    code, _, err = run(capsys, command, tmp_path / 'file', *words)
+    assert code == 2
+    assert 'is no gallery' in err

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import random
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gckd_mm.errors import InputError
-from gckd_mm.gallery import Gallery
+from gckd_mm.gallery import Gallery, Item, parse_condition
+from gckd_mm.gallery.damage import DamagedGalleryError
 from gckd_mm.gallery.files import find_images
+from gckd_mm.gallery.gallery import GalleryExistsError
 from gckd_mm.gallery.indexing import update
+from gckd_mm.gallery.items import Stamp
 from tests.gallery.fakes import FAKE, SIZE, FakeInferencer, embedding, write_images
+from tests.gallery.old_gallery import write_old_gallery
 
 
 @pytest.fixture
@@ -156,6 +163,7 @@ def test_a_gallery_that_has_lost_its_items(gallery: Gallery, tmp_path: Path) -> 
     (tmp_path / 'gallery/items.sqlite').unlink()
     with pytest.raises(InputError, match=r'damaged: it has no items\.sqlite'):
         Gallery.open(tmp_path / 'gallery')
+    assert not (tmp_path / 'gallery/items.sqlite').exists()
 
 
 def test_it_follows_its_pictures(gallery: Gallery, tmp_path: Path) -> None:
@@ -165,3 +173,141 @@ def test_it_follows_its_pictures(gallery: Gallery, tmp_path: Path) -> None:
         (item,) = again.engine.get(['7.jpg'])
         assert item is not None
         assert again.file_of(item) == str(tmp_path / 'moved/7.jpg')
+
+
+def answers(folder: Path) -> Any:
+    """Return what a gallery gives, scores rounded: an index adds in another order."""
+    queries = np.stack([embedding(f'{n}.jpg'.encode()) for n in range(0, 20, 3)])
+    with Gallery.open(folder) as gallery:
+        found = [gallery.search(queries, 5), gallery.search(queries, 5, ODD)]
+        rounded = [
+            [(match.item, round(match.score, 4)) for match in matches]
+            for matches in found[0] + found[1]
+        ]
+        info = gallery.info()
+        for name in ('folder', 'bytes', 'source'):
+            info.pop(name)
+        fields = gallery.engine.field_values(5)
+        return rounded, len(gallery), list(gallery.engine.items()), fields, info
+
+
+ODD = [parse_condition('odd=1')]
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes | None:
+    """Return other bytes, or None for a file that is gone."""
+    changed = bytearray(data)
+    match rng.choice(['bytes', 'bytes', 'bit', 'zeros', 'cut', 'empty', 'gone']):
+        case 'bytes':
+            for _ in range(rng.choice([1, 8, 64])):
+                changed[rng.randrange(len(data))] = rng.randrange(256)
+        case 'bit':
+            changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        case 'zeros':
+            start, count = rng.randrange(len(data)), rng.choice([16, 4096])
+            changed[start : start + count] = bytes(len(changed[start : start + count]))
+        case 'cut':
+            del changed[rng.randrange(len(data)) :]
+        case 'empty':
+            changed.clear()
+        case 'gone':
+            return None
+    return bytes(changed)
+
+
+@pytest.mark.filterwarnings('ignore::gckd_mm.gallery.damage.DamagedGalleryWarning')
+@pytest.mark.parametrize('kind', ['exact', 'hnsw', 'ivf'])
+def test_damage_is_harmless_or_told_and_never_answered_from(
+    tmp_path: Path, kind: str
+) -> None:
+    root = tmp_path / 'crops'
+    write_images(root, [f'{n}.jpg' for n in range(20)])
+    fields = {f'{n}.jpg': {'odd': n % 2} for n in range(20)}
+    folder = tmp_path / 'gallery'
+    with Gallery.create(folder, FAKE, 'f00', SIZE, root, kind) as gallery:
+        update(gallery, FakeInferencer(), find_images(root, fields))
+    expected = answers(folder)
+    rng = random.Random(kind)
+    told = []
+    for file in sorted(folder.iterdir()):
+        data = file.read_bytes()
+        for _ in range(25 if data else 0):
+            changed = damaged(data, rng)
+            file.unlink()
+            if changed is not None:
+                file.write_bytes(changed)
+            try:
+                assert answers(folder) == expected, file
+            except InputError as error:
+                told.append(str(error))
+            file.write_bytes(data)
+    assert len(told) > 30
+    assert all(len(text.splitlines()) == 1 for text in told)
+    assert answers(folder) == expected
+
+
+def test_a_gallery_that_is_there_is_not_made_again(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    with pytest.raises(GalleryExistsError, match='is a gallery already'):
+        Gallery.create(tmp_path / 'gallery', FAKE, 'f00', SIZE)
+    assert len(gallery) == 20
+
+
+def test_items_that_lost_their_checksums(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.close()
+    feats = np.stack([embedding(b'0.jpg')])
+    write_old_gallery(tmp_path / 'old', [Item('0.jpg', Stamp(1, 1))], feats)
+    data = (tmp_path / 'old/items.sqlite').read_bytes()
+    (tmp_path / 'gallery/items.sqlite').write_bytes(data)
+    with pytest.raises(DamagedGalleryError, match='has no checksums'):
+        Gallery.open(tmp_path / 'gallery')
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, 0])
+def test_queries_that_nothing_is_like(gallery: Gallery, value: float) -> None:
+    with pytest.raises(InputError, match='query 0: its embedding is'):
+        gallery.search(np.full((1, SIZE), value))
+
+
+def test_a_disk_that_may_only_be_read(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = embedding(b'7.jpg')[None]
+    before = gallery.search(query, 3)
+    gallery.close()
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        raise OSError(errno.EROFS, 'Read-only file system', str(path))
+
+    # a search must not even try to write
+    for name in ('process_lock', 'write_atomically'):
+        monkeypatch.setattr(f'gckd_mm.gallery.gallery.{name}', refuse)
+    monkeypatch.setattr('gckd_mm.gallery.vector_file.VectorFile.write', refuse)
+    files = {file.name: file.stat().st_mtime_ns for file in gallery.folder.iterdir()}
+    with Gallery.open(tmp_path / 'gallery') as again:
+        assert again.search(query, 3) == before
+        assert again.info()['items'] == 20
+        again.check(fully=True)
+        with pytest.raises(InputError, match='Read-only file system'):
+            update(again, FakeInferencer(), find_images(tmp_path / 'crops'))
+        with pytest.raises(InputError, match='Read-only file system'):
+            again.follow(tmp_path)
+    with pytest.raises(InputError, match='Read-only file system'):
+        Gallery.create(tmp_path / 'new', FAKE, 'f00', SIZE)
+    found = {file.name: file.stat().st_mtime_ns for file in gallery.folder.iterdir()}
+    assert found == files
+
+
+def test_a_folder_that_cannot_be_read(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr(Path, 'iterdir', refuse)
+    with pytest.raises(InputError, match=r'cannot be read \(Permission denied\)'):
+        gallery.info()
+    (tmp_path / 'other').mkdir()
+    with pytest.raises(InputError, match='Permission denied'):
+        Gallery.create(tmp_path / 'other', FAKE, 'f00', SIZE)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery
+from gckd_mm.gallery.damage import DamagedGalleryError
 from gckd_mm.gallery.files import ImageFile, find_images
-from gckd_mm.gallery.indexing import Share, Update, update
+from gckd_mm.gallery.indexing import Share, Update, finish, prepare, update
+from gckd_mm.process_lock import LockedError, is_locked
 from tests.gallery.fakes import (
     FAKE,
     SIZE,
@@ -20,6 +28,7 @@ from tests.gallery.fakes import (
     embedding,
     write_images,
 )
+from tests.training import ROOT
 
 NAMES = [f'{n // 10}/{n:03d}.jpg' for n in range(100)]
 
@@ -240,3 +249,240 @@ def test_what_lies_in_a_folder_that_cannot_be_listed_is_kept(
     both = shares[0].beside(shares[1])
     assert (both.removed, both.unchanged, list(both.unreadable)) == (0, 89, ['3/'])
     check(gallery, root)
+
+
+def damage(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 0xFF
+    file.write_bytes(data)
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('gckd_mm.gallery.embedded_schema.SEGMENT_ROWS', 10)
+
+
+@pytest.mark.usefixtures('small_segments')
+def test_damaged_embeddings_are_made_again(
+    gallery: Gallery, root: Path, tmp_path: Path
+) -> None:
+    fields = {name: {'camera': '1'} for name in NAMES}
+    bring_up_to_date(gallery, fields=fields)
+    gallery.close()
+    damage(tmp_path / 'gallery/vectors-0.f32', 4 * SIZE * 25)
+    with pytest.raises(DamagedGalleryError, match='10 of 100 embeddings, from row 20'):
+        Gallery.open(tmp_path / 'gallery')
+    with Gallery.open(tmp_path / 'gallery', check=False) as again:
+        done, encoded = bring_up_to_date(again, fields=None)
+        assert encoded == NAMES[20:30]
+        assert done == Update(0, 0, 0, 90, 0, {}, 0, repaired=10)
+    with Gallery.open(tmp_path / 'gallery') as again:
+        check(again, root)
+        # what is known of the images stays
+        assert {x.path: x.fields for x in again.engine.items()} == fields
+        assert bring_up_to_date(again, fields=None)[0].unchanged == 100
+
+
+@pytest.mark.usefixtures('small_segments')
+def test_a_kill_while_damage_is_repaired(
+    gallery: Gallery, root: Path, tmp_path: Path
+) -> None:
+    bring_up_to_date(gallery)
+    gallery.close()
+    file = tmp_path / 'gallery/vectors-0.f32'
+    file.write_bytes(file.read_bytes()[: 4 * SIZE * 50])
+    images = find_images(root)
+    with (
+        Gallery.open(tmp_path / 'gallery', check=False) as again,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        update(again, FakeInferencer(kill_after=30), images, batch_size=2)
+    with Gallery.open(tmp_path / 'gallery', check=False) as again:
+        done, _ = bring_up_to_date(again)
+        assert 20 <= done.repaired < 50
+        assert done.repaired + done.unchanged == 100
+        check(again, root)
+
+
+@pytest.mark.usefixtures('small_segments')
+def test_damaged_embeddings_whose_images_are_gone(
+    gallery: Gallery, root: Path, tmp_path: Path
+) -> None:
+    bring_up_to_date(gallery)
+    gallery.close()
+    damage(tmp_path / 'gallery/vectors-0.f32', 0)
+    (root / NAMES[3]).unlink()
+    with Gallery.open(tmp_path / 'gallery', check=False) as again:
+        done, _ = bring_up_to_date(again, keep_missing=True)
+        assert done.repaired == 9
+        assert list(done.unreadable) == [NAMES[3]]
+        assert 'its embedding is damaged' in done.unreadable[NAMES[3]]
+        check(again, root)
+
+
+@pytest.mark.usefixtures('small_segments')
+def test_shares_repair_what_is_theirs(
+    gallery: Gallery, root: Path, tmp_path: Path
+) -> None:
+    bring_up_to_date(gallery)
+    gallery.close()
+    damage(tmp_path / 'gallery/vectors-0.f32', 0)
+    images = find_images(root)
+    with (
+        Gallery.open(tmp_path / 'gallery', check=False) as first,
+        Gallery.open(tmp_path / 'gallery', check=False) as second,
+        first.indexing(),
+    ):
+        prepare(first)
+        parts = [
+            update(one, FakeInferencer(), images, share=Share(rank, 2))
+            for rank, one in enumerate((first, second))
+        ]
+        finish(first)
+    both = parts[0].beside(parts[1])
+    assert (both.repaired, both.unchanged) == (10, 90)
+    with Gallery.open(tmp_path / 'gallery') as again:
+        check(again, root)
+
+
+def test_damaged_items_are_an_error_that_says_what_to_run(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    bring_up_to_date(gallery)
+    gallery.close()
+    (tmp_path / 'gallery/items.sqlite').write_bytes(b'')
+    with pytest.raises(
+        DamagedGalleryError, match=r'items\.sqlite: damaged.*--gallery NEW'
+    ):
+        Gallery.open(tmp_path / 'gallery', check=False)
+
+
+class NotFinite(FakeInferencer):
+    """A model that diverged."""
+
+    def iter_encoded(self, images: Iterable[Any], batch_size: int) -> Iterator[Any]:
+        for batch in super().iter_encoded(images, batch_size):
+            yield batch._replace(feats=batch.feats * np.nan)
+
+
+def test_embeddings_that_are_not_finite_are_refused(
+    gallery: Gallery, root: Path
+) -> None:
+    with pytest.raises(InputError, match=f'{NAMES[0]}: its embedding must be finite'):
+        update(gallery, NotFinite(), find_images(root))
+    assert len(gallery) == 0
+    bring_up_to_date(gallery)
+    check(gallery, root)
+
+
+_INDEXER = """
+import sys, time
+from gckd_mm.errors import InputError
+from gckd_mm.gallery import Gallery
+from gckd_mm.gallery.files import find_images
+from gckd_mm.gallery.gallery import GalleryExistsError
+from gckd_mm.gallery.indexing import update
+from tests.gallery.fakes import FAKE, SIZE, FakeInferencer
+
+class Slow(FakeInferencer):
+    def iter_encoded(self, images, batch_size):
+        for batch in super().iter_encoded(images, batch_size):
+            time.sleep(float(sys.argv[3]))
+            yield batch
+
+images = find_images(sys.argv[1])
+print('ready', flush=True)
+sys.stdin.readline()
+try:
+    try:
+        gallery = Gallery.create(sys.argv[2], FAKE, 'f00', SIZE, sys.argv[1])
+    except GalleryExistsError:
+        gallery = Gallery.open(sys.argv[2], check=False)
+    print('has it', flush=True)
+    update(gallery, Slow(), images, batch_size=10)
+except InputError as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+"""
+
+
+class Indexer:
+    """A process that makes a gallery, and fills it."""
+
+    def __init__(self, root: Path, folder: Path, seconds: float = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, '-c', _INDEXER, str(root), str(folder), str(seconds)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write('\n')
+        self.process.stdin.flush()
+
+    def end(self) -> str:
+        """Return what it died of, empty for nothing."""
+        return self.process.communicate(timeout=60)[1]
+
+
+def test_several_indexers_that_make_one_gallery_at_the_same_moment(
+    root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'new'
+    indexers = [Indexer(root, folder) for _ in range(3)]
+    for indexer in indexers:
+        assert indexer.line() == 'ready'
+    for indexer in indexers:
+        indexer.go()
+    errors = [indexer.end() for indexer in indexers]
+    assert '' in errors
+    for error in errors:
+        assert not error or error.startswith('LockedError: ')
+    with Gallery.open(folder) as gallery:
+        check(gallery, root)
+
+
+def test_a_second_indexer_is_refused_until_the_first_was_killed(
+    gallery: Gallery, root: Path
+) -> None:
+    first = Indexer(root, gallery.folder, seconds=30)
+    first.line()
+    first.go()
+    assert first.line() == 'has it'
+    while not is_locked(gallery.folder / 'index.lock'):
+        time.sleep(0.01)
+    with pytest.raises(LockedError, match=f'in use by process {first.process.pid}'):
+        bring_up_to_date(gallery)
+    with pytest.raises(LockedError, match=f'in use by process {first.process.pid}'):
+        finish(gallery)
+    assert gallery.search(embedding(b'')[None]) == [[]]  # searching goes on
+    first.process.kill()
+    first.end()
+    bring_up_to_date(gallery)
+    check(gallery, root)
+
+
+def test_a_gallery_is_free_after_an_error(gallery: Gallery, root: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            update(gallery, FakeInferencer(kill_after=0), find_images(root))
+    bring_up_to_date(gallery)
+    check(gallery, root)
+
+
+def test_a_folder_that_no_lock_can_be_written_to(
+    gallery: Gallery, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        raise OSError(errno.EROFS, 'Read-only file system', str(path))
+
+    monkeypatch.setattr('gckd_mm.gallery.gallery.process_lock', refuse)
+    with pytest.raises(InputError, match=r'cannot be written to \(Read-only file'):
+        update(gallery, FakeInferencer(), find_images(root))

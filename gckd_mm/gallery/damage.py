@@ -1,0 +1,54 @@
+"""Stored data that is not what was written."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from gckd_mm.errors import InputError
+
+#: what to do where a gallery itself cannot be repaired
+NEW_GALLERY = (
+    'restore it from a copy, or index the images into a new gallery '
+    '(gckd-search index FOLDER --gallery NEW)'
+)
+#: what to do where ``index`` repairs it
+INDEX_AGAIN = 'run gckd-search index on this gallery again'
+_CHUNK = 1 << 24
+
+
+class DamagedGalleryError(InputError):
+    """A file of a gallery is not as it was written; the message says what to run."""
+
+
+class DamagedGalleryWarning(UserWarning):
+    """A file of a gallery is damaged, and results are right without it."""
+
+
+class Checked(NamedTuple):
+    """A file of a gallery that was verified.
+
+    Attributes:
+        name: Of the file.
+        found: What was verified, such as ``'12 images'``.
+        problem: What is wrong with it, and what to run; empty for nothing.
+    """
+
+    name: str
+    found: str
+    problem: str = ''
+
+
+def crc_of_file(path: str | os.PathLike[str]) -> int:
+    """Return the CRC-32 of a file.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    crc = 0
+    with open(Path(path), 'rb', buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return crc

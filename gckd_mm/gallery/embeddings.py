@@ -1,0 +1,84 @@
+"""What an embedding has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gckd_mm.errors import InputError
+
+#: of the length of an embedding; 16-bit floats round it by less
+_TOLERANCE = 1e-3
+
+
+def lengths_are_one(feats: np.ndarray) -> np.ndarray:
+    """Return which vectors are finite and of length 1.
+
+    Args:
+        feats: Shape (N, D).
+
+    Returns:
+        Shape (N,), bool.
+    """
+    # float64: the square of a finite float32 may be none
+    squares = np.einsum('nd,nd->n', feats, feats, dtype=np.float64)
+    with np.errstate(invalid='ignore'):
+        return np.abs(np.sqrt(squares) - 1) <= _TOLERANCE
+
+
+def check_embeddings(feats: np.ndarray, paths: Sequence[str], size: int) -> None:
+    """Refuse embeddings that no search can compare.
+
+    Args:
+        feats: Of the images, shape (N, D).
+        paths: Of the images, N of them.
+        size: D.
+
+    Raises:
+        InputError: If they have another shape, or one is not finite or not of length 1;
+            the message names the first image.
+    """
+    if feats.shape != (len(paths), size):
+        raise InputError(
+            f'the embeddings of {len(paths)} images must have shape '
+            f'({len(paths)}, {size}), got {feats.shape}'
+        )
+    bad = np.flatnonzero(~lengths_are_one(feats))
+    if not len(bad):
+        return
+    first = feats[bad[0]]
+    got = 'numbers that are not finite'
+    if np.isfinite(first).all():
+        got = f'length {np.linalg.norm(first.astype(np.float64)):.3g}'
+    raise InputError(
+        f'{paths[bad[0]]}: its embedding must be finite and of length 1, got {got} '
+        f'({len(bad)} of {len(paths)} images): is the model damaged, or did its '
+        f'training diverge?'
+    )
+
+
+def check_queries(feats: np.ndarray) -> None:
+    """Refuse embeddings of queries that are not finite or zero.
+
+    Args:
+        feats: Shape (Q, D).
+
+    Raises:
+        InputError: If one is; the message names its row.
+    """
+    with np.errstate(over='ignore', invalid='ignore'):
+        squares = np.einsum('qd,qd->q', feats, feats)
+    if np.isfinite(squares).all() and squares.all():
+        return  # the usual case, in a few microseconds
+    finite = np.isfinite(feats).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f'query {np.argmin(finite)}: its embedding is not finite: is the model '
+            f'damaged, or did its training diverge?'
+        )
+    zero = ~feats.any(axis=1)
+    if zero.any():
+        raise InputError(
+            f'query {np.argmax(zero)}: its embedding is zero, which is alike to nothing'
+        )
