@@ -7,6 +7,7 @@ import os
 import re
 import uuid
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import gckd_mm
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.fileio import write_atomically
-from gckd_mm.gallery.conditions import Condition
+from gckd_mm.gallery.condition_hints import check_fields, values_hints
+from gckd_mm.gallery.conditions import Condition, check_conditions
 from gckd_mm.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
 from gckd_mm.gallery.engine import Engine
 from gckd_mm.gallery.items import Item, Match
@@ -25,6 +27,8 @@ from gckd_mm.gallery.milvus_engine import MilvusEngine
 
 _FILE = 'gallery.json'
 _FORMAT = 1
+#: matches; of more, only as many as there are items are asked for
+_MANY = 10_000
 
 
 class Gallery:
@@ -213,15 +217,26 @@ class Gallery:
             Q lists of at most ``top_k`` matches, best first.
 
         Raises:
-            InputError: If ``top_k`` is below 1, or the embeddings are of another size.
+            InputError: If ``top_k`` is below 1, the embeddings are of another size or
+                not finite, or no item has a field that a condition names, or has it
+                with a value of that type.
         """
-        size = self.settings['embedding_size']
-        feats = np.ascontiguousarray(feats, np.float32)
-        if feats.ndim != 2 or feats.shape[1] != size:
-            raise InputError(f'queries must have shape (Q, {size}), got {feats.shape}')
-        if top_k < 1:
-            raise InputError(f'top_k must be at least 1, got {top_k}')
-        return self.engine.search(feats, top_k, where, exact)
+        feats = _checked_queries(feats, self.settings['embedding_size'])
+        top_k, where = checked_top_k(top_k), check_conditions(where)
+        if top_k > _MANY:  # engines make room for as many
+            top_k = max(1, min(top_k, len(self)))
+        found = self.engine.search(feats, top_k, where, exact)
+        if where and len(feats) and not any(found) and len(self):
+            check_fields(self.engine, feats[:1], where)
+        return found
+
+    def hints(self, where: Sequence[Condition]) -> list[str]:
+        """Return which values there are, for conditions with which nothing was found.
+
+        Raises:
+            InputError: If they are no conditions.
+        """
+        return values_hints(self.engine, check_conditions(where))
 
     def similar_to(
         self, path: str, top_k: int = 10, where: Sequence[Condition] = ()
@@ -229,9 +244,10 @@ class Gallery:
         """Find pictures like one of the gallery, itself left out.
 
         Raises:
-            InputError: If the gallery has no such picture.
+            InputError: If the gallery has no such picture, or see :meth:`search`.
         """
-        if self.engine.get([path]) == [None]:
+        top_k = checked_top_k(top_k)
+        if not isinstance(path, str) or self.engine.get([path]) == [None]:
             raise InputError(f'{self.folder}: has no picture {path!r}')
         feats = self.engine.feats_of([path])
         (matches,) = self.search(feats, top_k + 1, where)
@@ -289,6 +305,33 @@ class Gallery:
     def close(self) -> None:
         """Close its files."""
         self.engine.close()
+
+
+def checked_top_k(top_k: Any) -> int:
+    """Return how many matches are wanted.
+
+    Raises:
+        InputError: If it is no integer of at least 1.
+    """
+    if not isinstance(top_k, Integral) or isinstance(top_k, bool) or top_k < 1:
+        raise InputError(f'top_k must be at least 1, got {top_k!r}')
+    return int(top_k)
+
+
+def _checked_queries(feats: Any, size: int) -> np.ndarray:
+    try:
+        checked = np.ascontiguousarray(feats, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: of PyTorch
+        raise InputError(
+            f'queries must be numbers of shape (Q, {size}), got '
+            f'{type(feats).__name__}: {error}'
+        ) from error
+    if checked.ndim != 2 or checked.shape[1] != size:
+        raise InputError(f'queries must have shape (Q, {size}), got {checked.shape}')
+    finite = np.isfinite(checked).all(axis=1)
+    if not finite.all():
+        raise InputError(f'query {int(np.argmin(finite))} is not finite')
+    return checked
 
 
 def _holds_more(folder: Path) -> bool:
