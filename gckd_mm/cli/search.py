@@ -8,11 +8,15 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 import webbrowser
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import cv2
+from PIL import Image
 
 from gckd_mm.apis import PersonSearchInferencer, Query
 from gckd_mm.apis.search_reranking import RERANK_METHODS
@@ -141,13 +145,13 @@ def query(options: argparse.Namespace) -> int:
         found = inferencer.search(
             gallery, queries, options.top_k, where, options.exact, options.rerank
         )
-        warnings = inferencer.query_warnings(queries)
+        warned = inferencer.query_warnings(queries)
         if where and not any(found):
             hints = gallery.hints(where)
-            warnings = [[*of_query, *hints] for of_query in warnings]
+            warned = [[*of_query, *hints] for of_query in warned]
         results = [
             Result(_name(query), matches, of_query)
-            for query, matches, of_query in zip(queries, found, warnings, strict=True)
+            for query, matches, of_query in zip(queries, found, warned, strict=True)
         ]
         _warn(results)
         _show(options, gallery, results)
@@ -246,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: see ``EXIT_CODES``.
     """
     _print_whatever_comes()
+    _quiet_decoders()
     options = make_parser().parse_args(arguments)
     try:
         code = options.run(options)
@@ -272,6 +277,12 @@ def _print_whatever_comes() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
+
+
+def _quiet_decoders() -> None:
+    """Keep OpenCV and Pillow from printing what our errors say, file by file."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
 
 
 def _failed(message: str) -> int:

@@ -47,7 +47,7 @@ def check_fields(engine: Engine, query: np.ndarray, where: Sequence[Condition]) 
         if not found:
             raise _no_such_field(engine, condition)
         raise InputError(
-            f'{condition}: {condition.field} is never compared with {wanted}: it holds '
+            f'{condition}: compares with {wanted}, but {condition.field} holds '
             f'{" and ".join(found)}{_examples(engine, condition.field)}'
             f'{_quote_advice(wanted, found)}'
         )

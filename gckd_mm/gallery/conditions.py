@@ -46,7 +46,13 @@ class Condition(NamedTuple):
     value: Value
 
     def __str__(self) -> str:
-        return f'{self.field}{self.operator}{shown_value(self.field, self.value)}'
+        value = str(shown_value(self.field, self.value))
+        if isinstance(self.value, bool):
+            value = value.lower()
+        elif isinstance(self.value, str) and self.field != 'camera':
+            # so that text which looks like a number is seen to be text
+            value = f'"{value}"' if value_of(value) != value else value
+        return f'{self.field}{self.operator}{value}'
 
 
 def parse_condition(text: str) -> Condition:

@@ -21,7 +21,8 @@ _MAX_INTEGER = 2**63 - 1
 #: of a text; Milvus takes 64 kB of all fields of an item
 MAX_TEXT = 10_000
 # not 007, 1_000, nan, or what no engine can hold: these are names
-_INTEGER = re.compile(r'-?(0|[1-9][0-9]{0,18})')
+_INTEGER = re.compile(r'-?(0|[1-9][0-9]*)')
+_MAX_DIGITS = 19  # and Python reads some 4,000
 _REAL = re.compile(r'-?(0|[1-9][0-9]{0,307})(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?')
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: seconds since 1970: the years 1 to 9999, which dates can show
@@ -69,8 +70,9 @@ def value_of(text: str) -> Value:
     """
     if text in ('true', 'false'):
         return text == 'true'
-    if _INTEGER.fullmatch(text) and abs(int(text)) <= _MAX_INTEGER:
-        return int(text)
+    if _INTEGER.fullmatch(text):
+        fits = len(text.lstrip('-')) <= _MAX_DIGITS and abs(int(text)) <= _MAX_INTEGER
+        return int(text) if fits else text
     if _REAL.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     return text
