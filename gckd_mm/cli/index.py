@@ -261,10 +261,8 @@ def _warnings(done: Update, passed_over: Mapping[str, int]) -> Iterator[str]:
             else ('files that are no images by their')
         )
         yield f'passed over: {count} {files} suffix ({named_suffixes(passed_over)})'
-    embedded = done.added + done.changed
     if done.wider_than_tall:
-        are = 'image is' if done.wider_than_tall == 1 else 'images are'
         yield (
-            f'warning: {done.wider_than_tall} of {embedded} embedded {are} wider than '
-            f'tall: this model expects crops of single persons'
+            f'warning: {done.wider_than_tall} of {done.added + done.changed} images '
+            f'are wider than tall: this model expects crops of single persons'
         )
