@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gckd_mm.models.tokenizers.caption_reading import CaptionReading
+
 
 class Encoder(Protocol):
     """Pictures and captions to L2-normalised embeddings of one space.
@@ -40,6 +42,12 @@ class Encoder(Protocol):
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
         """Embed N >= 1 captions; shape (N, D), float32."""
+
+    def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
+        """Tell which words of each caption the model knows, and where it is cut."""
+
+    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
+        """Return the words of each caption that the model does not know."""
 
     @property
     def has_matching(self) -> bool:

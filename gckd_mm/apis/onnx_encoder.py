@@ -22,6 +22,7 @@ from gckd_mm.apis.export_folder import (
 from gckd_mm.datasets.transforms.load_person_image import read_image
 from gckd_mm.errors import InputError
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
+from gckd_mm.models.tokenizers.caption_reading import CaptionReading
 
 _CPU, _CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
 
@@ -70,6 +71,14 @@ class OnnxEncoder:
         """Embed N captions: shape (N, D), float32."""
         tokens = self._tokenizer(captions)
         return self._run(TEXT_GRAPH, **{k: v.numpy() for k, v in tokens.items()})
+
+    def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
+        """Tell which words of each caption are known, and where it is cut."""
+        return [self._tokenizer.read(caption) for caption in captions]
+
+    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
+        """Return the words of each caption that the model does not know."""
+        return [reading.unknown for reading in self.read_captions(captions)]
 
     @property
     def has_matching(self) -> bool:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from numbers import Integral
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from PIL import Image
 from rich.progress import track
 
 from gckd_mm.apis.encoder import Encoder
 from gckd_mm.apis.onnx_encoder import OnnxEncoder
-from gckd_mm.apis.pictures import Picture, read_ahead
+from gckd_mm.apis.pictures import Picture, prepare_with_size, read_ahead
+from gckd_mm.apis.query_warnings import query_warnings
 from gckd_mm.apis.search_reranking import AnyReranking, SearchReranking
 from gckd_mm.apis.torch_encoder import TorchEncoder
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Condition, Gallery, Match
+from gckd_mm.gallery.gallery import checked_top_k
+from gckd_mm.gallery.items import check_encodable
 
 #: characters; longer ones are a mistake, the model reads the first tokens alone
 MAX_QUERY_LENGTH = 2000
 #: what is unwanted counts half: at 1 it leaves nothing of a query that is like it
 WITHOUT_WEIGHT = 0.5
+#: the length of a query, before it is normalised, below which it is but rounding
+_SHORTEST_QUERY = 1e-4
 _BATCH_SIZE = 64
 
 
@@ -51,11 +59,13 @@ class EncodedBatch(NamedTuple):
         rows: Which ones, counted from 0, shape (N,).
         feats: Shape (N, D), float32.
         unreadable: Row -> what is wrong with it, of those that could not be read.
+        num_wide: How many of ``rows`` are wider than tall.
     """
 
     rows: list[int]
     feats: np.ndarray
     unreadable: dict[int, InputError]
+    num_wide: int = 0
 
 
 class PersonSearchInferencer:
@@ -163,14 +173,15 @@ class PersonSearchInferencer:
 
     def encode_images(
         self,
-        images: Sequence[Picture],
+        images: Iterable[Picture],
         batch_size: int = _BATCH_SIZE,
         progress: bool | None = None,
     ) -> np.ndarray:
         """Embed pictures.
 
         Args:
-            images: N of them: paths, RGB arrays or Pillow images.
+            images: N of them: paths, RGB arrays or Pillow images. A generator will
+                do.
             batch_size: Pictures at a time. Defaults to 64.
             progress: Whether to draw a progress bar. Defaults to that of the
                 inferencer.
@@ -179,12 +190,13 @@ class PersonSearchInferencer:
             L2-normalised, shape (N, D), float32.
 
         Raises:
-            InputError: If one cannot be read.
+            InputError: If ``images`` is a single one, one cannot be read, or an
+                embedding is not finite.
         """
         feats = [np.empty((0, self.embedding_size), np.float32)]
         batches: Iterable = self.iter_encoded(images, batch_size)
         shown = self.show_progress if progress is None else progress
-        if shown and len(images) > batch_size:
+        if shown and isinstance(images, Sized) and len(images) > batch_size:
             total = -(-len(images) // batch_size)
             batches = track(batches, 'encoding images', total=total, transient=True)
         for batch in batches:
@@ -213,25 +225,32 @@ class PersonSearchInferencer:
             Batches, in order.
 
         Raises:
-            InputError: If ``batch_size`` is below 1 or ``num_threads`` negative.
+            InputError: If ``images`` is a single one, ``batch_size`` is below 1,
+                ``num_threads`` is negative, or an embedding is not finite.
         """
-        if batch_size < 1 or (num_threads is not None and num_threads < 0):
+        if _is_single(images):
             raise InputError(
-                'batch_size must be at least 1 and num_threads not negative, got '
-                f'{batch_size} and {num_threads}'
+                f'images must be a list of pictures, got a single one '
+                f'({type(images).__name__})'
             )
-        prepare = self.encoder.prepare
+        _check_batch_size(batch_size)
+        if num_threads is not None and num_threads < 0:
+            raise InputError(f'num_threads must not be negative, got {num_threads}')
+        prepare = partial(prepare_with_size, self.encoder.prepare)
         ready = enumerate(read_ahead(images, prepare, 2 * batch_size, num_threads))
         while batch := list(islice(ready, batch_size)):
             unreadable = {n: x for n, x in batch if isinstance(x, InputError)}
-            good = [(n, x) for n, x in batch if n not in unreadable]
+            rows = [n for n, _ in batch if n not in unreadable]
+            good = [x for n, x in batch if n not in unreadable]
             feats = np.empty((0, self.embedding_size), np.float32)
             if good:
-                feats = self.encoder.embed_images([x for _, x in good])
-            yield EncodedBatch([n for n, _ in good], feats, unreadable)
+                feats = self.encoder.embed_images([x.inputs for x in good])
+                _check_finite(feats, [f'image {row}' for row in rows])
+            num_wide = sum(x.is_wide for x in good)
+            yield EncodedBatch(rows, feats, unreadable, num_wide)
 
     def encode_texts(
-        self, texts: Sequence[str], batch_size: int = _BATCH_SIZE
+        self, texts: Iterable[str], batch_size: int = _BATCH_SIZE
     ) -> np.ndarray:
         """Embed captions.
 
@@ -243,13 +262,22 @@ class PersonSearchInferencer:
             L2-normalised, shape (N, D), float32.
 
         Raises:
-            InputError: If ``texts`` is one string.
+            InputError: If ``texts`` is one string, one of them is no text,
+                ``batch_size`` is below 1, or an embedding is not finite.
         """
-        if isinstance(texts, str):
-            raise InputError('texts must be a list of strings, got one string')
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            raise InputError(
+                f'texts must be a list of strings, got one {type(texts).__name__}'
+            )
+        _check_batch_size(batch_size)
+        captions = list(texts)
+        for row, caption in enumerate(captions):
+            _check_text(caption, f'texts[{row}]')
         feats = [np.empty((0, self.embedding_size), np.float32)]
-        for start in range(0, len(texts), batch_size):
-            feats.append(self.encoder.embed_captions(texts[start : start + batch_size]))
+        for start in range(0, len(captions), batch_size):
+            some = captions[start : start + batch_size]
+            feats.append(self.encoder.embed_captions(some))
+            _check_finite(feats[-1], some)
         return np.concatenate(feats)
 
     def encode_query(self, query: AnyQuery) -> np.ndarray:
@@ -265,13 +293,34 @@ class PersonSearchInferencer:
             L2-normalised, shape (D,), float32.
 
         Raises:
-            InputError: If it is empty or too long, or its picture cannot be read.
+            InputError: If it is empty or too long, its picture cannot be read, or
+                nothing is left of it: what is wanted and what is not cancel out.
         """
         return self._encode_queries([query])[0]
 
+    def query_warnings(self, queries: Sequence[AnyQuery]) -> list[list[str]]:
+        """Return what a user should know about queries before trusting the results.
+
+        That is words which the model does not know, a text that is cut, and negation,
+        for which there is ``without``.
+
+        Args:
+            queries: Q of them: see :meth:`encode_query`.
+
+        Returns:
+            Q lists of sentences, empty where all is well.
+
+        Raises:
+            InputError: If a query is no query.
+        """
+        return [
+            query_warnings(self.encoder, query.text, query.without)
+            for query in _as_queries(queries)
+        ]
+
     def _encode_queries(self, queries: Sequence[AnyQuery]) -> np.ndarray:
         """Embed queries; what several of them have in common, once. Shape (Q, D)."""
-        asked = [_as_query(query) for query in queries]
+        asked = _as_queries(queries)
         texts = [x for query in asked for x in (query.text, query.without) if x.strip()]
         texts = list(dict.fromkeys(texts))
         of_text = dict(zip(texts, self.encode_texts(texts), strict=True))
@@ -291,7 +340,13 @@ class PersonSearchInferencer:
             feat = np.mean(wanted, axis=0)
             if query.without.strip():
                 feat = feat - WITHOUT_WEIGHT * of_text[query.without]
-            feats.append((feat / np.linalg.norm(feat)).astype(np.float32))
+            length = np.linalg.norm(feat)
+            if length < _SHORTEST_QUERY:
+                raise InputError(
+                    f'nothing is left of the query {_shown(query)}: its parts cancel '
+                    f'each other out'
+                )
+            feats.append((feat / length).astype(np.float32))
         return np.stack(feats)
 
     def search(
@@ -321,17 +376,15 @@ class PersonSearchInferencer:
             similarities, after a re-ranking too.
 
         Raises:
-            InputError: If the gallery was built by another model, a query is bad, or
-                nothing can re-rank.
+            InputError: If the gallery was built by another model, a query is bad, no
+                item has a field that a condition names, or nothing can re-rank.
         """
-        if isinstance(queries, str | Query):
-            raise InputError('queries must be a list, got a single one')
+        queries = _as_queries(queries)
         if not isinstance(gallery, Gallery):
             with Gallery.open(gallery) as opened:
                 return self.search(opened, queries, top_k, where, exact, rerank)
         gallery.check_model(self.fingerprint, self.encoder.name)
-        if top_k < 1:
-            raise InputError(f'top_k must be at least 1, got {top_k}')
+        top_k = checked_top_k(top_k)
         reranking = None if rerank is None else SearchReranking.build(rerank)
         if not queries:
             return []
@@ -340,11 +393,17 @@ class PersonSearchInferencer:
             return gallery.search(feats, top_k, where, exact)
         found = gallery.search(feats, max(top_k, reranking.top), where, exact)
         return [
-            reranking.reordered(
-                gallery, self.encoder, feat, _as_query(query).text, matches
-            )[:top_k]
+            reranking.reordered(gallery, self.encoder, feat, query.text, matches)[
+                :top_k
+            ]
             for query, feat, matches in zip(queries, feats, found, strict=True)
         ]
+
+
+def _as_queries(queries: Iterable[AnyQuery]) -> list[Query]:
+    if isinstance(queries, Query) or _is_single(queries):
+        raise InputError('queries must be a list, got a single one')
+    return [_as_query(query) for query in queries]
 
 
 def _as_query(query: AnyQuery) -> Query:
@@ -353,8 +412,48 @@ def _as_query(query: AnyQuery) -> Query:
     elif not isinstance(query, Query):
         query = Query(image=query)
     for text in (query.text, query.without):
+        _check_text(text, 'the text of a query')
         if len(text) > MAX_QUERY_LENGTH:
             raise InputError(
                 f'a query has at most {MAX_QUERY_LENGTH} characters, got {len(text)}'
             )
     return query
+
+
+def _is_single(items: Any) -> bool:
+    """Return whether something is one picture or text where a list is expected."""
+    if isinstance(items, np.ndarray):
+        return items.ndim < 4 and items.dtype.kind in 'biufc'
+    single = str | bytes | os.PathLike | Image.Image
+    return isinstance(items, single) or not isinstance(items, Iterable)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise InputError(f'batch_size must be at least 1, got {batch_size!r}')
+
+
+def _check_text(text: Any, where: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f'{where} must be a string, got {type(text).__name__}')
+    check_encodable(text, where)
+
+
+def _check_finite(feats: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse embeddings that no search can compare."""
+    finite = np.isfinite(feats).all(axis=1)
+    if not finite.all():
+        first = names[int(np.argmin(finite))]
+        raise InputError(
+            f'{np.count_nonzero(~finite)} of {len(feats)} embeddings of a batch are '
+            f'not finite, the first that of {first!r}: the weights of the model are '
+            f'damaged, or it overflows in half precision'
+        )
+
+
+def _shown(query: Query) -> str:
+    return ', '.join(
+        repr(part) if isinstance(part, str) else type(part).__name__
+        for part in query
+        if part is not None and not (isinstance(part, str) and not part)
+    )

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from gckd_mm.datasets.image_size import check_size, checked_size_of_file
 from gckd_mm.errors import InputError
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image
-#: of a picture in memory; a crop of a person has a thousandth of them
-MAX_PIXELS = 50_000_000
-#: bytes within which a JPEG tells its size, unless it carries another picture
-_HEAD = 4096
-#: markers of frame headers (ITU T.81, table B.1): C0 to CF but for C4, C8 and CC
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def as_input(picture: Picture) -> str | np.ndarray:
@@ -37,8 +31,7 @@ def as_input(picture: Picture) -> str | np.ndarray:
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
     if isinstance(picture, Image.Image):
-        _check_size(picture.size, 'the picture')
-        return np.asarray(ImageOps.exif_transpose(picture).convert('RGB'))
+        return _rgb_of_pillow(picture)
     if not isinstance(picture, np.ndarray):
         raise InputError(
             'a picture must be a path, an array or a Pillow image, got '
@@ -50,7 +43,7 @@ def as_input(picture: Picture) -> str | np.ndarray:
             'a picture must be an array of uint8, shape (H, W) or (H, W, 3), got '
             f'{picture.dtype} of shape {shape}'
         )
-    _check_size(shape[1::-1], 'the picture')
+    check_size(shape[1::-1], 'the picture')
     if len(shape) == 2 or shape[2] == 1:
         return np.repeat(picture.reshape(*shape[:2], 1), 3, axis=2)
     if shape[2] not in (3, 4):
@@ -58,23 +51,42 @@ def as_input(picture: Picture) -> str | np.ndarray:
     return np.ascontiguousarray(picture[:, :, :3])
 
 
+class Prepared(NamedTuple):
+    """A picture that is ready to be embedded.
+
+    Attributes:
+        inputs: What the model takes.
+        is_wide: Whether it is wider than tall.
+    """
+
+    inputs: Any
+    is_wide: bool
+
+
+def prepare_with_size(
+    prepare: Callable[[str | np.ndarray], Any], image: str | np.ndarray
+) -> Prepared:
+    """Prepare a picture, unless its size is too large, and tell whether it is wide.
+
+    Raises:
+        InputError: If it is too large, or cannot be read.
+    """
+    if isinstance(image, str):
+        size = checked_size_of_file(image)
+    else:
+        size = image.shape[1], image.shape[0]
+    inputs = prepare(image)
+    return Prepared(inputs, size is not None and size[0] > size[1])
+
+
 def check_size_of_file(path: str) -> None:
     """Refuse a file that would fill the memory, from its first bytes.
 
     Raises:
-        InputError: If it has more pixels than ``MAX_PIXELS``.
+        InputError: If it is no regular file, or has too many pixels: see
+            :func:`~gckd_mm.datasets.image_size.check_size`.
     """
-    try:
-        with open(path, 'rb') as file:
-            size = _size_of_jpeg(file.read(_HEAD))
-        if size is None:
-            with Image.open(path) as image:
-                size = image.size
-    except Image.DecompressionBombError as error:
-        raise InputError(f'{path}: {error}') from error
-    except Exception:  # whatever is wrong with it, who reads it tells better
-        return
-    _check_size(size, path)
+    checked_size_of_file(path)
 
 
 def reading_threads() -> int:
@@ -107,10 +119,7 @@ def read_ahead(
 
     def attempt(picture: Picture) -> Any:
         try:
-            image = as_input(picture)
-            if isinstance(image, str):
-                check_size_of_file(image)
-            return prepare(image)
+            return prepare(as_input(picture))
         except InputError as error:
             return error
 
@@ -133,26 +142,24 @@ def read_ahead(
                 future.cancel()
 
 
-def _size_of_jpeg(head: bytes) -> tuple[int, int] | None:
-    """Return width and height from the first bytes of a JPEG; None where in doubt.
-
-    It takes a tenth of what Pillow does, which was a tenth of indexing a folder.
-    """
-    if head[:2] != b'\xff\xd8':
-        return None
-    at = 2
-    while at + 9 <= len(head) and head[at] == 0xFF:
-        if head[at + 1] in _FRAMES:
-            height, width = struct.unpack_from('>HH', head, at + 5)
-            return width, height
-        at += 2 + int.from_bytes(head[at + 2 : at + 4], 'big')
-    return None
-
-
-def _check_size(size: tuple[int, ...], where: str) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f'{where}: {width} × {height} is too large for the crop of a person (at '
-            f'most {MAX_PIXELS / 1e6:.0f} megapixels)'
-        )
+def _rgb_of_pillow(picture: Image.Image) -> np.ndarray:
+    check_size(picture.size, 'the picture')
+    if 0 in picture.size:
+        raise InputError(f'the picture has no pixels, got size {picture.size}')
+    try:
+        turned = ImageOps.exif_transpose(picture)
+        if turned.mode.startswith('I;16'):  # Pillow would clip it to 255
+            grey = (np.asarray(turned) >> 8).astype(np.uint8)
+            return np.repeat(grey[:, :, None], 3, axis=2)
+        if turned.mode in ('I', 'F'):
+            raise InputError(
+                f'a picture of mode {turned.mode} has no known range: convert it to L '
+                f'or RGB first'
+            )
+        return np.asarray(turned.convert('RGB'))
+    except InputError:
+        raise
+    # of a file that is read only here; Pillow's decoders raise what they like
+    except Exception as error:
+        name = getattr(picture, 'filename', '') or 'the picture'
+        raise InputError(f'{name}: damaged or truncated image ({error})') from error

@@ -28,6 +28,8 @@ from gckd_mm.checkpoint import (
 )
 from gckd_mm.engine.launch import read_config
 from gckd_mm.errors import InputError
+from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
+from gckd_mm.models.tokenizers.caption_reading import CaptionReading
 from gckd_mm.registry import MODELS, TRANSFORMS
 
 #: pictures that the matching head compares at a time
@@ -149,6 +151,20 @@ class TorchEncoder:
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
         """Embed N captions: shape (N, D), float32."""
         return self._embed('captions', captions)
+
+    def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
+        """Tell which words of each caption are known, and where it is cut.
+
+        A tokenizer that is not one of ours cannot tell: all words count as known.
+        """
+        tokenizer = self.model.data_preprocessor.tokenizer
+        if not isinstance(tokenizer, BaseTokenizer):
+            return [CaptionReading(len(caption.split()), []) for caption in captions]
+        return [tokenizer.read(caption) for caption in captions]
+
+    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
+        """Return the words of each caption that the model does not know."""
+        return [reading.unknown for reading in self.read_captions(captions)]
 
     @property
     def has_matching(self) -> bool:

@@ -6,12 +6,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import reduce
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +22,14 @@ from gckd_mm.cli.printing import print_pairs, progress_bar
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.gallery import Gallery
 from gckd_mm.gallery.files import (
+    FolderScan,
     ImageFile,
-    find_images,
     images_at,
     images_of_dataset,
+    named_suffixes,
     read_fields,
+    read_list,
+    scan_folder,
 )
 from gckd_mm.gallery.gallery import GalleryExistsError
 from gckd_mm.gallery.indexing import ALL, Share, Update, finish, prepare, update
@@ -93,7 +95,7 @@ def add_index_command(commands: Any) -> None:
 def index(options: argparse.Namespace) -> int:
     """Make a gallery, or bring it up to date."""
     share = Share(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
-    images = _images(options)
+    images, passed_over = _images(options)
     if share != ALL:
         dist.init_process_group('gloo', timeout=_PATIENCE)
     with ExitStack() as held:
@@ -127,32 +129,27 @@ def index(options: argparse.Namespace) -> int:
             dist.barrier()
             dist.destroy_process_group()
         if share.rank == 0:
-            _report(options, done, len(gallery))
+            _report(options, done, len(gallery), passed_over)
     return SOME_UNREADABLE if done.unreadable else DONE
 
 
-def _images(options: argparse.Namespace) -> Sequence[ImageFile]:
+def _images(options: argparse.Namespace) -> FolderScan:
     if options.dataset and (options.list or options.fields):
         raise InputError('--dataset has its own list and fields')
     if options.dataset:
-        return images_of_dataset(_dataset(options))
+        return FolderScan(images_of_dataset(_dataset(options)), {})
     fields = read_fields(options.fields) if options.fields else None
-    if not options.list:
-        return _all_told(find_images(options.folder, fields), fields)
-    try:
-        lines = Path(options.list).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'{options.list}: cannot be read ({error})') from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise InputError(f'{options.list}: is empty')
-    return _all_told(images_at(names, options.folder, fields), fields)
+    if options.list:
+        names = read_list(options.list)
+        found = FolderScan(images_at(names, options.folder, fields), {})
+    else:
+        found = scan_folder(options.folder, fields)
+    _say_unused(found.images, fields)
+    return found
 
 
-def _all_told(
-    images: Sequence[ImageFile], fields: Mapping[str, Any] | None
-) -> Sequence[ImageFile]:
-    """Return the pictures; say so if there are fields of others."""
+def _say_unused(images: Sequence[ImageFile], fields: Mapping[str, Any] | None) -> None:
+    """Say so if there are fields of other images."""
     unused = set(fields or ()) - {image.path for image in images}
     if unused and int(os.environ.get('RANK', 0)) == 0:
         print(
@@ -160,7 +157,6 @@ def _all_told(
             f'{min(unused)}: passed over',
             file=sys.stderr,
         )
-    return images
 
 
 def _device(options: argparse.Namespace) -> str | None:
@@ -253,8 +249,15 @@ def _was_moved(gallery: Gallery, root: str) -> bool:
     return 2 * there > len(items)
 
 
-def _report(options: argparse.Namespace, done: Update, size: int) -> None:
-    known = {**done._asdict(), 'pictures': size}
+def _report(
+    options: argparse.Namespace,
+    done: Update,
+    size: int,
+    passed_over: Mapping[str, int],
+) -> None:
+    for warning in _warnings(done, passed_over):
+        print(warning, file=sys.stderr)
+    known = {**done._asdict(), 'passed_over': dict(passed_over), 'pictures': size}
     if options.json:
         print(json.dumps(known, indent=2))
         return
@@ -267,5 +270,22 @@ def _report(options: argparse.Namespace, done: Update, size: int) -> None:
     for problem in done.unreadable.values():
         print(f'left out: {problem}', file=sys.stderr)
     known['unreadable'] = len(done.unreadable)
+    known['passed_over'] = sum(passed_over.values())
     known['seconds'] = f'{done.seconds:.1f}'
     print_pairs(known)
+
+
+def _warnings(done: Update, passed_over: Mapping[str, int]) -> Iterator[str]:
+    count = sum(passed_over.values())
+    if count:
+        files = (
+            'file that is no image by its'
+            if count == 1
+            else ('files that are no images by their')
+        )
+        yield f'passed over: {count} {files} suffix ({named_suffixes(passed_over)})'
+    if done.wider_than_tall:
+        yield (
+            f'warning: {done.wider_than_tall} of {done.added + done.changed} images '
+            f'are wider than tall: this model expects crops of single persons'
+        )

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gckd_mm.errors import InputError
-from gckd_mm.gallery.items import Value, seconds_of, value_of
+from gckd_mm.gallery.items import (
+    Value,
+    check_encodable,
+    seconds_of,
+    shortened,
+    shown_value,
+    value_of,
+)
 
 OPERATORS = ('<=', '>=', '!=', '=', '<', '>')
-_CONDITION = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*')
+#: what other languages write for them
+_ALIASES = {'==': '=', '=<': '<=', '=>': '>=', '<>': '!='}
+_NAME = r'[A-Za-z_][A-Za-z0-9_]*'
+_CONDITION = re.compile(rf'\s*({_NAME})\s*([<>=!~:]+)\s*(.*?)\s*')
+_QUOTES = '\'"'
+_OTHER_QUOTES = '“”„‟‘’‚‛«»`'
+#: what joins conditions in other languages
+_JOINED = re.compile(r'\b(?:or|and)\b|\|\||&&', re.IGNORECASE)
+_NEXT_CONDITION = re.compile(rf'[,;]\s*{_NAME}\s*[<>=!~]')
+_LIST_OF_NUMBERS = re.compile(r'-?[0-9.]+(\s*[,;]\s*-?[0-9.]+)+')
+_LONGEST = 2000
 
 
 class Condition(NamedTuple):
@@ -26,7 +46,13 @@ class Condition(NamedTuple):
     value: Value
 
     def __str__(self) -> str:
-        return f'{self.field}{self.operator}{self.value}'
+        value = str(shown_value(self.field, self.value))
+        if isinstance(self.value, bool):
+            value = value.lower()
+        elif isinstance(self.value, str) and self.field != 'camera':
+            # so that text which looks like a number is seen to be text
+            value = f'"{value}"' if value_of(value) != value else value
+        return f'{self.field}{self.operator}{value}'
 
 
 def parse_condition(text: str) -> Condition:
@@ -34,13 +60,23 @@ def parse_condition(text: str) -> Condition:
 
     A value that looks like a number is one, ``true`` and ``false`` are what they say,
     and quotes make anything text. ``time`` takes ISO dates, and ``camera`` is text.
+    ``==``, ``=<``, ``=>`` and ``<>`` mean ``=``, ``<=``, ``>=`` and ``!=``.
 
     Args:
         text: Such as ``camera=3``, ``time>=2026-11-22``, ``shift!='night'``.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is none, or more than one.
     """
+    if not isinstance(text, str):
+        raise InputError(
+            f'a condition must be a string, got {type(text).__name__} {shortened(text)}'
+        )
+    check_encodable(text, 'the condition')
+    if len(text) > _LONGEST:
+        raise InputError(
+            f'a condition has at most {_LONGEST} characters, got {len(text)}'
+        )
     found = _CONDITION.fullmatch(text)
     if found is None or not found[3]:
         raise InputError(
@@ -48,12 +84,90 @@ def parse_condition(text: str) -> Condition:
             f'one of {" ".join(OPERATORS)}'
         )
     field, operator, value = found.groups()
+    operator = _ALIASES.get(operator, operator)
+    if operator not in OPERATORS:
+        raise InputError(
+            f'{text!r}: {operator} is no comparison: there are {" ".join(OPERATORS)}'
+        )
+    quoted = value[0] in _QUOTES
+    value = _unquoted(value, text) if quoted else _checked_plain(value, text)
     if field == 'time':
         return Condition(field, operator, seconds_of(value, text))
-    return Condition(field, operator, _value(value, as_text=field == 'camera'))
+    if quoted or field == 'camera':
+        return Condition(field, operator, value)
+    return Condition(field, operator, value_of(value))
 
 
-def _value(text: str, as_text: bool) -> Value:
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in '\'"':
-        return text[1:-1]
-    return text if as_text else value_of(text)
+def check_conditions(where: Iterable[Condition]) -> list[Condition]:
+    """Return the conditions, if they are some.
+
+    Raises:
+        InputError: If they are no list of conditions.
+    """
+    if isinstance(where, str | Condition) or not isinstance(where, Iterable):
+        raise InputError(
+            f'where must be a list of conditions, got a single one: '
+            f'[parse_condition({str(where)!r})]'
+        )
+    conditions = []
+    for condition in where:
+        if not isinstance(condition, Condition):
+            raise InputError(
+                f'where must be a list of conditions, such as '
+                f"[parse_condition('camera=3')], got {shortened(condition)} in it"
+            )
+        if isinstance(condition.value, np.generic):
+            condition = condition._replace(value=condition.value.item())
+        _check_condition(*condition)
+        conditions.append(condition)
+    return conditions
+
+
+def _check_condition(field: Any, operator: Any, value: Any) -> None:
+    if not isinstance(field, str) or not re.fullmatch(_NAME, field):
+        raise InputError(f'where: {shortened(field)} cannot be the name of a field')
+    if operator not in OPERATORS:
+        raise InputError(
+            f'where: {shortened(operator)} is no comparison: there are '
+            f'{" ".join(OPERATORS)}'
+        )
+    if not isinstance(value, str | int | float):
+        raise InputError(
+            f'where: {field} must be compared with text, a number or true or false, '
+            f'got {type(value).__name__}'
+        )
+    if isinstance(value, str):
+        check_encodable(value, f'where: the value of {field}')
+
+
+def _unquoted(value: str, text: str) -> str:
+    inner = value[1:-1]
+    if len(value) < 2 or value[-1] != value[0] or value[0] in inner:
+        raise InputError(
+            f'{text!r}: the quotes must enclose all of the value, and the same ones '
+            f'cannot be in it{_advice(text)}'
+        )
+    return inner
+
+
+def _checked_plain(value: str, text: str) -> str:
+    """Return a value without quotes, unless it looks like more than a value."""
+    if value[0] in _OTHER_QUOTES:
+        raise InputError(f'{text!r}: quotes are written \' or "')
+    if (
+        _JOINED.search(value)
+        or _NEXT_CONDITION.search(value)
+        or _LIST_OF_NUMBERS.fullmatch(value)
+        or re.search('[<>=~]', value)
+        or value[0] in '!:'
+    ):
+        raise InputError(f'{text!r}: is more than one comparison{_advice(text)}')
+    return value
+
+
+def _advice(text: str) -> str:
+    return (
+        ': give each condition by itself (in the shell, repeat --where): all of them '
+        'must hold. There is no "or": search once for each. A value that is text with '
+        'such characters or words goes in quotes: place="salt and pepper"'
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,27 +59,43 @@ def check_embeddings(feats: np.ndarray, paths: Sequence[str], size: int) -> None
     )
 
 
-def check_queries(feats: np.ndarray) -> None:
-    """Refuse embeddings of queries that are not finite or zero.
+def checked_queries(feats: Any, size: int) -> np.ndarray:
+    """Return the embeddings of queries as an array that can be searched with.
 
     Args:
         feats: Shape (Q, D).
+        size: D.
+
+    Returns:
+        The same, float32 and contiguous.
 
     Raises:
-        InputError: If one is; the message names its row.
+        InputError: If they are no numbers of that shape, or one is zero or not finite;
+            the message names its row.
     """
+    try:
+        checked = np.ascontiguousarray(feats, np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: of PyTorch
+        raise InputError(
+            f'queries must be numbers of shape (Q, {size}), got '
+            f'{type(feats).__name__}: {error}'
+        ) from error
+    if checked.ndim != 2 or checked.shape[1] != size:
+        raise InputError(f'queries must have shape (Q, {size}), got {checked.shape}')
     with np.errstate(over='ignore', invalid='ignore'):
-        squares = np.einsum('qd,qd->q', feats, feats)
+        squares = np.einsum('qd,qd->q', checked, checked)
     if np.isfinite(squares).all() and squares.all():
-        return  # the usual case, in a few microseconds
-    finite = np.isfinite(feats).all(axis=1)
+        return checked  # the usual case, in a few microseconds
+    finite = np.isfinite(checked).all(axis=1)
     if not finite.all():
         raise InputError(
             f'query {np.argmin(finite)}: its embedding is not finite: is the model '
             f'damaged, or did its training diverge?'
         )
-    zero = ~feats.any(axis=1)
+    zero = ~checked.any(axis=1)
     if zero.any():
         raise InputError(
-            f'query {np.argmax(zero)}: its embedding is zero, which is alike to nothing'
+            f'query {np.argmax(zero)}: its embedding is zero, which is similar to '
+            f'nothing'
         )
+    return checked

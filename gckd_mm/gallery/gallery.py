@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,14 +18,15 @@ import gckd_mm
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.gallery import settings as gallery_settings
-from gckd_mm.gallery.conditions import Condition
+from gckd_mm.gallery.condition_hints import check_fields, values_hints
+from gckd_mm.gallery.conditions import Condition, check_conditions
 from gckd_mm.gallery.damage import (
     NEW_GALLERY,
     Checked,
     DamagedGalleryError,
 )
 from gckd_mm.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
-from gckd_mm.gallery.embeddings import check_queries
+from gckd_mm.gallery.embeddings import checked_queries
 from gckd_mm.gallery.engine import Engine
 from gckd_mm.gallery.items import Item, Match
 from gckd_mm.gallery.milvus_connection import is_file
@@ -42,6 +44,8 @@ _LEFT_BEHIND = (
 )
 #: for another process that makes the same gallery; filling it takes longer
 _SECONDS_TO_MAKE, _SECONDS_TO_CHANGE = 10.0, 2.0
+#: matches; of more, only as many as there are items are asked for
+_MANY = 10_000
 
 
 class GalleryExistsError(InputError):
@@ -325,17 +329,26 @@ class Gallery:
             Q lists of at most ``top_k`` matches, best first.
 
         Raises:
-            InputError: If ``top_k`` is below 1, or the embeddings are of another size,
-                zero or not finite.
+            InputError: If ``top_k`` is below 1, the embeddings are of another size,
+                zero or not finite, or no item has a field that a condition names, or
+                has it with a value of that type.
         """
-        size = self.settings['embedding_size']
-        feats = np.ascontiguousarray(feats, np.float32)
-        if feats.ndim != 2 or feats.shape[1] != size:
-            raise InputError(f'queries must have shape (Q, {size}), got {feats.shape}')
-        if top_k < 1:
-            raise InputError(f'top_k must be at least 1, got {top_k}')
-        check_queries(feats)
-        return self.engine.search(feats, top_k, where, exact)
+        top_k, where = checked_top_k(top_k), check_conditions(where)
+        feats = checked_queries(feats, self.settings['embedding_size'])
+        if top_k > _MANY:  # engines make room for as many
+            top_k = max(1, min(top_k, len(self)))
+        found = self.engine.search(feats, top_k, where, exact)
+        if where and len(feats) and not any(found) and len(self):
+            check_fields(self.engine, feats[:1], where)
+        return found
+
+    def hints(self, where: Sequence[Condition]) -> list[str]:
+        """Return which values there are, for conditions with which nothing was found.
+
+        Raises:
+            InputError: If they are no conditions.
+        """
+        return values_hints(self.engine, check_conditions(where))
 
     def similar_to(
         self, path: str, top_k: int = 10, where: Sequence[Condition] = ()
@@ -343,9 +356,10 @@ class Gallery:
         """Find pictures like one of the gallery, itself left out.
 
         Raises:
-            InputError: If the gallery has no such picture.
+            InputError: If the gallery has no such picture, or see :meth:`search`.
         """
-        if self.engine.get([path]) == [None]:
+        top_k = checked_top_k(top_k)
+        if not isinstance(path, str) or self.engine.get([path]) == [None]:
             raise InputError(f'{self.folder}: has no picture {path!r}')
         feats = self.engine.feats_of([path])
         (matches,) = self.search(feats, top_k + 1, where)
@@ -432,6 +446,17 @@ def _check_is_free(folder: Path) -> None:
 def _locked(folder: Path, wait_seconds: float) -> Iterator[None]:
     with process_lock(folder / _LOCK, str(folder), wait_seconds):
         yield
+
+
+def checked_top_k(top_k: Any) -> int:
+    """Return how many matches are wanted.
+
+    Raises:
+        InputError: If it is no integer of at least 1.
+    """
+    if not isinstance(top_k, Integral) or isinstance(top_k, bool) or top_k < 1:
+        raise InputError(f'top_k must be at least 1, got {top_k!r}')
+    return int(top_k)
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:

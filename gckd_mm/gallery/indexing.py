@@ -60,6 +60,7 @@ class Update(NamedTuple):
         unreadable: Path -> what is wrong with it; they are left out.
         seconds: That it took.
         repaired: Pictures whose stored embeddings were damaged.
+        wider_than_tall: How many of those added or changed are.
     """
 
     added: int
@@ -70,6 +71,7 @@ class Update(NamedTuple):
     unreadable: dict[str, str]
     seconds: float
     repaired: int = 0
+    wider_than_tall: int = 0
 
     def beside(self, other: Update) -> Update:
         """Return what two shares did together, at the same time."""
@@ -82,6 +84,7 @@ class Update(NamedTuple):
             unreadable=self.unreadable | other.unreadable,
             seconds=max(self.seconds, other.seconds),
             repaired=self.repaired + other.repaired,
+            wider_than_tall=self.wider_than_tall + other.wider_than_tall,
         )
 
 
@@ -157,14 +160,16 @@ def _update(
     unreadable = dict(plan.unreadable)
     for path in damaged - wanted - set(gone):
         unreadable[path] = f'{path}: its embedding is damaged, and its image is missing'
+    num_wide = 0
     with _writing(gallery):
         gallery.engine.delete([*gone, *(path for path in unreadable if path in known)])
         _describe_anew(gallery, plan.to_describe)
         written = _encoded(inferencer, plan.to_encode, batch_size, progress)
-        for items, feats, bad in written:
-            gallery.engine.upsert(items, feats)
-            gallery.engine.delete([path for path in bad if path in known])
-            unreadable.update(bad)
+        for part in written:
+            gallery.engine.upsert(part.items, part.feats)
+            gallery.engine.delete([path for path in part.bad if path in known])
+            unreadable.update(part.bad)
+            num_wide += part.num_wide
     paths = [image.path for image, _ in plan.to_encode]
     encoded = [path for path in paths if path not in unreadable]
     repaired = sum(path in plan.to_repair for path in encoded)
@@ -178,6 +183,7 @@ def _update(
         unreadable=unreadable,
         seconds=time.perf_counter() - began,
         repaired=repaired,
+        wider_than_tall=num_wide,
     )
 
 
@@ -264,29 +270,47 @@ def _describe_anew(gallery: Gallery, items: Sequence[Item], at_once: int = 512) 
         gallery.engine.upsert(some, gallery.engine.feats_of([x.path for x in some]))
 
 
+class _Part(NamedTuple):
+    """What is written together.
+
+    Attributes:
+        items: N of them.
+        feats: Their embeddings, shape (N, D).
+        bad: Path -> what is wrong with it.
+        num_wide: How many of the items are wider than tall.
+    """
+
+    items: list[Item]
+    feats: np.ndarray
+    bad: dict[str, str]
+    num_wide: int
+
+
 def _encoded(
     inferencer: Encodes,
     images: Sequence[tuple[ImageFile, Item]],
     batch_size: int,
     progress: Callable[[int, int], None],
-) -> Iterator[tuple[list[Item], np.ndarray, dict[str, str]]]:
-    """Yield what is to be written together: items, embeddings, and what is bad."""
+) -> Iterator[_Part]:
+    """Yield what is to be written together."""
     batches = inferencer.iter_encoded([image.file for image, _ in images], batch_size)
     items: list[Item] = []
     feats: list[np.ndarray] = []
     bad: dict[str, str] = {}
+    num_wide = 0
     done, written = 0, time.monotonic()
     progress(done, len(images))
     for batch in batches:
         items += [images[row][1] for row in batch.rows]
         feats.append(batch.feats)
         bad |= {images[row][1].path: str(x) for row, x in batch.unreadable.items()}
+        num_wide += batch.num_wide
         done += len(batch.rows) + len(batch.unreadable)
         late = time.monotonic() - written > _SECONDS_A_WRITE
         if late or len(feats) == _BATCHES_A_WRITE:
-            yield items, np.concatenate(feats), bad
-            items, feats, bad = [], [], {}
+            yield _Part(items, np.concatenate(feats), bad, num_wide)
+            items, feats, bad, num_wide = [], [], {}, 0
             written = time.monotonic()
         progress(done, len(images))
     if feats:
-        yield items, np.concatenate(feats), bad
+        yield _Part(items, np.concatenate(feats), bad, num_wide)

@@ -189,6 +189,163 @@ def test_lists_are_lists(inferencer: PersonSearchInferencer, tmp_path: Path) -> 
         inferencer.search(tmp_path, 'a man')
 
 
+def test_one_image_is_no_list(inferencer: PersonSearchInferencer, crops: Path) -> None:
+    path = crops / '03.png'
+    with Image.open(path) as picture:
+        for single in (str(path), path, picture, np.asarray(picture), None, 3):
+            with pytest.raises(InputError, match='images must be a list of pictures'):
+                inferencer.encode_images(single)  # type: ignore[arg-type]
+            if not isinstance(single, str):
+                with pytest.raises(InputError, match='queries must be a list'):
+                    inferencer.query_warnings(single)  # type: ignore[arg-type]
+    stacked = np.stack([read_image(str(path))] * 2)
+    assert len(inferencer.encode_images(stacked)) == 2
+
+
+def test_generators_have_no_length(
+    inferencer: PersonSearchInferencer, crops: Path
+) -> None:
+    paths = paths_in(crops)
+    feats = inferencer.encode_images(path for path in paths)
+    np.testing.assert_array_equal(feats, inferencer.encode_images(paths))
+    shown = inferencer.encode_images((x for x in paths), batch_size=5, progress=True)
+    np.testing.assert_allclose(shown, feats, atol=1e-6)
+    words = inferencer.encode_texts(text for text in ('a man', 'a woman'))
+    assert len(words) == 2
+
+
+@pytest.mark.parametrize(
+    ('texts', 'message'),
+    [
+        (b'a man', 'must be a list of strings, got one bytes'),
+        (None, 'must be a list of strings, got one NoneType'),
+        (['a man', 3], r'texts\[1\] must be a string, got int'),
+        (['a\udcff'], r'texts\[0\] is not valid Unicode'),
+    ],
+)
+def test_texts_that_are_none(
+    inferencer: PersonSearchInferencer, texts: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        inferencer.encode_texts(texts)
+
+
+@pytest.mark.parametrize('size', [0, -1, 2.5, '8'])
+def test_a_batch_has_at_least_one(
+    inferencer: PersonSearchInferencer, size: Any
+) -> None:
+    for encode in (inferencer.encode_texts, inferencer.encode_images):
+        with pytest.raises(InputError, match='batch_size must be at least 1'):
+            encode(['a'], batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ('query', 'message'),
+    [
+        (Query(None), 'must be a string, got NoneType'),  # type: ignore[arg-type]
+        (Query('a', None), 'must be a string, got NoneType'),  # type: ignore[arg-type]
+        ('a\udcff', 'the text of a query is not valid Unicode'),
+        (Query('a', 'b\0'), 'holds a NUL'),
+    ],
+)
+def test_a_query_of_what_is_no_text(
+    inferencer: PersonSearchInferencer, query: Query, message: str
+) -> None:
+    for ask in (inferencer.encode_query, lambda x: inferencer.query_warnings([x])):
+        with pytest.raises(InputError, match=message):
+            ask(query)
+
+
+class _Broken:
+    """An encoder with some embeddings of its own."""
+
+    embedding_size = 4
+
+    def __init__(self, feats: np.ndarray) -> None:
+        self.feats = feats
+
+    def prepare(self, image: Any) -> Any:
+        return image
+
+    def embed_images(self, prepared: Any) -> np.ndarray:
+        return self.feats[: len(prepared)]
+
+    embed_captions = embed_images
+
+
+@pytest.mark.parametrize('number', [np.nan, np.inf, -np.inf])
+def test_embeddings_that_are_not_finite_are_refused(number: float) -> None:
+    feats = np.eye(4, dtype=np.float32)
+    feats[1, 2] = feats[3, 0] = number
+    inferencer = PersonSearchInferencer(_Broken(feats), show_progress=False)  # type: ignore[arg-type]
+    image = np.zeros((4, 2, 3), np.uint8)
+    with pytest.raises(InputError, match=r"2 of 4 embeddings .* that of 'image 1'"):
+        inferencer.encode_images([image] * 4)
+    with pytest.raises(InputError, match=r"2 of 4 embeddings .* that of 'b'"):
+        inferencer.encode_texts(['a', 'b', 'c', 'd'])
+    with pytest.raises(InputError, match='not finite'):
+        inferencer.encode_query(Query('a', 'b'))
+
+
+def test_a_query_of_which_nothing_is_left(crops: Path) -> None:
+    feats = np.array([[1, 0, 0, 0]], np.float32)
+    inferencer = PersonSearchInferencer(_Broken(feats), show_progress=False)  # type: ignore[arg-type]
+    inferencer.encoder.embed_images = lambda prepared: -feats  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="nothing is left of the query 'a', ndarray"):
+        inferencer.encode_query(Query('a', image=np.zeros((4, 2, 3), np.uint8)))
+    # half of what is unwanted is left
+    np.testing.assert_array_equal(inferencer.encode_query(Query('a', 'a')), feats[0])
+
+
+def test_wide_images_are_counted(inferencer: PersonSearchInferencer) -> None:
+    tall, wide = np.zeros((20, 10, 3), np.uint8), np.zeros((10, 20, 3), np.uint8)
+    batches = inferencer.iter_encoded([tall, wide, wide, tall[:10]], batch_size=2)
+    assert [batch.num_wide for batch in batches] == [1, 1]
+
+
+def test_warnings_are_of_each_query(
+    inferencer: PersonSearchInferencer, crops: Path
+) -> None:
+    fine, unknown, negated, without, image = inferencer.query_warnings(
+        [
+            'a woman in a red coat',
+            'xqzt 红色',
+            'a man without a hat',
+            Query('a man', 'asdfgh'),
+            crops / '03.png',
+        ]
+    )
+    assert fine == image == []
+    assert [x.count('none of the words is known') for x in unknown] == [1]
+    assert "'xqzt', '红色'" in unknown[0]
+    assert '--without "a hat"' in negated[0]
+    assert without[0].startswith('without: none of the words')
+
+
+def test_where_is_a_list_of_conditions(
+    inferencer: PersonSearchInferencer, crops: Path, tmp_path: Path
+) -> None:
+    with inferencer.new_gallery(tmp_path / 'g', crops) as gallery:
+        update(gallery, inferencer, find_images(crops))
+        for where in ('camera=3', ['camera=3'], parse_condition('camera=3')):
+            with pytest.raises(InputError, match='where must be a list of conditions'):
+                inferencer.search(gallery, ['a man'], where=where)  # type: ignore[arg-type]
+        where = [parse_condition('camera=3')]
+        for rerank in (None, 'k_reciprocal'):
+            with pytest.raises(InputError, match='no item has a field camera'):
+                inferencer.search(gallery, ['a man'], where=where, rerank=rerank)
+        for top_k in (0, -1, 2.5, '3', None, True):
+            with pytest.raises(InputError, match='top_k must be at least 1'):
+                inferencer.search(gallery, ['a man'], top_k=top_k)  # type: ignore[arg-type]
+        for huge in (10**6, 10**30):
+            (found,) = inferencer.search(gallery, (x for x in ['a man']), huge)  # type: ignore[arg-type]
+            assert len(found) == 12
+        with pytest.raises(InputError, match='query 0: its embedding is not finite'):
+            gallery.search(np.full((1, inferencer.embedding_size), np.nan))
+        with pytest.raises(InputError, match='queries must be numbers'):
+            gallery.search(['a man'])  # type: ignore[arg-type]
+
+
 def test_a_search_finds_the_nearest_of_a_gallery(
     inferencer: PersonSearchInferencer, crops: Path, tmp_path: Path
 ) -> None:

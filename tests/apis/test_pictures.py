@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 from gckd_mm.apis.pictures import (
     as_input,
     check_size_of_file,
+    prepare_with_size,
     read_ahead,
     reading_threads,
 )
@@ -134,3 +136,38 @@ def test_no_more_than_asked_for_is_read_ahead() -> None:
         next(results)
         assert len(given) <= done + 5
     results.close()
+
+
+def test_sixteen_bits_of_pillow_are_scaled_to_eight() -> None:
+    wide = Image.fromarray(RGB[..., 0].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(as_input(wide), np.dstack([RGB[..., 0]] * 3))
+    for mode in ('I', 'F'):
+        with pytest.raises(InputError, match=f'mode {mode} has no known range'):
+            as_input(Image.new(mode, (2, 3)))
+
+
+def test_a_picture_of_pillow_that_is_cut_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'cut.png'
+    noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with (
+        Image.open(path) as picture,
+        pytest.raises(InputError, match=r'cut\.png: damaged or truncated'),
+    ):
+        as_input(picture)
+    with pytest.raises(InputError, match='has no pixels'):
+        as_input(Image.new('RGB', (0, 3)))
+
+
+def test_a_picture_is_prepared_with_its_shape(tmp_path: Path) -> None:
+    path = tmp_path / 'a.png'
+    Image.new('RGB', (70, 30)).save(path)
+    assert prepare_with_size(str.upper, str(path)) == (str(path).upper(), True)
+    assert not prepare_with_size(len, RGB).is_wide
+    # whoever reads it tells what is wrong with it
+    (tmp_path / 'b.png').write_text('a text')
+    assert not prepare_with_size(str.upper, str(tmp_path / 'b.png')).is_wide
+    os.mkfifo(tmp_path / 'c.png')
+    with pytest.raises(InputError, match='not a regular file'):
+        prepare_with_size(str.upper, str(tmp_path / 'c.png'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -222,6 +223,154 @@ def test_nothing_found_is_an_exit_code(
     assert (code, out) == (1, '')
 
 
+def test_an_unknown_field_is_an_error_and_an_unknown_value_a_warning(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in ([], ['--json'], ['--rerank', 'k_reciprocal'], ['--exact']):
+        where = ['--where', 'camra=3', *more]
+        code, out, err = run(capsys, 'query', gallery, 'a man', *where)
+        assert (code, out) == (2, '')
+        assert 'no item has a field camra (did you mean camera?)' in err
+        assert 'there are camera' in err
+    code, _, err = run(capsys, 'query', gallery, 'a man', '--where', 'camera=9')
+    assert code == 1
+    assert 'warning: camera=9: no item has this value, but camera is one of 0, 1' in err
+    code, out, _ = run(capsys, 'query', gallery, 'a', '--where', 'camera=9', '--json')
+    assert code == 1
+    assert (
+        'camera is one of 0, 1, 2, 3' in json.loads(out)['results'][0]['warnings'][-1]
+    )
+
+
+def test_unknown_words_and_negation_are_warned_of(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = ['a woman in a red coat', '红色 xqzt', 'a man without a hat']
+    code, out, err = run(capsys, 'query', gallery, *queries, '--json')
+    assert code == 0
+    fine, unknown, negated = (x['warnings'] for x in json.loads(out)['results'])
+    assert fine == []
+    assert "('红色', 'xqzt'): the results mean nothing" in unknown[0]
+    assert '--without "a hat"' in negated[0]
+    assert err.count('warning: ') == 2
+    assert f"warning: '红色 xqzt': {unknown[0]}" in err
+    code, out, err = run(capsys, 'query', gallery, queries[0])
+    assert (code, err) == (0, '')
+
+
+def test_times_are_shown_as_dates_and_taken_back(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = tmp_path / 'f.csv'
+    fields.write_text('path,time\nred0.png,2026-11-22T08:30:00\nred1.png,-1.5\n')
+    where = ['--gallery', tmp_path / 'g', '--checkpoint', MODEL]
+    run(capsys, 'index', crops, *where, '--fields', fields)
+    expected = {
+        'red0.png': '2026-11-22T08:30:00+00:00',
+        'red1.png': '1969-12-31T23:59:58.500000+00:00',
+    }
+    for path, time in expected.items():
+        query = ['query', tmp_path / 'g', 'a man', '--where', f'time={time}']
+        code, out, _ = run(capsys, *query, '--json')
+        (match,) = json.loads(out)['results'][0]['matches']
+        assert (match['path'], match['fields']) == (path, {'time': time})
+        code, out, _ = run(capsys, *query)
+        assert (code, out.split('\t')[1:]) == (0, [time, f'{path}\n'])
+
+
+def test_words_and_options_in_any_order(
+    gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, 'query', gallery, '--top-k', 2, 'a man')
+    assert (code, len(out.splitlines())) == (0, 2)
+    code, out, _ = run(capsys, 'query', '--top-k', 2, gallery, '--exact', '--', '-a')
+    assert (code, len(out.splitlines())) == (0, 2)
+    code, out, _ = run(capsys, 'query', gallery, 'a man', '--top-k', 10**30)
+    assert (code, len(out.splitlines())) == (0, 12)
+
+
+def test_files_passed_over_and_wide_images_are_counted(
+    crops: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / 'crops'
+    root.mkdir()
+    for name in ('a.heic', 'b.HEIC', 'c.mp4', '.hidden.mp4'):
+        (root / name).write_text('?')
+    shutil.copy(crops / 'red0.png', root / 'TALL.PNG')
+    with Image.open(crops / 'red0.png') as image:
+        image.rotate(90, expand=True).save(root / 'wide.png')
+    os.mkfifo(root / 'pipe.png')
+    (root / 'loop.png').symlink_to(root / 'loop.png')
+    (root / 'zero.png').symlink_to('/dev/zero')
+    where = ['--gallery', tmp_path / 'g', '--checkpoint', MODEL]
+    code, out, err = run(capsys, 'index', root, *where, '--json')
+    done = json.loads(out)
+    assert code == 3
+    assert done['passed_over'] == {'.heic': 2, '.mp4': 1}
+    assert (done['wider_than_tall'], done['added']) == (1, 2)
+    assert set(done['unreadable']) == {'pipe.png', 'loop.png', 'zero.png'}
+    assert 'passed over: 3 files that are no images by their suffix (2 .heic, 1' in err
+    assert 'warning: 1 of 2 images are wider than tall: this model expects crops' in err
+    code, out, err = run(capsys, 'index', root, *where)
+    assert code == 3
+    assert 'wider' not in err
+    assert 'pipe.png: cannot be read (not a regular file, but a pipe)' in err
+    assert 'passed_over\t3\n' in out
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        (OSError(errno.ENOSPC, 'No space left on device'), 'No space left on device'),
+        (PermissionError(errno.EACCES, 'Permission denied', '/x'), '/x: Permission'),
+        (MemoryError(), 'the memory is full'),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(
+    gallery: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    message: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Gallery, 'info', fail)
+    code, _, err = run(capsys, 'info', gallery)
+    assert code == 2
+    assert err.startswith(f'error: {message}')
+    assert len(err.splitlines()) == 1
+
+
+def shell(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', 'gckd_mm.cli.search', *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, text=True, check=False, **options)
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='Linux has it')
+def test_a_full_disk_behind_stdout_is_one_line(gallery: Path) -> None:
+    with open('/dev/full', 'w') as full:
+        done = shell('info', gallery, stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, 'error: No space left on device\n')
+
+
+def test_a_terminal_without_unicode_gets_escapes(crops: Path, tmp_path: Path) -> None:
+    root = tmp_path / 'crops'
+    root.mkdir()
+    shutil.copy(crops / 'red0.png', root / '红.png')
+    (root / '×.png').write_text('no image')
+    environment = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'env': environment}
+    where = ['--gallery', tmp_path / 'g']
+    done = shell('index', root, *where, '--checkpoint', MODEL, **pipes)
+    assert done.returncode == 3
+    assert '\\xd7.png: not an image' in done.stderr
+    done = shell('query', tmp_path / 'g', '红', **pipes)
+    assert done.returncode == 0
+    assert done.stdout.endswith('\t\\u7ea2.png\n')
+
+
 def test_pictures_are_shown(
     gallery: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +401,16 @@ def test_info(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (['query', '{gallery}', 'a' * 10_000], 'at most 2000 characters'),
         (['query', '{gallery}', 'a', '--top-k', '0'], 'top_k must be at least 1'),
         (['query', '{gallery}', 'a', '--where', 'x'], 'is no condition'),
+        (['query', '{gallery}', 'a man', ''], 'description 2 is empty'),
+        (['query', '{gallery}', 'a\udcff'], 'not valid Unicode'),
+        (['query', '{gallery}', 'a', '--without', '\udcff'], 'not valid Unicode'),
+        (['query', '{gallery}', 'a', '--where', 'x=\udcff'], 'not valid Unicode'),
+        (['query', '{gallery}', 'a', '--where', 'camera=1 or 2'], 'There is no "or"'),
+        (['query', '{gallery}', 'a', '--where', 'time>1e300'], 'the years 1 to 9999'),
+        (['query', '{gallery}', 'a', '--top-k', '-3'], 'top_k must be at least 1'),
+        (['query', '{gallery}', '--image', '/dev/zero'], 'not a regular file'),
+        (['query', '{gallery}', '--image', '{crops}'], 'not a regular file'),
+        (['index', '{crops}', '--list', '{tmp}', '--gallery', 'g'], 'regular file'),
         (['query', '{gallery}', '--image', 'none.png'], 'none.png: cannot be read'),
         (['query', '{gallery}', 'a', '--checkpoint', 'x.pth'], 'does not exist'),
         (['query', '{tmp}', 'a'], 'is no gallery'),

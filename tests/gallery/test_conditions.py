@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Condition, parse_condition
+from gckd_mm.gallery.conditions import check_conditions
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,104 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 def test_a_time_must_be_one() -> None:
     with pytest.raises(InputError, match='a time is seconds since 1970 or such as'):
         parse_condition('time>yesterday')
+
+
+@pytest.mark.parametrize(
+    ('text', 'condition'),
+    [
+        ('floor==2', Condition('floor', '=', 2)),
+        ('floor=<2', Condition('floor', '<=', 2)),
+        ('floor => 2', Condition('floor', '>=', 2)),
+        ('floor<>2', Condition('floor', '!=', 2)),
+        ('place="salt and pepper"', Condition('place', '=', 'salt and pepper')),
+        ('place="a, or b = c"', Condition('place', '=', 'a, or b = c')),
+        ('place=\'say "no"\'', Condition('place', '=', 'say "no"')),
+        ('place=Orlando, band', Condition('place', '=', 'Orlando, band')),
+        ('id=99999999999999999999', Condition('id', '=', '99999999999999999999')),
+        ('camera=1,5a', Condition('camera', '=', '1,5a')),
+    ],
+)
+def test_other_ways_to_write_it(text: str, condition: Condition) -> None:
+    assert parse_condition(text) == condition
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'camera=3 or camera=4',
+        'camera=3 OR 4',
+        'camera=3 and floor=2',
+        'camera=3||4',
+        'camera=3 && floor=2',
+        'camera=3, floor=2',
+        'camera=3;floor=2',
+        'camera=3,4',
+        'height>=1,5',
+        'camera=3 floor=2',
+        'x="a" or "b"',
+        'x="a" or x="b"',
+        '1<floor<3',
+        'floor>1<3',
+        'camera="3',
+        'camera=3 or "4"',
+        'camera=“3”',
+        'floor=!3',
+        'floor~3',
+        'floor=~3',
+        'floor!3',
+        'floor:3',
+        'floor===3',
+        'floor is 3',
+        'floor in (1, 2)',
+        'not floor=3',
+        'floor=3\nor floor=4',
+        'floor=\udcff',
+        'floor="a\0b"',
+        'floor=' + 'a' * 3000,
+        'time>1e300',
+        'time=2026-11-22 or 2026-11-23',
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_condition(text)
+
+
+def test_a_second_condition_says_what_to_do() -> None:
+    with pytest.raises(InputError, match=r'repeat --where.*There is no "or"'):
+        parse_condition('camera=3 or camera=4')
+
+
+@pytest.mark.parametrize('text', ['camera=3', 'floor=2', 'x="2"', 'y=true', 'z=a b'])
+def test_a_condition_is_shown_as_it_is_read(text: str) -> None:
+    assert str(parse_condition(text)) == text
+
+
+def test_a_time_is_shown_as_a_date() -> None:
+    shown = str(parse_condition('time>=2026-11-22'))
+    assert shown == 'time>=2026-11-22T00:00:00+00:00'
+    assert parse_condition(shown) == parse_condition('time>=2026-11-22')
+
+
+@pytest.mark.parametrize(
+    'where',
+    [
+        'camera=3',
+        Condition('camera', '=', '3'),
+        ['camera=3'],
+        [('camera', '=', '3')],
+        [Condition('camera', '= 1 OR', '3')],
+        [Condition("camera') --", '=', '3')],
+        [Condition('camera', '=', [3])],
+        [Condition('camera', '=', 'a\udc80')],
+        3,
+    ],
+)
+def test_a_list_of_conditions_is_one(where: Any) -> None:
+    with pytest.raises(InputError, match='where'):
+        check_conditions(where)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    (condition,) = check_conditions([Condition('floor', '=', np.int64(2))])
+    assert type(condition.value) is int

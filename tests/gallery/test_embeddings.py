@@ -8,7 +8,7 @@ import pytest
 from gckd_mm.errors import InputError
 from gckd_mm.gallery.embeddings import (
     check_embeddings,
-    check_queries,
+    checked_queries,
     lengths_are_one,
 )
 from tests.gallery.engines import SIZE, feats_of
@@ -29,7 +29,7 @@ def test_numbers_that_are_not_finite(value: float) -> None:
     with pytest.raises(InputError, match=r'^b\.jpg: .*not finite \(1 of 3 images\)'):
         check_embeddings(feats, PATHS, SIZE)
     with pytest.raises(InputError, match=r'^query 1: its embedding is not finite'):
-        check_queries(feats)
+        checked_queries(feats, SIZE)
 
 
 @pytest.mark.parametrize('length', [0, 1e-30, 0.998, 1.002, 1e30])
@@ -46,9 +46,9 @@ def test_what_rounds_to_sixteen_bits_is_taken() -> None:
 
 
 def test_a_query_may_have_any_length_but_none() -> None:
-    check_queries(with_row(feats_of(1)[0] * 7))
+    checked_queries(with_row(feats_of(1)[0] * 7), SIZE)
     with pytest.raises(InputError, match=r'^query 1: its embedding is zero'):
-        check_queries(with_row(0.0))
+        checked_queries(with_row(0.0), SIZE)
 
 
 @pytest.mark.parametrize('shape', [(2, SIZE), (3, SIZE + 1), (3, SIZE, 1)])

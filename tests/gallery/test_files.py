@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import parse_condition
-from gckd_mm.gallery.files import find_images, images_at, read_fields
+from gckd_mm.gallery.files import (
+    find_images,
+    images_at,
+    named_suffixes,
+    read_fields,
+    read_list,
+    scan_folder,
+)
 from tests.gallery.fakes import close, write_images
 
 
@@ -174,3 +184,130 @@ def test_numbers_that_are_none(tmp_path: Path, number: str, field: str) -> None:
     (tmp_path / 'x.jsonl').write_text(f'{{"path": "a.jpg", "{field}": {number}}}')
     with pytest.raises(InputError, match='line 1'):
         read_fields(tmp_path / 'x.jsonl')
+
+
+@pytest.mark.parametrize(
+    ('name', 'data', 'message'),
+    [
+        ('x.csv', b'path,a\na.jpg,"open\nb.jpg,1\n', r'line \d: no CSV'),
+        (
+            'x.csv',
+            b'path,a\na.jpg,' + b'a' * 200_000,
+            r'line \d: no CSV \(field larger',
+        ),
+        ('x.csv', b'path,a\na.jpg,' + b'a' * 20_000, 'line 2: a may have 10000'),
+        ('x.csv', b'path,a\na.jpg,x\0y', 'line 2: holds a NUL character'),
+        ('x.csv', b'path,a,a\na.jpg,1,2', "line 1: has two columns of the name 'a'"),
+        ('x.csv', b'path;a\na.jpg;1', 'line 1: has one column, .* separated by commas'),
+        ('x.csv', b'', 'has fields of no picture'),
+        ('x.csv', b'path,a\n', 'has fields of no picture'),
+        ('x.csv', 'path,a\na.jpg,1'.encode('utf-16'), 'it is UTF-16'),
+        ('x.csv', 'path,a\na.jpg,1'.encode('utf-16-le'), 'line 1: holds a NUL'),
+        ('x.csv', b'path,a\nb.jpg,1\n\xff.jpg,1', 'line 3: cannot be read .*not UTF-8'),
+        ('x.csv', b'path,time\na.jpg,1e300', 'line 2: a time must lie in the years'),
+        ('x.jsonl', b'{"path": "a.jpg", "b": ' + b'[' * 100_000, 'line 1: no JSON'),
+        ('x.jsonl', b'[' * 100_000 + b']' * 100_000, 'line 1: no JSON'),
+        ('x.jsonl', b'{"path": "a.jpg", "b": ' + b'9' * 5000 + b'}', 'line 1: '),
+        ('x.jsonl', b'{"path": "a.jpg", "b": 99999999999999999999}', 'than 64 bits'),
+        ('x.jsonl', b'{"path": "a.jpg", "b": -1e999}', 'b must be a finite number'),
+        ('x.jsonl', b'{"path": "a.jpg", "time": -1e300}', 'must lie in the years'),
+        ('x.jsonl', b'{"path": "a.jpg", "b": "\\ud800"}', 'line 1: b is not valid'),
+        ('x.jsonl', b'{"path": "a\\udcff.jpg"}', 'line 1: path is not valid Unicode'),
+        ('x.jsonl', b'{"path": "a.jpg", "b": "\\u0000"}', 'line 1: b holds a NUL'),
+        (
+            'x.jsonl',
+            b'{"path": "a.jpg", "\\ud800": 1}',
+            'cannot be the name of a field',
+        ),
+        (
+            'x.jsonl',
+            b'{"path": "a.jpg", "b": 1, "b": 2}',
+            "line 1: .*'b' is there twice",
+        ),
+        ('x.jsonl', b'{"path": "a.jpg", "camera": [1]}', 'line 1: camera must be text'),
+    ],
+)
+def test_texts_that_crash_are_one_line(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message) as error:
+        read_fields(tmp_path / name)
+    assert str(error.value).startswith(str(tmp_path / name))
+    assert len(str(error.value)) < 400
+
+
+def test_cells_may_have_lines_and_any_number_of_digits(tmp_path: Path) -> None:
+    digits = '9' * 5000
+    text = f'\ufeffpath,a,b\r\na.jpg,"x\ny\u2028z",{digits}\r\n'
+    (tmp_path / 'x.CSV').write_bytes(text.encode())
+    expected = {'a.jpg': {'a': 'x\ny\u2028z', 'b': digits}}
+    assert read_fields(tmp_path / 'x.CSV') == expected
+    (tmp_path / 'x.jsonl').write_text('{"path": "a.jpg", "a": "x\u2028y"}\n')
+    assert read_fields(tmp_path / 'x.jsonl') == {'a.jpg': {'a': 'x\u2028y'}}
+
+
+@pytest.mark.parametrize('read', [read_fields, read_list])
+def test_tables_are_regular_files(tmp_path: Path, read: Any) -> None:
+    (tmp_path / 'folder.csv').mkdir()
+    os.mkfifo(tmp_path / 'pipe.csv')
+    (tmp_path / 'zero.csv').symlink_to('/dev/zero')
+    for name in ('folder.csv', 'pipe.csv', 'zero.csv'):
+        with pytest.raises(InputError, match='not a regular file'):
+            read(tmp_path / name)
+
+
+def test_a_list_of_paths(tmp_path: Path) -> None:
+    file = tmp_path / 'list.txt'
+    file.write_bytes('\ufeffa.jpg\r\n\r\n b/c.jpg \n'.encode())
+    assert read_list(file) == ['a.jpg', 'b/c.jpg']
+    for data, message in (
+        (b'\n \n', 'is empty'),
+        (b'a.jpg\n\xff.jpg', 'line 2: cannot be read'),
+        (b'a.jpg\nb\0.jpg', 'line 2: holds a NUL'),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=message):
+            read_list(file)
+    with pytest.raises(InputError, match='holds a NUL'):
+        images_at(['a\0.jpg'], tmp_path)
+    with pytest.raises(InputError, match='must be a list of paths'):
+        images_at('a.jpg', tmp_path)
+
+
+def test_files_passed_over_are_counted_by_suffix(tmp_path: Path) -> None:
+    names = ['a.jpg', 'A.JPG', 'x.heic', 'y.HEIC', 'z.mp4', 'README', '.DS_Store']
+    write_images(tmp_path, [*names, 'b/w.heic', '.git/config'])
+    scan = scan_folder(tmp_path)
+    assert [image.path for image in scan.images] == ['A.JPG', 'a.jpg']
+    assert scan.passed_over == {'.heic': 3, '.mp4': 1, '': 1}
+    assert named_suffixes(scan.passed_over) == '3 .heic, 1 without a suffix, 1 .mp4'
+
+
+def test_what_is_no_regular_file_has_no_stamp(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'pipe.png')
+    (tmp_path / 'loop.png').symlink_to(tmp_path / 'loop.png')
+    (tmp_path / 'zero.png').symlink_to('/dev/zero')
+    write_images(tmp_path, ['a.png'])
+    (tmp_path / 'link.png').symlink_to(tmp_path / 'a.png')
+    problems = {}
+    for image in find_images(tmp_path):
+        try:
+            image.stamp()
+        except InputError as error:
+            problems[image.path] = str(error)
+    assert set(problems) == {'loop.png', 'pipe.png', 'zero.png'}
+    assert 'Too many levels of symbolic links' in problems['loop.png']
+    for name in ('pipe.png', 'zero.png'):
+        assert 'not a regular file' in problems[name]
+    (folder,) = images_at(['.'], tmp_path)
+    with pytest.raises(InputError, match='but a folder'):
+        folder.stamp()
+
+
+def test_fields_of_a_program_are_checked(tmp_path: Path) -> None:
+    write_images(tmp_path, ['a.png'])
+    (image,) = find_images(tmp_path, {'a.png': {'floor': np.int64(2)}})
+    assert type(image.fields['floor']) is int
+    with pytest.raises(InputError, match=r'a\.png: floor must be text'):
+        find_images(tmp_path, {'a.png': {'floor': [2]}})

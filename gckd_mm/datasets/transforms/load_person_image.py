@@ -11,8 +11,13 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image, UnidentifiedImageError
 
+from gckd_mm.datasets.image_size import FORMATS, check_size, size_from_head
 from gckd_mm.errors import InputError
 from gckd_mm.registry import TRANSFORMS
+from gckd_mm.regular_files import open_regular, read_regular, unreadable
+
+#: of a file; as many pixels as we read, 16 bits deep and not compressed, have fewer
+_MAX_BYTES = 500_000_000
 
 #: how a complete file of each format begins and ends
 _COMPLETE = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND\xaeB`\x82'))
@@ -29,7 +34,8 @@ class LoadPersonImage(BaseTransform):
     keeps OpenCV from decoding at all.
 
     Raises:
-        InputError: If the file cannot be read, is cut short or cannot be decoded.
+        InputError: If the file cannot be read, is cut short, cannot be decoded or has
+            more than 50 megapixels.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -47,15 +53,15 @@ def read_image(path: str) -> np.ndarray:
     """Read an image file: RGB, uint8, shape (H, W, 3).
 
     Raises:
-        InputError: If the file cannot be read, is cut short or cannot be decoded.
+        InputError: If it is no regular file, cannot be read, is cut short, cannot be
+            decoded or has more than 50 megapixels.
     """
-    try:
-        with open(path, 'rb') as file:
-            data = file.read()
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
-    if not _looks_complete(data, data):
+    data = read_regular(path, _MAX_BYTES)
+    size = size_from_head(data) if _looks_complete(data, data) else None
+    if size is None:
         _decode_strictly(data, path)
+    else:
+        check_size(size, path)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -73,14 +79,14 @@ def check_image(path: str) -> None:
     Raises:
         InputError: See :func:`read_image`.
     """
-    try:
-        with open(path, 'rb') as file:
-            start = file.read(_LONGEST_MARK)
+    with open_regular(path) as file:
+        try:
+            start = file.read(_LONGEST_MARK) or b''
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _LONGEST_MARK))
-            end = file.read()
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+            end = file.read(_LONGEST_MARK) or b''
+        except OSError as error:
+            raise unreadable(path, error) from error
     if not _looks_complete(start, end):
         read_image(path)
 
@@ -91,10 +97,16 @@ def _looks_complete(start: bytes, end: bytes) -> bool:
 
 def _decode_strictly(data: bytes, path: str) -> None:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            check_size(image.size, path)
             image.load()
+    except InputError:
+        raise
     except UnidentifiedImageError as error:
-        raise InputError(f'{path}: not an image') from error
+        problem = 'not an image' if data else 'not an image: the file is empty'
+        raise InputError(f'{path}: {problem}') from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f'{path}: is too large: {error}') from error
     # Pillow's decoders raise SyntaxError and struct.error, too, on broken files.
     except Exception as error:
         raise InputError(

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
+from gckd_mm.models.tokenizers.caption_reading import CaptionReading, read_encoding
 
 
 class BaseTokenizer(nn.Module):
@@ -72,14 +73,10 @@ class BaseTokenizer(nn.Module):
         """
         if not captions:
             raise ValueError('there are no captions to tokenise')
-        if self._tokenizer is None:
-            raise InputError(
-                'the tokenizer has no vocabulary: load a checkpoint, set its `file`, '
-                'or set default_hooks.tokenizer=dict(type="FitTokenizerHook")'
-            )
+        tokenizer = self._vocabulary()
         # One by one: `encode_batch` starts threads, which the loader's later forks
         # would break.
-        encodings = [self._tokenizer.encode(caption) for caption in captions]
+        encodings = [tokenizer.encode(caption) for caption in captions]
         self._count(sum(bool(encoding.overflowing) for encoding in encodings))
         # Without start and end an empty caption would have nothing to attend to.
         rows = [encoding.ids or [self._padding] for encoding in encodings]
@@ -90,6 +87,22 @@ class BaseTokenizer(nn.Module):
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(longest)[None, :] < lengths[:, None]
         return {'input_ids': ids, 'attention_mask': mask}
+
+    def read(self, caption: str) -> CaptionReading:
+        """Tell which words of a caption are known, and where it is cut.
+
+        See :func:`~gckd_mm.models.tokenizers.caption_reading.read_encoding`.
+
+        Raises:
+            InputError: If there is no vocabulary yet.
+        """
+        tokenizer = self._vocabulary()
+        unknown_token = getattr(tokenizer.model, 'unk_token', None)
+        return read_encoding(caption, tokenizer.encode(caption), unknown_token)
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Return the words of a caption that the vocabulary does not know."""
+        return self.read(caption).unknown
 
     def to_json(self) -> str:
         """Return the text of a Hugging Face ``tokenizer.json``; empty if unfitted."""
@@ -112,6 +125,14 @@ class BaseTokenizer(nn.Module):
         return (
             f'vocab_size={self.vocab_size}, max_length={self.max_length}, fitted={size}'
         )
+
+    def _vocabulary(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise InputError(
+                'the tokenizer has no vocabulary: load a checkpoint, set its `file`, '
+                'or set default_hooks.tokenizer=dict(type="FitTokenizerHook")'
+            )
+        return self._tokenizer
 
     def _padding_of(self, tokenizer: Tokenizer, where: str) -> int:
         """Return the id to pad with.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.hugging_face import read_tokenizer
@@ -59,11 +58,10 @@ class HFTokenizer(BaseTokenizer):
         """Read the vocabulary; the captions are not looked at."""
         self._take(self._read())
 
-    def forward(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Tokenise a batch: see :meth:`BaseTokenizer.forward`."""
+    def _vocabulary(self) -> Tokenizer:
         if not self.fitted:
             self.fit()
-        return super().forward(captions)
+        return super()._vocabulary()
 
     def _load(self, data: bytes, where: str) -> None:
         super()._load(data, where)

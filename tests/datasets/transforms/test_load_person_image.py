@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from mmengine.registry import TRANSFORMS
 from PIL import Image, ImageOps
 
 from gckd_mm.datasets.transforms import LoadPersonImage
+from gckd_mm.datasets.transforms.load_person_image import check_image, read_image
 from gckd_mm.errors import InputError
 
 
@@ -203,6 +205,38 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         LoadPersonImage()({'img_path': str(path)})
     with pytest.raises(InputError, match='cannot be read'):
         LoadPersonImage()({'img_path': str(tmp_path)})
+
+
+@pytest.mark.filterwarnings('ignore:Image size')
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'TIFF', 'BMP'])
+@pytest.mark.parametrize('size', [(10_000, 6_000), (40_000, 2)])
+def test_what_would_fill_the_memory_is_refused_before_it_is_decoded(
+    tmp_path: Path, kind: str, size: tuple[int, int]
+) -> None:
+    data = encode(Image.new('L', size), kind)
+
+    with pytest.raises(InputError, match=r'x\.png: .* is too large'):
+        load(tmp_path, data)
+
+
+def test_what_pillow_would_hand_to_another_program_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='not an image'):
+        load(tmp_path, encode(picture(), 'EPS'))
+
+
+def test_a_pipe_named_like_an_image_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'x.png')
+
+    for read in (read_image, check_image):
+        with pytest.raises(InputError, match='not a regular file, but a pipe'):
+            read(str(tmp_path / 'x.png'))
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path: Path) -> None:
+    frames = [Image.new('L', (20, 40), n % 256) for n in range(2_000)]
+    data = encode(frames[0], 'GIF', save_all=True, append_images=frames[1:])
+
+    assert load(tmp_path, data)['img'].shape == (40, 20, 3)
 
 
 def test_any_mm_config_can_use_it() -> None:
