@@ -99,7 +99,7 @@ def test_checkpoints_without_a_pointer_are_an_error(work_dir: Path) -> None:
 
 def test_a_pointer_alone_is_an_error(tmp_path: Path) -> None:
     (tmp_path / 'last_checkpoint').write_text('iter_4.pth')
-    with pytest.raises(CheckpointError, match='no checkpoint .* lies beside it'):
+    with pytest.raises(CheckpointError, match=r'no checkpoint .* lies beside it'):
         checkpoint_to_resume(tmp_path)
 
 

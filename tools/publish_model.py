@@ -106,18 +106,18 @@ def describe(
     }
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Publish."""
     options = parse_arguments(arguments)
-    with user_errors():
-        if not Path(options.results).is_file():
-            raise InputError(f'{options.results} does not exist: see tools/test.py')
-        checkpoint = read_checkpoint(options.checkpoint)
-        checkpoint = bare(checkpoint, options.checkpoint, options.encoders_only)
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        data = buffer.getvalue()
-        description = describe(options, checkpoint, data)
+    if not Path(options.results).is_file():
+        raise InputError(f'{options.results} does not exist: see tools/test.py')
+    checkpoint = read_checkpoint(options.checkpoint)
+    checkpoint = bare(checkpoint, options.checkpoint, options.encoders_only)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    data = buffer.getvalue()
+    description = describe(options, checkpoint, data)
     path = options.folder / f'{options.name}.pth'
     write_atomically(path, data)
     text = json.dumps(description, indent=2) + '\n'

@@ -103,6 +103,11 @@ class AdaptationHook(Hook):
                 f'iteration {model.source_iters}, but train_cfg.max_iters='
                 f'{runner.max_iters} leaves no iteration for the adaptation'
             )
+        else:
+            runner.logger.warning(
+                f'train_cfg.max_iters={runner.max_iters} ends within the source stage '
+                f'(source_iters={model.source_iters}): this run does not adapt'
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Branch off ``source_checkpoint``, unless the run is resumed.

@@ -18,11 +18,13 @@ from torch import nn
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import check_state_dict
+from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.engine.training_lock import (
     hold_work_dir_on_all_ranks,
     release_work_dir,
 )
 from gckd_mm.errors import CheckpointError, DivergedError, InputError
+from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
@@ -94,6 +96,20 @@ class AtomicCheckpointHook(CheckpointHook):
             raise InputError(
                 f"save_best={kwargs['save_best']!r} contradicts selection='last': set "
                 f"selection='source_val', or 'oracle' if the target's labels choose"
+            )
+        for name, number in (
+            ('interval', interval),
+            ('max_keep_ckpts', max_keep_ckpts),
+        ):
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise InputError(
+                    f'AtomicCheckpointHook: {name} must be a whole number, got '
+                    f'{number!r}'
+                )
+        if '://' in str(kwargs.get('out_dir') or ''):
+            raise InputError(
+                f'AtomicCheckpointHook: out_dir must be a local folder, got '
+                f'{kwargs["out_dir"]}'
             )
         if kwargs.get('save_best') is not None:
             kwargs.setdefault('rule', 'greater')  # as for all of our metrics
@@ -254,7 +270,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _adopt(self, runner: Runner) -> None:
         """Take up the checkpoints that this run has written so far, and no others."""
-        elsewhere = not _is_same_folder(os.path.dirname(runner._load_from), self.out_dir)
+        elsewhere = not _is_same_folder(
+            os.path.dirname(runner._load_from), self.out_dir
+        )
         if elsewhere:  # those lie in the work dir of another run
             self.keep_ckpt_ids = deque()
             runner.message_hub.update_info('keep_ckpt_ids', [])
@@ -264,8 +282,9 @@ class AtomicCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids = deque(
                 sorted(step for step in steps if os.path.isfile(self._path(step)))
             )
-        if getattr(self, 'best_ckpt_path', None):
-            self.best_ckpt_path = self._own(self.best_ckpt_path, elsewhere)
+        best: str | None = getattr(self, 'best_ckpt_path', None)
+        if best:
+            self.best_ckpt_path = self._own(best, elsewhere)
         for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
             self.best_ckpt_path_dict[key] = self._own(path, elsewhere)
 
@@ -295,6 +314,12 @@ class AtomicCheckpointHook(CheckpointHook):
             if self.save_best is not None:
                 raise InputError('save_best needs a val_dataloader')
             return
+        if not isinstance(runner.val_loop, RetrievalValLoop):
+            raise InputError(
+                f'AtomicCheckpointHook needs val_cfg.type RetrievalValLoop, got '
+                f'{type(runner.val_loop).__name__}'
+            )
+        self._check_save_best(runner.val_loop)
         if self.selection == 'oracle':
             return
         train = runner.train_dataloader.dataset
@@ -308,6 +333,24 @@ class AtomicCheckpointHook(CheckpointHook):
                         f"has in deployment: call it selection='oracle', or look at it "
                         f'with TargetProbeHook, which chooses nothing'
                     )
+
+    def _check_save_best(self, loop: RetrievalValLoop) -> None:
+        """Refuse a metric that no validation will compute."""
+        metrics = loop.evaluator.metrics
+        if not all(isinstance(metric, PersonRetrievalMetric) for metric in metrics):
+            return  # what another metric computes is known only afterwards
+        known = [
+            f'{test_set}/{name}'
+            for test_set in loop.dataloader
+            for metric in metrics
+            for name in metric.score_names
+        ]
+        for key in self.save_best or ():
+            if key not in (*known, 'auto'):
+                raise InputError(
+                    f'save_best={key!r} is no metric of val_evaluator: choose one of '
+                    f'{", ".join(known)}'
+                )
 
     def _path(self, step: int) -> str:
         return os.path.join(self.out_dir, self.filename_tmpl.format(step))
@@ -339,7 +382,9 @@ def _not_finite(model: nn.Module) -> list[str]:
         return []
     device = next(iter(weights.values())).device
     finite = torch.stack([p.isfinite().all().to(device) for p in weights.values()])
-    return [name for name, good in zip(weights, finite.tolist(), strict=True) if not good]
+    return [
+        name for name, good in zip(weights, finite.tolist(), strict=True) if not good
+    ]
 
 
 @contextmanager
@@ -351,8 +396,8 @@ def _naming_what_is_left(runner: Runner) -> Iterator[None]:
         last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
         raise InputError(
             f'a checkpoint in {runner.work_dir} could not be written '
-            f'({error.strerror or error}). Last good checkpoint: {last_good}. Make room '
-            f'or restore the folder, then continue with --resume'
+            f'({error.strerror or error}). Last good checkpoint: {last_good}. Make '
+            f'room or restore the folder, then continue with --resume'
         ) from error
 
 
