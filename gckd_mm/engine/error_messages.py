@@ -186,7 +186,12 @@ def _of_config(error: BaseException) -> str | None:
             f'a config key does not exist: {owner} has no {key!r}'
             f'{nearest(key, known) or listed}'
         )
-    return f'{owner} cannot be built: {_named(error)}'
+    found = f'{owner} cannot be built: {_named(error)}'
+    if isinstance(error, TypeError) and 'missing' in str(error):
+        known = keys_of(component)
+        unknown = [key for key in arguments or () if key not in known]
+        found += ''.join(f'; it has no {key!r}{nearest(key, known)}' for key in unknown)
+    return found
 
 
 def _component(frames: Iterable[FrameType]) -> tuple[Any, Any]:

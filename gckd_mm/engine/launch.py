@@ -102,9 +102,7 @@ def read_config(path: str | os.PathLike[str]) -> Config:
     except FileNotFoundError as error:
         raise InputError(f'config {path}: a base is missing ({error})') from error
     except RecursionError as error:
-        raise InputError(
-            f'config {path}: a _base_ names itself, in a circle'
-        ) from error
+        raise InputError(f'config {path}: a _base_ leads back to it') from error
     # A config is a program of the user's: it can raise anything.
     except Exception as error:
         place = _line_in(path, error)

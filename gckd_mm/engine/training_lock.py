@@ -87,4 +87,7 @@ def release_work_dir(work_dir: str | os.PathLike[str]) -> None:
 
 
 def _key(work_dir: str | os.PathLike[str]) -> tuple[int, str]:
-    return os.getpid(), os.path.realpath(work_dir)
+    try:
+        return os.getpid(), os.path.realpath(work_dir)
+    except ValueError:  # a null byte, which making the folder refuses with a message
+        return os.getpid(), os.fspath(work_dir)
