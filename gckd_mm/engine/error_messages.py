@@ -165,9 +165,9 @@ def _of_config(error: BaseException) -> str | None:
     print_log(details, 'current', logging.DEBUG)
     component, arguments = _component(frames)
     if component is None and not built:
-        found = _OF_RUNNER.search(str(error))
-        if found:
-            method, key = found.groups()
+        call = _OF_RUNNER.search(str(error))
+        if call:
+            method, key = call.groups()
             keys = keys_of(getattr(Runner, method, Runner))
             return f'a config key does not exist: {key!r}{nearest(key, keys)}'
         return f'the config cannot be run: {_named(error)}'

@@ -354,11 +354,13 @@ def _reranking(
 def _merge(batches: list[dict[str, Any]], modality: str) -> Embeddings:
     """Concatenate a modality's batches, once per sample, in the dataset's order."""
     chosen = [batch for batch in batches if batch['modality'] == modality]
+    if not batches:
+        raise RuntimeError(f'no {modality} were embedded')
     if not chosen:
         found = sorted({str(batch['modality']) for batch in batches})
         raise InputError(
             f'PersonRetrievalMetric: no {modality} were embedded, only '
-            f'{", ".join(found) or "nothing"}: it compares captions with a gallery. '
+            f'{", ".join(found)}: it compares captions with a gallery. '
             f"Set test_cfg=dict(type='RetrievalTestLoop') (or val_cfg: "
             f"'RetrievalValLoop') and test_dataloader=dict(NAME=dict(gallery=…, "
             f'query=…)), with samples in each'
