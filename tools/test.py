@@ -35,6 +35,7 @@ from gckd_mm.engine.config_checks import check_test
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
+    check_output,
     config_name,
     read_config,
     refuse_address,
@@ -261,6 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Test."""
     options = parse_arguments(arguments)
     check_order(options)
+    for path in (options.out, options.dump, options.rank_lists, options.report):
+        check_output(path)
     checkpoint = read_checkpoint(options.checkpoint)
     if options.teacher:
         checkpoint = with_teacher(checkpoint, options.checkpoint)

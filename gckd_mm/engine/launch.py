@@ -226,6 +226,22 @@ def check_work_dir(work_dir: Any) -> None:
         )
 
 
+def check_output(path: str | None) -> None:
+    """Refuse a file to write that is a folder, before the hours that fill it.
+
+    Args:
+        path: Of the file; None is no file.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    if path is None:
+        return
+    refuse_address(path, 'output')
+    if os.path.isdir(path):
+        raise InputError(f'{path}: cannot be written (Is a directory): name a file')
+
+
 def make_loaders_fit(config: Any) -> None:
     """Let ``num_workers=0`` be set alone: torch refuses what concerns workers with it.
 

@@ -296,7 +296,8 @@ def test_a_fresh_run_deletes_nothing_of_an_earlier_one(
     assert in_process(_train_for, miniature, tmp_path, earlier) == 0
     before = {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')}
     assert sorted(before) == ['iter_3.pth', 'iter_6.pth', 'iter_7.pth']
-    later = {'train_cfg__max_iters': 4}
+    interval = {'default_hooks__checkpoint__interval': 4}
+    later = {'train_cfg__max_iters': 4, **interval}
     assert in_process(_train_for, miniature, tmp_path, later) == 0
     after = {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')}
     assert after.pop('iter_4.pth')
@@ -304,7 +305,7 @@ def test_a_fresh_run_deletes_nothing_of_an_earlier_one(
     logs = [path.read_text() for path in tmp_path.glob('*/*.log')]
     assert sum('3 checkpoints of an earlier run' in text for text in logs) == 1
     # ... nor does the run that continues it.
-    later = {'train_cfg__max_iters': 8, 'resume': True}
+    later = {'train_cfg__max_iters': 8, 'resume': True, **interval}
     assert in_process(_train_for, miniature, tmp_path, later) == 0
     names = {path.name for path in tmp_path.glob('*.pth')}
     assert names == {*before, 'iter_8.pth'}
