@@ -372,19 +372,24 @@ def _is_about_to_train(runner: Runner) -> bool:
     return isinstance(loop, BaseLoop) and loop.iter < loop.max_iters
 
 
+@torch.no_grad()
 def _not_finite(model: nn.Module) -> list[str]:
     """Return the names of the weights that hold NaN or infinity.
 
     Buffers may: the similarity of a neighbour that there is none of.
     """
-    weights = {n: p for n, p in model.named_parameters() if p.numel()}
+    weights = {name: p for name, p in model.named_parameters() if p.numel()}
     if not weights:
         return []
     device = next(iter(weights.values())).device
-    finite = torch.stack([p.isfinite().all().to(device) for p in weights.values()])
-    return [
-        name for name, good in zip(weights, finite.tolist(), strict=True) if not good
+    # A sum is several times faster than a look at each, and not finite if one is not.
+    sums = torch.stack([p.sum().to(device, torch.float32) for p in weights.values()])
+    suspects = [
+        weight
+        for weight, good in zip(weights.items(), sums.isfinite().tolist(), strict=True)
+        if not good
     ]
+    return [name for name, p in suspects if not bool(p.isfinite().all())]
 
 
 @contextmanager
