@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gckd_mm.errors import CheckpointError
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.safetensors_files import SUFFIX, read_safetensors
+from gckd_mm.work_dir import pointed_checkpoint
 
 #: before the name of weights that come with the package
 PACKAGED = 'gckd_mm://'
@@ -128,15 +129,11 @@ def local_path(path: str | os.PathLike[str]) -> str:
 def find_last_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
     """Return the checkpoint that ``last_checkpoint`` in a work dir names, if any.
 
-    The file may have been written under another path: a work dir can be moved.
+    The file may have been written under another path: a work dir can be moved. Where it
+    must be known why there is none, see
+    :func:`gckd_mm.work_dir.checkpoint_to_resume`.
     """
-    pointer = os.path.join(work_dir, 'last_checkpoint')
-    if not os.path.isfile(pointer):
-        return None
-    with open(pointer, encoding='utf-8') as file:
-        name = os.path.basename(file.read().strip())
-    path = os.path.join(work_dir, name)
-    return path if os.path.isfile(path) else None
+    return pointed_checkpoint(work_dir)
 
 
 def use_strict_loading() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,15 +19,26 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     Args:
         path: The file; its folder is made if needed.
         data: Bytes, or text to be written as UTF-8.
+
+    Raises:
+        OSError: If it cannot be written; names the file, and leaves what was there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.partial')
-    with open(partial, 'wb') as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, 'wb') as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        # On a full disk, half of a file is what the others lack.
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     _sync_folder(path.parent)
 
 

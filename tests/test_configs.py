@@ -158,8 +158,7 @@ def test_gckd_trains_like_the_source_only_baseline_and_then_on_the_target(
     }
     assert cfg.model.source_iters == baseline.train_cfg.max_iters
     assert cfg.param_scheduler[:-1] == baseline.param_scheduler
-    for name in ('adaptation', 'finite_loss'):
-        cfg.default_hooks.pop(name)
+    cfg.default_hooks.pop('adaptation')
     for key in (
         *('optim_wrapper', 'load_from', 'randomness', 'default_hooks', 'custom_hooks'),
         *('test_dataloader', 'test_cfg', 'test_evaluator'),
@@ -276,3 +275,12 @@ def test_no_two_configs_share_a_name() -> None:
     """`mim` finds a config by its file's name alone."""
     names = [Path(name).name for name in CONFIGS]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_training_that_diverges_is_stopped_once(name: str) -> None:
+    cfg = Config.fromfile(ROOT / name)
+    hooks = [*cfg.default_hooks.values(), *cfg.custom_hooks]
+    kinds = [hook['type'].rpartition('.')[2] for hook in hooks]
+    assert kinds.count('FiniteLossHook') == 1
+    assert cfg.default_hooks.finite_loss.type == 'FiniteLossHook'

@@ -237,22 +237,22 @@ def exit_code_of(findings: Sequence[Finding], strict: bool) -> int:
     return int(any(finding.severity in fatal for finding in findings))
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check a dataset; return the exit code."""
     options = parse_arguments(arguments)
     console = Console()
     overlap = None
-    with user_errors():
-        report = examine(options.type, options.data_root, options.ann_file, options)
-        findings = list(report.findings)
-        print_counts(console, report)
-        if options.against:
-            name, data_root = options.against
-            other = examine(name, data_root, None, options)
-            matches = find_overlap(report.scan.hashes, other.scan.hashes)
-            overlap = overlap_by_split(matches, report, other)
-            findings += overlap_findings(matches, report, other)
-            print_overlap(console, overlap, report, other)
+    report = examine(options.type, options.data_root, options.ann_file, options)
+    findings = list(report.findings)
+    print_counts(console, report)
+    if options.against:
+        name, data_root = options.against
+        other = examine(name, data_root, None, options)
+        matches = find_overlap(report.scan.hashes, other.scan.hashes)
+        overlap = overlap_by_split(matches, report, other)
+        findings += overlap_findings(matches, report, other)
+        print_overlap(console, overlap, report, other)
     print_findings(console, findings, options.examples)
     exit_code = exit_code_of(findings, options.strict)
     if options.json:

@@ -272,21 +272,20 @@ def print_whole(table: Table) -> None:
 FORMATS = {'.md': to_markdown, '.csv': to_csv, '.json': to_json}
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read, print and write."""
-    with user_errors():
-        options = parse_arguments(arguments)
-        for path in options.out:
-            if path.suffix not in FORMATS:
-                raise InputError(
-                    f'--out {path}: must end in {", ".join(FORMATS)}, got '
-                    f'{path.suffix!r}'
-                )
-        results = [r for argument in options.results for r in read_results(argument)]
-        rows = summarise(results)
-        print_whole(make_table(rows))
-        for path in options.out:
-            write_atomically(path, FORMATS[path.suffix](rows))
+    options = parse_arguments(arguments)
+    for path in options.out:
+        if path.suffix not in FORMATS:
+            raise InputError(
+                f'--out {path}: must end in {", ".join(FORMATS)}, got {path.suffix!r}'
+            )
+    results = [r for argument in options.results for r in read_results(argument)]
+    rows = summarise(results)
+    print_whole(make_table(rows))
+    for path in options.out:
+        write_atomically(path, FORMATS[path.suffix](rows))
 
 
 if __name__ == '__main__':

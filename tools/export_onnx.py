@@ -142,11 +142,11 @@ def summary(folder: str | Path) -> str:
     return f'{folder}: {files}; fingerprint {settings.fingerprint}'
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Export."""
-    with user_errors():
-        for line in run(parse_arguments(arguments)):
-            print(line)
+    for line in run(parse_arguments(arguments)):
+        print(line)
 
 
 if __name__ == '__main__':

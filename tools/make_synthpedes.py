@@ -261,28 +261,26 @@ def say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the domains; return the exit code."""
     options = parse_arguments(arguments)
     console = Console()
-    with user_errors():
-        domains = [make_domain(name, options) for name in options.domains]
-        try:
-            for domain in domains:
-                draw(domain, folder_of(domain, options), options, console)
-        except KeyboardInterrupt:
-            again = 'without --redraw ' if options.redraw else ''
-            print(
-                f'\nstopped: the same command {again}continues the drawing',
-                file=sys.stderr,
-            )
-            return 130
-        if options.contact_sheet is not None:
-            rows = [
-                contact_row(domain, folder_of(domain, options)) for domain in domains
-            ]
-            write_contact_sheet(options.contact_sheet, rows)
-            say(console, f'{options.contact_sheet}: a contact sheet')
+    domains = [make_domain(name, options) for name in options.domains]
+    try:
+        for domain in domains:
+            draw(domain, folder_of(domain, options), options, console)
+    except KeyboardInterrupt:
+        again = 'without --redraw ' if options.redraw else ''
+        print(
+            f'\nstopped: the same command {again}continues the drawing',
+            file=sys.stderr,
+        )
+        return 130
+    if options.contact_sheet is not None:
+        rows = [contact_row(domain, folder_of(domain, options)) for domain in domains]
+        write_contact_sheet(options.contact_sheet, rows)
+        say(console, f'{options.contact_sheet}: a contact sheet')
     say_what_next(console, domains, options)
     return 0
 

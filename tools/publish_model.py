@@ -28,6 +28,11 @@ from gckd_mm.fileio import write_atomically
 
 _META = ('cfg', 'seed', 'iter', 'selection')
 
+_RESULTS = (
+    *('checkpoint', 'config', 'seed', 'iteration', 'selection'),
+    *('torch', 'metrics'),
+)
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
@@ -71,15 +76,34 @@ def bare(checkpoint: dict[str, Any], where: str, encoders_only: bool) -> dict[st
     return {'state_dict': state_dict, 'meta': meta}
 
 
+def read_results(path: str) -> dict[str, Any]:
+    """Read what ``tools/test.py --out`` wrote.
+
+    Raises:
+        InputError: If the file is something else.
+    """
+    try:
+        results = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path}: not a JSON file in UTF-8 ({error})') from error
+    if (
+        not isinstance(results, dict)
+        or not results.keys() >= set(_RESULTS)
+        or not isinstance(results['checkpoint'], str)
+    ):
+        raise InputError(f'{path}: not what tools/test.py --out writes')
+    return results
+
+
 def describe(
     options: argparse.Namespace, checkpoint: dict[str, Any], data: bytes
 ) -> dict[str, Any]:
     """Return what is known of the weights.
 
     Raises:
-        InputError: If the results are of another checkpoint.
+        InputError: If the results are of another checkpoint, or none of a test.
     """
-    results = json.loads(Path(options.results).read_text(encoding='utf-8'))
+    results = read_results(options.results)
     if Path(results['checkpoint']).name != Path(options.checkpoint).name:
         raise InputError(
             f'{options.results}: are the results of {results["checkpoint"]}, not of '
@@ -106,18 +130,18 @@ def describe(
     }
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Publish."""
     options = parse_arguments(arguments)
-    with user_errors():
-        if not Path(options.results).is_file():
-            raise InputError(f'{options.results} does not exist: see tools/test.py')
-        checkpoint = read_checkpoint(options.checkpoint)
-        checkpoint = bare(checkpoint, options.checkpoint, options.encoders_only)
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        data = buffer.getvalue()
-        description = describe(options, checkpoint, data)
+    if not Path(options.results).is_file():
+        raise InputError(f'{options.results} does not exist: see tools/test.py')
+    checkpoint = read_checkpoint(options.checkpoint)
+    checkpoint = bare(checkpoint, options.checkpoint, options.encoders_only)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    data = buffer.getvalue()
+    description = describe(options, checkpoint, data)
     path = options.folder / f'{options.name}.pth'
     write_atomically(path, data)
     text = json.dumps(description, indent=2) + '\n'

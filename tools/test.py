@@ -31,11 +31,14 @@ from gckd_mm.checkpoint import (
     use_strict_loading,
     with_teacher,
 )
+from gckd_mm.engine.config_checks import check_test
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
+    check_output,
     config_name,
     read_config,
+    refuse_address,
     user_errors,
 )
 from gckd_mm.engine.loops import RetrievalTestLoop
@@ -123,6 +126,7 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
         cfg = read_config(arguments.config)
         name = config_name(arguments.config)
     apply_run_options(cfg, arguments, f'{name}/test')
+    check_test(cfg)
     if cfg.get('test_dataloader') is None:
         raise InputError(f'{arguments.config}: has no test_dataloader')
     # Training's parts need data that a test does not.
@@ -235,17 +239,38 @@ def draw(
     write_atomically(path, buffer.getvalue())
 
 
+def check_order(options: argparse.Namespace) -> None:
+    """Refuse a config in the place of the checkpoint, and an address.
+
+    Raises:
+        InputError: If it is one.
+    """
+    refuse_address(
+        None if options.checkpoint.startswith(PACKAGED) else options.checkpoint,
+        'checkpoint',
+    )
+    if options.checkpoint.endswith(('.py', '.yaml', '.yml', '.json')):
+        raise InputError(
+            f'{options.checkpoint} is a config: name a checkpoint behind it: '
+            f'tools/test.py {options.checkpoint} '
+            f'{options.config or "work_dirs/<config>/iter_<n>.pth"}'
+        )
+
+
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Test."""
-    with user_errors():
-        options = parse_arguments(arguments)
-        checkpoint = read_checkpoint(options.checkpoint)
-        if options.teacher:
-            checkpoint = with_teacher(checkpoint, options.checkpoint)
-        use_strict_loading()
-        runner = Runner.from_cfg(make_config(options, checkpoint))
-        load_weights(runner.model, checkpoint, options.checkpoint)
-        scores = split_by_test_set(runner.test())
+    options = parse_arguments(arguments)
+    check_order(options)
+    for path in (options.out, options.dump, options.rank_lists, options.report):
+        check_output(path)
+    checkpoint = read_checkpoint(options.checkpoint)
+    if options.teacher:
+        checkpoint = with_teacher(checkpoint, options.checkpoint)
+    use_strict_loading()
+    runner = Runner.from_cfg(make_config(options, checkpoint))
+    load_weights(runner.model, checkpoint, options.checkpoint)
+    scores = split_by_test_set(runner.test())
     if not is_main_process():
         return
     results = results_of(options, checkpoint, scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,19 +11,19 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gckd_mm.checkpoint import (
-    find_last_checkpoint,
-    read_checkpoint,
-    use_strict_loading,
-)
+from gckd_mm.checkpoint import read_checkpoint, use_strict_loading
+from gckd_mm.engine.config_checks import check_training, warn_of_few_samples
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
     config_name,
     read_config,
+    refuse_address,
     user_errors,
 )
-from gckd_mm.errors import InputError
+from gckd_mm.engine.training_lock import hold_work_dir, release_work_dir
+from gckd_mm.errors import CheckpointError, InputError
+from gckd_mm.work_dir import checkpoint_to_resume, other_checkpoints
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -58,8 +59,10 @@ def make_config(arguments: argparse.Namespace) -> Config:
     """Read the config and merge the command line into it.
 
     Raises:
-        InputError: If the config does not exist, ``--amp`` has no GPU to run on, or
-            there is no adaptation for ``--source-checkpoint`` to begin with.
+        InputError: If the config does not exist or cannot be trained with, ``--amp``
+            has no GPU to run on, or there is no adaptation for ``--source-checkpoint``
+            to begin with.
+        CheckpointError: If there is no telling what to resume.
     """
     cfg = apply_run_options(
         read_config(arguments.config), arguments, config_name(arguments.config)
@@ -67,11 +70,15 @@ def make_config(arguments: argparse.Namespace) -> Config:
     if arguments.amp:
         if not torch.cuda.is_available():
             raise InputError('--amp needs a GPU; remove it to train in float32')
-        use_mixed_precision(cfg.optim_wrapper)
+        use_mixed_precision(cfg.setdefault('optim_wrapper', {}))
     if arguments.tensorboard:
-        cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
+        visualizer = cfg.setdefault('visualizer', {'type': 'Visualizer'})
+        visualizer.setdefault('vis_backends', []).append(
+            {'type': 'TensorboardVisBackend'}
+        )
     if arguments.source_checkpoint:
-        if 'adaptation' not in cfg.default_hooks:
+        refuse_address(arguments.source_checkpoint, '--source-checkpoint')
+        if 'adaptation' not in cfg.get('default_hooks', {}):
             raise InputError(
                 f'--source-checkpoint: {arguments.config} does not adapt; it has no '
                 f'default_hooks.adaptation'
@@ -80,7 +87,7 @@ def make_config(arguments: argparse.Namespace) -> Config:
     if arguments.resume:
         resume(cfg, arguments.resume)
     if cfg.get('load_from') or arguments.source_checkpoint:
-        skip_pretrained(cfg.model)
+        skip_pretrained(cfg.get('model') or {})
     if arguments.seed is not None:
         cfg.merge_from_dict({'randomness.seed': arguments.seed})
     return cfg
@@ -106,17 +113,36 @@ def resume(cfg: Config, checkpoint: str) -> None:
     Args:
         cfg: Changed in place.
         checkpoint: A path; or ``'auto'`` for the last checkpoint in the work dir, with
-            a fresh start if there is none.
+            a fresh start if none has been written there yet.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read; names the others beside it.
+            See also :func:`gckd_mm.work_dir.checkpoint_to_resume`.
     """
     if checkpoint == 'auto':
-        found = find_last_checkpoint(cfg.work_dir)
+        found = checkpoint_to_resume(cfg.work_dir)
         if found is None:
             print(f'no checkpoint in {cfg.work_dir} yet: starting from the beginning')
             return
         checkpoint = found
+    refuse_address(checkpoint, '--resume')
+    if os.path.isdir(checkpoint):
+        found = checkpoint_to_resume(checkpoint)
+        raise CheckpointError(
+            f'--resume {checkpoint}: is a folder; '
+            + (f'its last checkpoint is {found}' if found else 'it has no checkpoint')
+        )
+    try:
+        seed = read_checkpoint(checkpoint).get('meta', {}).get('seed')
+    except CheckpointError as error:
+        others = other_checkpoints(checkpoint)
+        if not others:
+            raise
+        raise CheckpointError(
+            f'{error}. Other checkpoints there (newest first): {others}'
+        ) from error
     cfg.resume = True
     cfg.load_from = checkpoint
-    seed = read_checkpoint(checkpoint).get('meta', {}).get('seed')
     cfg.merge_from_dict({'randomness.seed': seed})
 
 
@@ -134,16 +160,25 @@ def skip_pretrained(model: dict[str, Any]) -> None:
             part.pop('init_cfg')
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train."""
-    with user_errors():
-        use_strict_loading()
-        runner = Runner.from_cfg(make_config(parse_arguments(arguments)))
+    options = parse_arguments(arguments)
+    use_strict_loading()
+    cfg = make_config(options)
+    check_training(cfg, options.config)
+    if options.launcher == 'none':  # else the hook does, which knows the ranks
+        hold_work_dir(cfg.work_dir)
+    try:
+        runner = Runner.from_cfg(cfg)
         # Asking for the loops builds them with their datasets: whatever is missing is
         # known now, and not after hours of training.
         for _ in (runner.train_loop, runner.val_loop, runner.test_loop):
             pass
+        warn_of_few_samples(runner)
         runner.train()
+    finally:
+        release_work_dir(cfg.work_dir)
 
 
 if __name__ == '__main__':

@@ -186,13 +186,13 @@ def _adaptation_only(cfg: Config) -> Config:
     return loader
 
 
+@user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw."""
     options = parse_arguments(arguments)
-    with user_errors():
-        check_figure_path(options.out)
-        options.run(options)
-        print(options.out)
+    check_figure_path(options.out)
+    options.run(options)
+    print(options.out)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', interval=100, max_keep_ckpts=1),
     iteration_seed=dict(type='IterationSeedHook'),
     tokenizer=dict(type='FitTokenizerHook'),
+    finite_loss=dict(type='FiniteLossHook'),
 )
 custom_hooks = []
 

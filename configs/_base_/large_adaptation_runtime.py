@@ -1,7 +1,4 @@
 _base_ = './large_runtime.py'
-default_hooks = dict(
-    adaptation=dict(type='AdaptationHook'),
-    finite_loss=dict(type='FiniteLossHook'),
-)
+default_hooks = dict(adaptation=dict(type='AdaptationHook'))
 # What adapts has no gradient in the source stage.
 find_unused_parameters = True

@@ -26,9 +26,6 @@ param_scheduler = [
         warmup=30,
     ),
 ]
-default_hooks = dict(
-    adaptation=dict(type='AdaptationHook'),
-    finite_loss=dict(type='FiniteLossHook'),
-)
+default_hooks = dict(adaptation=dict(type='AdaptationHook'))
 # What adapts has no gradient in the source stage.
 find_unused_parameters = True

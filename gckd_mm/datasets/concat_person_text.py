@@ -68,6 +68,13 @@ class ConcatPersonText(Dataset):
             return
         self._ends = list(accumulate(len(dataset) for dataset in self.datasets))
         counts = [int(dataset.pids.max()) + 1 for dataset in self.datasets]
+        if min(int(dataset.pids.min()) for dataset in self.datasets) < 0 or (
+            sum(counts) > np.iinfo(np.int64).max
+        ):
+            raise InputError(
+                'ConcatPersonText: needs ids from 0 on that add up to less than 2^63; '
+                'number the people of each dataset anew'
+            )
         self._first_pids = [0, *accumulate(counts[:-1])]
 
     def captions(self) -> list[str]:

@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gckd_mm.datasets.person_text import PersonTextDataset
+from gckd_mm.datasets.person_text import UNKNOWN_PID, PersonTextDataset
 from gckd_mm.datasets.records import PersonRecord
 from gckd_mm.errors import InputError
 from gckd_mm.registry import DATASETS
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
-UNKNOWN_PID = -1
 
 
 @DATASETS.register_module()

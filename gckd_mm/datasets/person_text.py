@@ -25,6 +25,8 @@ from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.registry import DATASETS
 
 VIEWS = ('pairs', 'images', 'captions')
+#: id of images of which nobody has said who they show
+UNKNOWN_PID = -1
 
 
 @DATASETS.register_module()
@@ -61,7 +63,8 @@ class PersonTextDataset(BaseDataset):
     Raises:
         MissingDataError: If the annotation file, the image folder or images are not
             there.
-        InputError: If the annotation file is malformed or the split is empty.
+        InputError: If the annotation file is malformed or the split is empty, or if an
+            argument is none of the above.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {'dataset': 'person_text'}
@@ -112,13 +115,10 @@ class PersonTextDataset(BaseDataset):
             )
         self.unreadable = unreadable
         self._skipped: dict[str, str] | None = None
-        unknown = set(schema or ()) - set(RecordSchema._fields)
-        if unknown:
-            raise InputError(
-                f'{type(self).__name__}: schema names the fields '
-                f'{RecordSchema._fields}, got {sorted(unknown)}'
-            )
-        self.schema = self.default_schema._replace(**(schema or {}))
+        self.schema = self._checked_schema(schema)
+        data_root = self._local(data_root, 'data_root')
+        ann_file = self._local(ann_file, 'ann_file')
+        image_folder = self._local(image_folder, 'image_folder') or ''
         data_root = data_root or os.path.join('data', self.folder)
         super().__init__(
             ann_file=ann_file or self._find_ann_file(data_root),
@@ -127,6 +127,45 @@ class PersonTextDataset(BaseDataset):
             pipeline=list(pipeline),
             **kwargs,
         )
+
+    def _checked_schema(self, schema: Any) -> RecordSchema:
+        fields = RecordSchema._fields
+        if schema is None:
+            return self.default_schema
+        if not isinstance(schema, dict):
+            raise InputError(
+                f"{type(self).__name__}: schema must be a dict such as dict(image='"
+                f"img_path'), of the fields {fields}, got {schema!r}"
+            )
+        unknown = [field for field in schema if field not in fields]
+        if unknown:
+            raise InputError(
+                f'{type(self).__name__}: schema names the fields {fields}, got '
+                f'{sorted(map(str, unknown))}'
+            )
+        for field, name in schema.items():
+            if not isinstance(name, str):
+                raise InputError(
+                    f'{type(self).__name__}: schema.{field} must be the name of a '
+                    f'field of the annotation file, got {name!r}'
+                )
+        return self.default_schema._replace(**schema)
+
+    def _local(self, path: Any, name: str) -> str | None:
+        """Return a path as text; refuse addresses, which only look like one."""
+        if path is None:
+            return None
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(
+                f'{type(self).__name__}: {name} must be a path, got {path!r}'
+            )
+        path = os.fspath(path)
+        if '://' in path or '\0' in path:
+            raise InputError(
+                f'{type(self).__name__}: {name} must be a local path, got {path!r}: '
+                f'download or mount what is there'
+            )
+        return path
 
     def load_records(self) -> list[PersonRecord]:
         """Read the split's records; :meth:`image_path` tells where an image lies.
@@ -225,7 +264,23 @@ class PersonTextDataset(BaseDataset):
         if self.view == 'captions':
             for item in items:
                 del item['img_path']
+        self._warn_of_one_person(items)
         return items
+
+    def _warn_of_one_person(self, items: list[dict[str, Any]]) -> None:
+        """Warn of ids that tell nobody apart, as of a column that was mixed up."""
+        pids = {item['pid'] for item in items}
+        if self.view == 'captions' or len(items) < 2 or len(pids) > 1:
+            return
+        (pid,) = pids
+        if pid != UNKNOWN_PID:
+            print_log(
+                f'{self.ann_file}: all {len(items)} items of split {self.split!r} have '
+                f'the id {pid}: there is nobody to tell apart. Does '
+                f'schema.pid={self.schema.pid!r} name the right field?',
+                'current',
+                logging.WARNING,
+            )
 
     @property
     def pids(self) -> np.ndarray:

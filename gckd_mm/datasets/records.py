@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -11,6 +12,9 @@ from typing import Any, NamedTuple
 
 from gckd_mm.datasets.transforms.load_person_image import check_image
 from gckd_mm.errors import InputError
+
+#: what is said of a folder that is not there or cannot be
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 SPLITS = ('train', 'val', 'test')
 
@@ -49,9 +53,17 @@ def read_records(
         InputError: Names the file, the record, the field and what was found there.
     """
     try:
-        raw_records = json.loads(Path(path).read_bytes())
+        if not os.path.isfile(path):  # a FIFO would never end
+            raise InputError(f'{path}: is not a file')
+        raw_records = json.loads(
+            Path(path).read_bytes(), object_pairs_hook=_without_repetition
+        )
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+    except _RepeatedField as error:
+        raise InputError(
+            f'{path}: a record has the field {error.args[0]!r} twice: remove one'
+        ) from error
     # Besides JSONDecodeError: bytes that are no UTF-8, numbers of thousands of digits,
     # thousands of nested lists.
     except (ValueError, RecursionError) as error:
@@ -66,6 +78,18 @@ def read_records(
         _parse_record(raw, schema, f'{path}, record {number}')
         for number, raw in enumerate(raw_records)
     ]
+
+
+class _RepeatedField(Exception):
+    """A JSON object has a name twice, of which Python would keep the last."""
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise _RepeatedField(next(name for name in counts if counts[name] > 1))
+    return found
 
 
 def select_split(
@@ -133,8 +157,10 @@ def _file_names(folder: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
+    except OSError as error:
+        if error.errno in _NO_FOLDER:
+            return set()
+        raise InputError(f'{folder}: cannot be read ({error.strerror})') from error
 
 
 def _parse_record(raw: Any, schema: RecordSchema, where: str) -> PersonRecord:
@@ -160,7 +186,12 @@ def _parse_record(raw: Any, schema: RecordSchema, where: str) -> PersonRecord:
 
 
 def _parse_image(image: Any, where: str) -> str:
-    if not isinstance(image, str) or not image.strip() or not _is_unicode(image):
+    if (
+        not isinstance(image, str)
+        or not image.strip()
+        or '\0' in image
+        or not _is_unicode(image)
+    ):
         raise InputError(f'{where} must be a path, got {_show(image)}')
     parts = image.split('/')
     if image.startswith('/') or '..' in parts:

@@ -3,16 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 
+from gckd_mm.engine.error_messages import keys_of, message_of, nearest, shortened
 from gckd_mm.errors import InputError
+
+_ADDRESS = re.compile(r'^[A-Za-z][A-Za-z0-9+.-]+://')
+#: what mmengine looks at in ``env_cfg``
+_ENVIRONMENT = (
+    'env_cfg.cudnn_benchmark',
+    'env_cfg.dist_cfg.backend',
+    'env_cfg.dist_cfg.timeout',
+    'env_cfg.dynamo_cache_size',
+    'env_cfg.mp_cfg.mp_start_method',
+    'env_cfg.mp_cfg.opencv_num_threads',
+    'env_cfg.resource_limit',
+)
+#: launcher -> what it sets in the environment of each process
+_SET_BY = {
+    'pytorch': ('torchrun', ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')),
+    'slurm': ('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')),
+    'mpi': ('mpirun', ('OMPI_COMM_WORLD_LOCAL_RANK',)),
+}
+
+
+class ConfigOptions(DictAction):
+    """mmengine's ``KEY=VALUE`` options, with an error that names the wrong one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the options to the namespace."""
+        for option in values or ():
+            key, separator, _ = option.partition('=')
+            if not separator or not key.strip():
+                parser.error(
+                    f'argument {option_string}: each option is KEY=VALUE without '
+                    f'spaces around the =, such as train_cfg.max_iters=100; got '
+                    f'{option!r}'
+                )
+            try:
+                super().__call__(parser, namespace, [option], option_string)
+            except (AssertionError, ValueError, RecursionError) as error:
+                parser.error(f'argument {option_string}: {option!r}: {error}')
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +70,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         default={},
         help='override config keys: a.b=1 c="[x,y]"',
     )
@@ -38,14 +87,50 @@ def read_config(path: str | os.PathLike[str]) -> Config:
     """Read a config file.
 
     Raises:
-        InputError: If it, or one of its bases, does not exist.
+        InputError: If it, or one of its bases, does not exist or cannot be read.
     """
+    path = os.fspath(path)
+    if _ADDRESS.match(path):
+        raise InputError(f'config {path}: only files are read; download it')
+    if os.path.isdir(path):
+        raise InputError(f'config {path} is a folder: name a .py file')
     if not os.path.isfile(path):
         raise InputError(f'config {path} does not exist')
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
+        list(cfg.values())  # imports what a config in pure Python names
     except FileNotFoundError as error:
         raise InputError(f'config {path}: a base is missing ({error})') from error
+    except RecursionError as error:
+        raise InputError(f'config {path}: a _base_ leads back to it') from error
+    # A config is a program of the user's: it can raise anything.
+    except Exception as error:
+        place = _line_in(path, error)
+        text = shortened(' '.join(str(error).split()))
+        raise InputError(
+            f'config {path}{place}: cannot be read ({type(error).__name__}: {text})'
+        ) from error
+    return cfg
+
+
+def _line_in(path: str, error: BaseException) -> str:
+    """Return where in a config an error came up, for a message."""
+    cause = error if isinstance(error, SyntaxError) else error.__cause__
+    if isinstance(cause, SyntaxError) and cause.lineno:
+        return f', line {cause.lineno}'
+    return ''
+
+
+def refuse_address(path: Any, what: str) -> None:
+    """Refuse ``s3://…`` and the like, which would be taken for a folder.
+
+    Raises:
+        InputError: If it is an address.
+    """
+    if isinstance(path, str) and _ADDRESS.match(path):
+        raise InputError(
+            f'{what} {path}: must be a local path; download or mount what is there'
+        )
 
 
 def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> Config:
@@ -59,14 +144,130 @@ def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> 
     Returns:
         The config.
     """
-    cfg.merge_from_dict(arguments.cfg_options)
+    merge_options(cfg, arguments.cfg_options)
     cfg.launcher = arguments.launcher
     cfg.work_dir = arguments.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    check_work_dir(cfg.work_dir)
+    make_loaders_fit(cfg)
     if arguments.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
         if not torch.cuda.is_available():
             distribute_over_cpus(cfg)
+        _check_launched(arguments.launcher)
     return cfg
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Merge ``--cfg-options`` into a config.
+
+    A new key inside a component is left to that component, which refuses what it does
+    not know. Of a new key that nothing would ever look at, a warning is printed.
+
+    Args:
+        cfg: Changed in place.
+        options: Dotted key -> value.
+
+    Raises:
+        InputError: If a key leads through something that has no keys.
+    """
+    for key, value in options.items():
+        first = key.split('.')[0]
+        known = {*cfg.keys(), *keys_of(Runner)}
+        if first not in known:
+            print(
+                f'warning: --cfg-options {key}: the config has no {first!r}'
+                f'{nearest(first, known)}',
+                file=sys.stderr,
+            )
+        elif first == 'env_cfg' and key not in _ENVIRONMENT:
+            print(
+                f'warning: --cfg-options {key}: nothing looks at it'
+                f'{nearest(key, _ENVIRONMENT)}',
+                file=sys.stderr,
+            )
+        try:
+            cfg.merge_from_dict({key: value})
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            text = ' '.join(str(error).split())
+            raise InputError(
+                f'--cfg-options {key}={value}: does not fit the config ({text})'
+            ) from error
+
+
+def check_work_dir(work_dir: Any) -> None:
+    """Refuse a work dir that cannot be a folder, before anything is read.
+
+    Raises:
+        InputError: If it is an address, a file, or below a file, or cannot be made or
+            written to.
+    """
+    refuse_address(work_dir, 'work dir')
+    if not isinstance(work_dir, str | os.PathLike):
+        raise InputError(f'work_dir must be a path, got {work_dir!r}')
+    path = Path(work_dir)
+    reason = None
+    for folder in (path, *path.absolute().parents):
+        try:
+            is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            break
+        if not is_folder:
+            reason = f'{folder} is not a folder'
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            reason = f'{folder} cannot be written to'
+        break
+    if reason:
+        raise InputError(
+            f'work dir {os.fspath(work_dir)!r}: cannot be used ({reason}). Name '
+            f'another with --work-dir'
+        )
+
+
+def check_output(path: str | None) -> None:
+    """Refuse a file to write that is a folder, before the hours that fill it.
+
+    Args:
+        path: Of the file; None is no file.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    if path is None:
+        return
+    refuse_address(path, 'output')
+    if os.path.isdir(path):
+        raise InputError(f'{path}: cannot be written (Is a directory): name a file')
+
+
+def make_loaders_fit(config: Any) -> None:
+    """Let ``num_workers=0`` be set alone: torch refuses what concerns workers with it.
+
+    Args:
+        config: A config or a part of it, changed in place.
+    """
+    if isinstance(config, list | tuple):
+        for part in config:
+            make_loaders_fit(part)
+    elif isinstance(config, dict | Config):
+        if config.get('num_workers') == 0 and 'dataset' in config:
+            for key in ('persistent_workers', 'prefetch_factor', 'timeout'):
+                config.pop(key, None)
+        for part in config.values():
+            make_loaders_fit(part)
+
+
+def _check_launched(launcher: str) -> None:
+    program, names = _SET_BY[launcher]
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise InputError(
+            f'--launcher {launcher}: {", ".join(missing)} is not set: start it with '
+            f'{program} (tools/dist_train.sh, tools/slurm_train.sh), or remove '
+            f'--launcher for one process'
+        )
 
 
 def distribute_over_cpus(cfg: Config) -> None:
@@ -83,6 +284,7 @@ def distribute_over_cpus(cfg: Config) -> None:
             f'no GPU was found, and without one only --launcher pytorch works, got '
             f'{cfg.launcher!r}'
         )
+    _check_launched(cfg.launcher)
     torch.distributed.init_process_group('gloo')
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',
@@ -99,20 +301,19 @@ def config_name(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the program with a message instead of a traceback if the user can mend it."""
+    """End the program with a message instead of a traceback if the user can mend it.
+
+    A context, or with ``@user_errors()`` a decorator.
+    """
     try:
         yield
-    except InputError as error:
-        # A loader's worker hands its error over with its traceback in the message.
-        message = re.split(r'gckd_mm\.errors\.\w+: ', str(error))[-1].rstrip()
+    except BrokenPipeError as error:
+        # The reader of a pipe has gone, as `head` does: writing more would fail again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from error
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
         raise SystemExit(f'error: {message}') from error
-    except TypeError as error:
-        if 'unexpected keyword argument' not in str(error):
-            raise
-        raise SystemExit(f'error: a config key does not exist: {error}') from error
-    except KeyError as error:
-        # mmengine's registries: a type that does not exist.
-        message = str(error.args[0]) if error.args else ''
-        if 'registry' not in message:
-            raise
-        raise SystemExit(f'error: {message.split(" More details")[0]}') from error

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from gckd_mm.errors import InputError
+
 Features: TypeAlias = torch.Tensor | np.ndarray
 PersonIds: TypeAlias = torch.Tensor | np.ndarray | Sequence[int]
 Shortlist: TypeAlias = torch.Tensor | np.ndarray
@@ -190,7 +192,17 @@ def top_matches(
     Returns:
         Indices and scores, each of shape (Q, min(k, G)), best first; among equal scores
         the lower index comes first.
+
+    Raises:
+        InputError: If a feature is NaN or infinite.
     """
+    for name, feats in (('query_feats', query_feats), ('gallery_feats', gallery_feats)):
+        bad = np.flatnonzero(~np.isfinite(feats).all(axis=1))
+        if len(bad):
+            raise InputError(
+                f'{name}: row {bad[0]} is the first of {len(bad)} with NaN or infinite '
+                f'values: check the model and its mixed precision'
+            )
     if chunk_size is None:
         row_bytes = len(gallery_feats) * gallery_feats.itemsize
         chunk_size = max(1, _CHUNK_BYTES // row_bytes)
@@ -351,7 +363,7 @@ def _check_products(query: torch.Tensor, gallery: torch.Tensor) -> None:
         squares = np.einsum('nd,nd->n', rows, rows, dtype=np.float64)
         bad = np.flatnonzero(~np.isfinite(squares))
         if len(bad):
-            raise ValueError(
+            raise InputError(
                 f'{name}: row {bad[0]} is the first of {len(bad)} with NaN, infinite '
                 'or overflowing values: check the model and its mixed precision'
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +95,16 @@ def test_needs_one_view(miniature: Path) -> None:
         ConcatPersonText([pairs, images])
     with pytest.raises(InputError, match='one view, got '):
         ConcatPersonText([])
+
+
+@pytest.mark.parametrize('pid', [-1, 2**63 - 1])
+def test_ids_that_cannot_be_counted_on(
+    miniature: Path, tmp_path: Path, pid: int
+) -> None:
+    root = tmp_path / 'cuhk_pedes'
+    shutil.copytree(miniature / 'cuhk_pedes', root)
+    records = json.loads((root / 'reid_raw.json').read_text())
+    (root / 'reid_raw.json').write_text(json.dumps([{**records[0], 'id': pid}]))
+    parts = [CUHKPEDES(str(root)), CUHKPEDES(str(miniature / 'cuhk_pedes'))]
+    with pytest.raises(InputError, match='needs ids from 0 on'):
+        len(ConcatPersonText(parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -437,3 +438,54 @@ def test_workers_change_nothing(augmented: RSTPReid) -> None:
 def test_an_unknown_field_of_the_schema_is_refused(miniature: Path) -> None:
     with pytest.raises(InputError, match=r"got \['picture'\]"):
         CUHKPEDES(str(miniature / 'cuhk_pedes'), schema=dict(picture='file_path'))
+
+
+@pytest.mark.parametrize('schema', ['img_path', ['image'], 3, {'image': 3}, {1: 'a'}])
+def test_a_schema_that_is_no_schema(miniature: Path, schema: Any) -> None:
+    with pytest.raises(InputError, match=r'CUHKPEDES: schema'):
+        CUHKPEDES(str(miniature / 'cuhk_pedes'), schema=schema)
+
+
+@pytest.mark.parametrize('name', ['data_root', 'ann_file', 'image_folder'])
+@pytest.mark.parametrize('path', ['s3://bucket/x', 'https://a/b', 'a\0b', 5, ['a']])
+def test_a_path_that_is_not_local(miniature: Path, name: str, path: Any) -> None:
+    arguments = {'data_root': str(miniature / 'cuhk_pedes'), name: path}
+    with pytest.raises(InputError, match=f'CUHKPEDES: {name} must be a'):
+        CUHKPEDES(**arguments)
+
+
+def test_a_path_may_be_a_path(miniature: Path) -> None:
+    root = miniature / 'cuhk_pedes'
+    assert len(CUHKPEDES(root)) == len(CUHKPEDES(str(root)))
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'folder', 'device'])
+def test_an_annotation_file_that_is_none(miniature: Path, tmp_path: Path, kind) -> None:
+    (tmp_path / 'imgs').mkdir()
+    path = tmp_path / 'reid_raw.json'
+    {
+        'fifo': lambda: os.mkfifo(path),
+        'folder': path.mkdir,
+        'device': lambda: path.symlink_to('/dev/zero'),
+    }[kind]()
+    with pytest.raises(MissingDataError, match='missing annotation file'):
+        CUHKPEDES(str(tmp_path))
+
+
+def test_ids_that_tell_nobody_apart_are_warned_of(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        'gckd_mm.datasets.person_text.print_log', lambda text, *_: said.append(text)
+    )
+    root = tmp_path / 'cuhk_pedes'
+    shutil.copytree(miniature / 'cuhk_pedes', root)
+    CUHKPEDES(str(root))
+    assert not said
+    records = json.loads((root / 'reid_raw.json').read_text())
+    changed = [{**record, 'id': 3} for record in records]
+    (root / 'reid_raw.json').write_text(json.dumps(changed))
+    CUHKPEDES(str(root))
+    (warning,) = said
+    assert "of split 'train' have the id 3" in warning

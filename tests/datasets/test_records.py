@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,89 @@ def test_json_that_python_cannot_read(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r'annotations\.json: not a JSON file'):
         read_records(path, RecordSchema())
+
+
+def _deep(levels: int) -> bytes:
+    return b'[' * levels + b']' * levels
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        pytest.param([{**GOOD, 'file_path': 'a\0b/c.png'}], id='null byte in a folder'),
+        pytest.param([{**GOOD, 'file_path': 'c.png\0'}], id='null byte in a name'),
+        pytest.param([{**GOOD, 'file_path': 'a\ud800.png'}], id='lone surrogate'),
+        pytest.param([{**GOOD, 'file_path': '/etc/passwd'}], id='absolute'),
+        pytest.param([{**GOOD, 'file_path': 'a/../../b.png'}], id='outside'),
+        pytest.param(b'[{"id": 1, "id": 2}]', id='a field twice'),
+        pytest.param(
+            b'[' + json.dumps(GOOD)[:-1].encode() + b', "captions": ["x"]}]',
+            id='captions twice',
+        ),
+        pytest.param(_deep(100_000), id='deep'),
+        pytest.param(b'[' + b'9' * 5000 + b']', id='5,000 digits'),
+        pytest.param(b'[{"id": NaN}]', id='NaN'),
+        pytest.param(json.dumps([{**GOOD, 'id': 1.0}]).encode(), id='float id'),
+        pytest.param(json.dumps([{**GOOD, 'id': 2**63}]).encode(), id='large id'),
+        pytest.param(json.dumps([GOOD]).encode('utf-16')[:-1], id='cut UTF-16'),
+        pytest.param(b'', id='empty'),
+        pytest.param(b'{}', id='no list'),
+        pytest.param(b'"' + b'x' * 10**6 + b'"', id='a long string'),
+    ],
+)
+def test_every_other_flaw_is_an_input_error_of_one_line(
+    tmp_path: Path, content: Any
+) -> None:
+    with pytest.raises(InputError) as error:
+        read_records(write(tmp_path, content), RecordSchema())
+    message = str(error.value)
+    assert '\n' not in message
+    assert len(message) < 600
+    message.encode()  # can be printed and logged
+
+
+@pytest.mark.parametrize('kind', ['folder', 'FIFO', 'device', 'nothing', 'loop'])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / 'annotations.json'
+    {
+        'folder': path.mkdir,
+        'FIFO': lambda: os.mkfifo(path),
+        'device': lambda: path.symlink_to('/dev/zero'),
+        'nothing': lambda: None,
+        'loop': lambda: path.symlink_to(path),
+    }[kind]()
+    with pytest.raises(InputError, match=r'annotations\.json: is not a file'):
+        read_records(path, RecordSchema())
+
+
+@pytest.mark.parametrize('image', ['x' * 300 + '/a.png', 'x' * 300, 'a.png/b', 'l/a'])
+def test_an_image_of_a_path_that_cannot_be_is_missing(
+    tmp_path: Path, image: str
+) -> None:
+    (tmp_path / 'a.png').write_bytes(b'')
+    (tmp_path / 'l').symlink_to(tmp_path / 'l')
+    assert missing_images(tmp_path, [image]) == [image]
+
+
+FRAGMENTS = (b'"', b'\\', b'{', b']', b'\x00', b'\xff', b'\\ud800', b'null', b'-', b'e')
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_damaged_files_never_give_anything_but_an_input_error(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    whole = json.dumps([{**GOOD, 'id': number} for number in range(6)]).encode()
+    (tmp_path / 'imgs').mkdir()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(data))
+            cut = rng.choice((0, 1, 1, 5, 40))
+            data[at : at + cut] = rng.choice((b'', *FRAGMENTS))
+        path = write(tmp_path, bytes(data))
+        try:
+            records = read_records(path, RecordSchema())
+            missing_images(tmp_path / 'imgs', (record.image for record in records))
+        except InputError as error:
+            str(error).encode()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gckd_mm.errors import InputError
 from gckd_mm.evaluation import ranking
 from gckd_mm.evaluation.ranking import (
     rank_metrics,
@@ -396,3 +397,19 @@ def test_bad_input_is_refused_with_a_reason(change, error, match):
     arguments = dict(zip(names, integer_world(16), strict=True))
     with pytest.raises(error, match=match):
         rank_metrics(**{**arguments, **change})
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('which', ['query_feats', 'gallery_feats'])
+def test_features_that_are_not_finite_are_the_users_to_know(
+    value: float, which: str
+) -> None:
+    feats = {
+        name: np.ones((4, 3), np.float32) for name in ('query_feats', 'gallery_feats')
+    }
+    feats[which][2, 1] = value
+    message = f'{which}: row 2 is the first of 1 with NaN'
+    with pytest.raises(InputError, match=message):
+        rank_metrics(**feats, query_pids=range(4), gallery_pids=range(4))
+    with pytest.raises(InputError, match=message):
+        top_matches(**feats, k=2)

@@ -95,3 +95,12 @@ def test_weights_without_a_config(tmp_path: Path) -> None:
     torch.save({'meta': {}}, bare)
     with pytest.raises(SystemExit, match='holds no state_dict'):
         publish(bare, results_of(bare, tmp_path), tmp_path / 'out')
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff', b'[]', b'{"checkpoint": 3}', b'{}'])
+def test_results_that_are_none(trained: Path, tmp_path: Path, content: bytes) -> None:
+    results = tmp_path / 'results.json'
+    results.write_bytes(content)
+    with pytest.raises(SystemExit, match=r'error: .*results\.json: not '):
+        publish(last_checkpoint(trained), results, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

@@ -422,3 +422,145 @@ def test_print_config(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 'train_dataloader = dict(' in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"no key 'model\.nothing'"):
         print_config.main([config, '--key', 'model.nothing'])
+
+
+def test_no_workers_just_work(config: str, tmp_path: Path) -> None:
+    options = [
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=True',
+        'train_dataloader.prefetch_factor=2',
+        'test_dataloader.rstpreid.query.persistent_workers=True',
+    ]
+    work_dir = tmp_path / 'work'
+    arguments = [config, '--cfg-options', *options]
+    assert in_process(train_tool.main, arguments) == 0
+    checkpoint = str(last_checkpoint(work_dir))
+    arguments = [config, checkpoint, '--cfg-options', options[-1]]
+    assert in_process(test_tool.main, arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ('option', 'expected'),
+    [
+        ('model.image_neck.stripe=3', "has no 'stripe': did you mean 'stripes'?"),
+        ('train_cfg.max_iter=3', "(train_cfg) has no 'max_iter': did you mean"),
+        ('train_dataloader.batchsize=3', "(train_dataloader) has no 'batchsize'"),
+        ('randomness.sed=3', "'sed': did you mean 'seed'?"),
+        (
+            'default_hooks.chekpoint.interval=3',
+            "default_hooks.chekpoint needs a 'type'",
+        ),
+        ('model.type=DualEncodr', "did you mean 'DualEncoder'?"),
+        ('test_evaluator.ks=abc', 'ks must be whole numbers'),
+        ('train_dataloader.batch_size=1', 'SDMHead: a batch of 1 pair'),
+        ('train_dataloader.dataset.data_root=s3://a', 'must be a local path'),
+        ('train_dataloader.dataset.schema=img_path', 'schema must be a dict'),
+        ('train_dataloader.dataset.split=valid', "unknown split 'valid'"),
+        ('test_dataloader.rstpreid.query.dataset.split=val', 'none of the 80 captions'),
+        (
+            'optim_wrapper.clip_grad=1',
+            '(optim_wrapper) cannot be built: AssertionError',
+        ),
+        ('param_scheduler.5.end=1', '--cfg-options param_scheduler.5.end=1: does not'),
+        ('load_from=s3://a/b.pth', 'must be a local path'),
+    ],
+)
+def test_mistakes_of_a_config_are_one_line(
+    config: str, tmp_path: Path, option: str, expected: str
+) -> None:
+    message = _error_of_training(tmp_path, config, '--cfg-options', option)
+    assert message.startswith('error: ')
+    assert expected in message
+    assert '\n' not in message
+
+
+def test_two_stages_that_leave_no_adaptation_are_warned_of(
+    miniature: Path, tmp_path: Path
+) -> None:
+    config = _gckd_config(tmp_path / 'config.py', miniature, tmp_path / 'work')
+    options = ['--cfg-options', 'train_cfg.max_iters=3', 'log_level=WARNING']
+    assert in_process(train_tool.main, [config, *options]) == 0
+    (log,) = (tmp_path / 'work').glob('*/*.log')
+    assert 'this run does not adapt' in log.read_text()
+
+
+@pytest.mark.parametrize(
+    'pointer', [None, b'', b'\xff\xfe', b'iter_9.pth', b'iter_4.pth junk', 'fifo']
+)
+def test_resuming_lists_the_checkpoints_if_none_is_named(
+    config: str, trained: Path, tmp_path: Path, pointer: bytes | str | None
+) -> None:
+    work_dir = tmp_path / 'moved'
+    shutil.copytree(trained, work_dir)
+    before = {path.name: path.stat().st_mtime for path in work_dir.glob('*.pth')}
+    file = work_dir / 'last_checkpoint'
+    file.unlink()
+    if isinstance(pointer, bytes):
+        file.write_bytes(pointer)
+    elif pointer == 'fifo':
+        os.mkfifo(file)
+    out = tmp_path / 'error.txt'
+    arguments = [config, '--resume', '--work-dir', str(work_dir)]
+    assert in_process(_train_expecting_error, out, arguments) == 0
+    message = out.read_text()
+    assert message.startswith(f'error: {file} ')
+    assert f'with --resume PATH (newest first): {work_dir}/iter_4.pth' in message
+    after = {path.name: path.stat().st_mtime for path in work_dir.glob('*.pth')}
+    assert after == before
+    assert file.exists() == (pointer is not None)
+
+
+def test_a_damaged_checkpoint_to_resume_names_the_others(
+    config: str, trained: Path, tmp_path: Path
+) -> None:
+    work_dir = tmp_path / 'moved'
+    shutil.copytree(trained, work_dir)
+    (work_dir / 'iter_2.pth').write_bytes((work_dir / 'iter_4.pth').read_bytes())
+    (work_dir / 'iter_4.pth').write_bytes(b'PK')
+    out = tmp_path / 'error.txt'
+    for path in ([], [str(work_dir / 'iter_4.pth')]):
+        arguments = [config, '--resume', *path, '--work-dir', str(work_dir)]
+        assert in_process(_train_expecting_error, out, arguments) == 0
+        assert 'iter_4.pth: truncated' in out.read_text()
+        assert f'(newest first): {work_dir}/iter_2.pth' in out.read_text()
+    arguments = [config, '--resume', str(work_dir)]
+    (work_dir / 'last_checkpoint').write_text('iter_2.pth')
+    assert in_process(_train_expecting_error, out, arguments) == 0
+    assert f'is a folder; its last checkpoint is {work_dir}/iter_2' in out.read_text()
+
+
+@pytest.mark.parametrize('order', ['config alone', 'checkpoint first', 'address'])
+def test_a_test_without_its_checkpoint(config: str, order: str) -> None:
+    arguments, message = {
+        'config alone': ([config], 'is a config: name a checkpoint behind it'),
+        'checkpoint first': (['a.pth', config], f'tools/test.py {config} a.pth'),
+        'address': ([config, 's3://a/b.pth'], 'must be a local path'),
+    }[order]
+    with pytest.raises(SystemExit, match=f'error: .*{message}'):
+        test_tool.main(arguments)
+
+
+@pytest.mark.parametrize('option', ['--out', '--dump', '--rank-lists', '--report'])
+def test_results_that_cannot_be_written(
+    trained: Path, tmp_path: Path, option: str
+) -> None:
+    arguments = [str(last_checkpoint(trained)), '--work-dir', str(tmp_path / 'work')]
+    with pytest.raises(SystemExit, match=r'error: .*: cannot be written \(Is a dir'):
+        test_tool.main([*arguments, option, str(tmp_path)])
+
+
+@pytest.mark.parametrize('name', ['config.py', 'config.py/below', 'x' * 300, 's3://a'])
+def test_work_dirs_that_cannot_be(config: str, tmp_path: Path, name: str) -> None:
+    work_dir = name if '://' in name else f'{tmp_path}/{name}'
+    message = _error_of_training(tmp_path, config, '--work-dir', work_dir)
+    assert message.startswith('error: work dir')
+    assert '\n' not in message
+
+
+@pytest.mark.parametrize('launcher', ['pytorch'])
+def test_a_launcher_that_has_launched_nothing(
+    config: str, tmp_path: Path, launcher: str
+) -> None:
+    message = _error_of_training(tmp_path, config, '--launcher', launcher)
+    assert message.startswith(f'error: --launcher {launcher}: RANK, WORLD_SIZE')
+    assert 'torchrun' in message

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook, IterTimerHook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
@@ -102,6 +104,13 @@ class AdaptationHook(Hook):
                 f'source_checkpoint={self._source_checkpoint!r} is to begin at '
                 f'iteration {model.source_iters}, but train_cfg.max_iters='
                 f'{runner.max_iters} leaves no iteration for the adaptation'
+            )
+        else:
+            print_log(
+                f'train_cfg.max_iters={runner.max_iters} ends within the source stage '
+                f'(source_iters={model.source_iters}): this run does not adapt',
+                'current',
+                logging.WARNING,
             )
 
     def before_train_epoch(self, runner: Runner) -> None:

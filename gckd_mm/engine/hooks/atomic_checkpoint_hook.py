@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner.base_loop import BaseLoop
+from torch import nn
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import check_state_dict
-from gckd_mm.errors import CheckpointError, InputError
+from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
+from gckd_mm.engine.training_lock import (
+    hold_work_dir_on_all_ranks,
+    release_work_dir,
+)
+from gckd_mm.errors import CheckpointError, DivergedError, InputError
+from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
+from gckd_mm.work_dir import (
+    BEGUN,
+    POINTER,
+    checkpoint_to_resume,
+    checkpoints_in,
+    pointed_checkpoint,
+)
 
 SELECTIONS = ('last', 'source_val', 'oracle')
+#: in the message hub: checkpoints of this run that are deleted next
+_OUTDATED = 'outdated_ckpt_ids'
 
 
 @HOOKS.register_module()
@@ -27,7 +49,14 @@ class AtomicCheckpointHook(CheckpointHook):
       older checkpoint is deleted only after the newer one is there.
     - Checkpoints are written when the optimiser has just stepped: sums of accumulated
       gradients are in no state dict.
-    - Whatever is loaded must fit the model: resuming wants every key.
+    - Weights that are not finite are not saved: they would take the place of the last
+      good checkpoint.
+    - Nothing is deleted that this run did not write: a run that begins afresh where
+      another has been leaves the older checkpoints, unless it writes the same names.
+    - A training holds its work dir: a second one there is refused. Testing is not.
+    - Whatever is loaded must fit the model: resuming wants every key. To resume without
+      a path takes what ``last_checkpoint`` names, and fails if that is none although
+      there are checkpoints.
     - ``meta['selection']`` of a checkpoint says how it was chosen.
 
     Args:
@@ -68,6 +97,20 @@ class AtomicCheckpointHook(CheckpointHook):
                 f"save_best={kwargs['save_best']!r} contradicts selection='last': set "
                 f"selection='source_val', or 'oracle' if the target's labels choose"
             )
+        for name, number in (
+            ('interval', interval),
+            ('max_keep_ckpts', max_keep_ckpts),
+        ):
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise InputError(
+                    f'AtomicCheckpointHook: {name} must be a whole number, got '
+                    f'{number!r}'
+                )
+        if '://' in str(kwargs.get('out_dir') or ''):
+            raise InputError(
+                f'AtomicCheckpointHook: out_dir must be a local folder, got '
+                f'{kwargs["out_dir"]}'
+            )
         if kwargs.get('save_best') is not None:
             kwargs.setdefault('rule', 'greater')  # as for all of our metrics
         super().__init__(interval, max_keep_ckpts=max_keep_ckpts, **kwargs)
@@ -76,6 +119,24 @@ class AtomicCheckpointHook(CheckpointHook):
         self.selection = selection
         self._due = False
         self._saving_best = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Hold the work dir, and find the checkpoint to resume.
+
+        Raises:
+            LockedError: If another process trains there.
+            CheckpointError: If there are checkpoints and none is named to be resumed.
+        """
+        if not _is_about_to_train(runner):
+            return
+        hold_work_dir_on_all_ranks(runner.work_dir)
+        if runner._resume and runner._load_from is None:
+            runner._load_from = checkpoint_to_resume(runner.work_dir)
+            runner._resume = runner._load_from is not None
+
+    def after_run(self, runner: Runner) -> None:
+        """Let others train in the work dir."""
+        release_work_dir(runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another architecture, and to resume another run.
@@ -109,13 +170,12 @@ class AtomicCheckpointHook(CheckpointHook):
         super().before_train(runner)
         self._check_selection(runner)
         if runner.iter > 0:
-            self._adopt_orphans(runner)
+            self._adopt(runner)
             # Killed after the checkpoint, before the validation at the same iteration.
             if self.save_best is not None and _is_validated_now(runner.train_loop):
                 runner.val_loop.run()
         elif is_main_process():
-            # Of an older run in this folder: resuming must not take it for this one's.
-            self._remove([os.path.join(runner.work_dir, 'last_checkpoint')])
+            self._leave_older_run(runner)
 
     def after_train_iter(
         self,
@@ -133,7 +193,21 @@ class AtomicCheckpointHook(CheckpointHook):
             self._due = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write down how this checkpoint was chosen, and of what run it is."""
+        """Write down how this checkpoint was chosen, and of what run it is.
+
+        Raises:
+            DivergedError: If a weight is not finite; nothing is written then.
+        """
+        spoilt = _not_finite(unwrapped(runner.model))
+        if spoilt:
+            last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
+            raise DivergedError(
+                f'iteration {checkpoint["meta"].get("iter")}: {len(spoilt)} of the '
+                f'weights are not finite, the first is {spoilt[0]}: the training has '
+                f'diverged, and this checkpoint is not written. Last checkpoint: '
+                f'{last_good}. Lower optim_wrapper.optimizer.lr, or clip the gradients '
+                f'with optim_wrapper.clip_grad=dict(max_norm=1.0)'
+            )
         by_labels = self._saving_best or self.selection == 'oracle'
         checkpoint['meta']['selection'] = self.selection if by_labels else 'last'
         checkpoint['meta']['global_batch_size'] = _global_batch_size(runner)
@@ -149,22 +223,22 @@ class AtomicCheckpointHook(CheckpointHook):
         self.last_ckpt = os.path.join(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         saving_best, self._saving_best = self._saving_best, False
-        runner.save_checkpoint(
-            self.out_dir,
-            filename,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=False,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        self._saving_best = saving_best
-        if is_main_process():
-            write_atomically(
-                os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt
+        with _naming_what_is_left(runner):
+            runner.save_checkpoint(
+                self.out_dir,
+                filename,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=False,
+                backend_args=self.backend_args,
+                **self.args,
             )
-            self._remove(outdated)
+            self._saving_best = saving_best
+            if is_main_process():
+                write_atomically(os.path.join(runner.work_dir, POINTER), self.last_ckpt)
+                Path(runner.work_dir, BEGUN).unlink(missing_ok=True)
+                self._remove(outdated)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         # The parent deletes the previous best before it writes the new one.
@@ -173,7 +247,8 @@ class AtomicCheckpointHook(CheckpointHook):
         self.file_backend = deferred
         self._saving_best = True
         try:
-            super()._save_best_checkpoint(runner, metrics)
+            with _naming_what_is_left(runner):
+                super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
             self._saving_best = False
@@ -189,30 +264,62 @@ class AtomicCheckpointHook(CheckpointHook):
         outdated, kept = steps[: -self.max_keep_ckpts], steps[-self.max_keep_ckpts :]
         self.keep_ckpt_ids = deque(kept)
         runner.message_hub.update_info('keep_ckpt_ids', kept)
+        # A kill before they are deleted leaves them to the run that resumes this one.
+        runner.message_hub.update_info(_OUTDATED, outdated)
         return [self._path(old) for old in outdated]
 
-    def _adopt_orphans(self, runner: Runner) -> None:
-        """Take up older checkpoints that a kill kept from being deleted."""
-        if self.max_keep_ckpts <= 0:
-            return
-        prefix, _, rest = self.filename_tmpl.partition('{')
-        suffix = rest.partition('}')[2]
-        found = [
-            int(name[len(prefix) : -len(suffix)])
-            for name in os.listdir(self.out_dir)
-            if name.startswith(prefix)
-            and name.endswith(suffix)
-            and name[len(prefix) : -len(suffix)].isdigit()
-        ]
-        self.keep_ckpt_ids = deque(
-            sorted({step for step in found if step <= runner.iter})
+    def _adopt(self, runner: Runner) -> None:
+        """Take up the checkpoints that this run has written so far, and no others."""
+        elsewhere = not _is_same_folder(
+            os.path.dirname(runner._load_from), self.out_dir
         )
+        if elsewhere:  # those lie in the work dir of another run
+            self.keep_ckpt_ids = deque()
+            runner.message_hub.update_info('keep_ckpt_ids', [])
+        elif self.max_keep_ckpts > 0:
+            outdated = runner.message_hub.runtime_info.get(_OUTDATED, [])
+            steps = {*self.keep_ckpt_ids, *(outdated or [])}
+            self.keep_ckpt_ids = deque(
+                sorted(step for step in steps if os.path.isfile(self._path(step)))
+            )
+        best: str | None = getattr(self, 'best_ckpt_path', None)
+        if best:
+            self.best_ckpt_path = self._own(best, elsewhere)
+        for key, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            self.best_ckpt_path_dict[key] = self._own(path, elsewhere)
+
+    def _own(self, path: str | None, elsewhere: bool) -> str | None:
+        """Return where a file of this run is, whose work dir may have been moved."""
+        if path is None or elsewhere:
+            return None
+        path = os.path.join(self.out_dir, os.path.basename(path))
+        return path if os.path.isfile(path) else None
+
+    def _leave_older_run(self, runner: Runner) -> None:
+        """Note that this run begins from the beginning, whatever lies in its folder."""
+        older = checkpoints_in(runner.work_dir)
+        if older:
+            runner.logger.warning(
+                f'{runner.work_dir} holds {len(older)} checkpoints of an earlier run, '
+                f'the newest is {older[0]}. They stay until this run writes files of '
+                f'the same names; to continue the earlier run, stop this one and name '
+                f'its checkpoint: --resume PATH'
+            )
+        Path(runner.work_dir, BEGUN).touch()
+        # Resuming must not take an older run's checkpoint for one of this.
+        self._remove([os.path.join(runner.work_dir, POINTER)])
 
     def _check_selection(self, runner: Runner) -> None:
         if runner.val_loop is None:
             if self.save_best is not None:
                 raise InputError('save_best needs a val_dataloader')
             return
+        if not isinstance(runner.val_loop, RetrievalValLoop):
+            raise InputError(
+                f'AtomicCheckpointHook needs val_cfg.type RetrievalValLoop, got '
+                f'{type(runner.val_loop).__name__}'
+            )
+        self._check_save_best(runner.val_loop)
         if self.selection == 'oracle':
             return
         train = runner.train_dataloader.dataset
@@ -227,6 +334,24 @@ class AtomicCheckpointHook(CheckpointHook):
                         f'with TargetProbeHook, which chooses nothing'
                     )
 
+    def _check_save_best(self, loop: RetrievalValLoop) -> None:
+        """Refuse a metric that no validation will compute."""
+        metrics = loop.evaluator.metrics
+        if not all(isinstance(metric, PersonRetrievalMetric) for metric in metrics):
+            return  # what another metric computes is known only afterwards
+        known = [
+            f'{test_set}/{name}'
+            for test_set in loop.dataloader
+            for metric in metrics
+            for name in metric.score_names
+        ]
+        for key in self.save_best or ():
+            if key not in (*known, 'auto'):
+                raise InputError(
+                    f'save_best={key!r} is no metric of val_evaluator: choose one of '
+                    f'{", ".join(known)}'
+                )
+
     def _path(self, step: int) -> str:
         return os.path.join(self.out_dir, self.filename_tmpl.format(step))
 
@@ -235,6 +360,50 @@ class AtomicCheckpointHook(CheckpointHook):
         for path in paths:
             if is_main_process() and os.path.isfile(path):
                 os.remove(path)
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _is_about_to_train(runner: Runner) -> bool:
+    """Tell :meth:`Runner.train` from a test or a validation, which start alike."""
+    loop = runner._train_loop
+    return isinstance(loop, BaseLoop) and loop.iter < loop.max_iters
+
+
+@torch.no_grad()
+def _not_finite(model: nn.Module) -> list[str]:
+    """Return the names of the weights that hold NaN or infinity.
+
+    Buffers may: the similarity of a neighbour that there is none of.
+    """
+    weights = {name: p for name, p in model.named_parameters() if p.numel()}
+    if not weights:
+        return []
+    device = next(iter(weights.values())).device
+    # A sum is several times faster than a look at each, and not finite if one is not.
+    sums = torch.stack([p.sum().to(device, torch.float32) for p in weights.values()])
+    suspects = [
+        weight
+        for weight, good in zip(weights.items(), sums.isfinite().tolist(), strict=True)
+        if not good
+    ]
+    return [name for name, p in suspects if not bool(p.isfinite().all())]
+
+
+@contextmanager
+def _naming_what_is_left(runner: Runner) -> Iterator[None]:
+    """Say of a checkpoint that could not be written which one is still there."""
+    try:
+        yield
+    except OSError as error:
+        last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
+        raise InputError(
+            f'a checkpoint in {runner.work_dir} could not be written '
+            f'({error.strerror or error}). Last good checkpoint: {last_good}. Make '
+            f'room or restore the folder, then continue with --resume'
+        ) from error
 
 
 def _is_val_split_of(source: Any, dataset: Any) -> bool:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from gckd_mm.checkpoint import find_last_checkpoint, read_checkpoint
-from gckd_mm.errors import DivergedError
+from gckd_mm.errors import CheckpointError, DivergedError
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
 
@@ -71,7 +71,11 @@ class FiniteLossHook(Hook):
             return 'none yet'
         # A step can spoil the weights one iteration before a loss shows it. Buffers
         # may be infinite: the similarity of a neighbour that there is none of.
-        for name, value in read_checkpoint(path)['state_dict'].items():
+        try:
+            state_dict = read_checkpoint(path)['state_dict']
+        except CheckpointError as error:
+            return f'none that can be read ({error})'
+        for name, value in state_dict.items():
             if name in self._buffers or not isinstance(value, Tensor):
                 continue
             if not value.isfinite().all():

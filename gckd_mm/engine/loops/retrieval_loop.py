@@ -15,6 +15,10 @@ from torch.utils.data import DataLoader
 
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
+from gckd_mm.evaluation.metrics.person_retrieval_metric import (
+    no_match_message,
+    num_unmatched,
+)
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import LOOPS
 
@@ -54,7 +58,8 @@ class _RetrievalLoop(BaseLoop):
         fp16: Whether to embed under autocast. Defaults to False.
 
     Raises:
-        InputError: If ``dataloader`` is not of that form.
+        InputError: If ``dataloader`` is not of that form, or if no caption of a test
+            set has an image of its person.
     """
 
     stage = 'val'
@@ -68,6 +73,11 @@ class _RetrievalLoop(BaseLoop):
     ) -> None:
         # Not BaseLoop's: it would build the whole dict as one dataloader.
         self._runner = runner
+        if not isinstance(dataloader, dict) or not dataloader:
+            raise InputError(
+                f'{self.stage}_dataloader must be dict(NAME=dict(gallery=…, query=…)), '
+                f'got {dataloader!r}'
+            )
         self.dataloader = TestSets(
             {
                 str(name): _build_loaders(runner, str(name), loaders, self.stage)
@@ -178,6 +188,14 @@ def _build_loaders(
             f'{stage}_dataloader[{name!r}] must be dict(gallery=…, query=…), got '
             f'{found}'
         )
-    return {
+    built = {
         role: runner.build_dataloader(loaders[role], seed=runner.seed) for role in ROLES
     }
+    images, captions = (getattr(built[r].dataset, 'pids', None) for r in ROLES)
+    if images is None or captions is None or not len(captions):
+        return built
+    if num_unmatched(images, captions) == len(captions):
+        raise InputError(
+            f'{stage}_dataloader: {no_match_message(name, images, captions)}'
+        )
+    return built

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from torch import Tensor
 
 from gckd_mm.errors import InputError
@@ -92,7 +94,7 @@ class PersonRetrievalMetric(BaseMetric):
         rerank: dict | None = None,
     ) -> None:
         super().__init__(collect_device, prefix)
-        self.ks = tuple(ks)
+        self.ks = _checked_ks(ks)
         self.gallery_neck = gallery_neck and MODELS.build(gallery_neck)
         if self.gallery_neck and any(True for _ in self.gallery_neck.parameters()):
             raise InputError(
@@ -104,9 +106,18 @@ class PersonRetrievalMetric(BaseMetric):
         #: captions' mask (n, L), all on the CPU -> logits of a match (n,)
         self.matcher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.results: list[dict[str, Any]] = []
+        self._warned: set[str] = set()
         #: test set -> ``'images'`` and ``'captions'`` -> :class:`Embeddings`; filled on
         #: the main process
         self.embeddings: dict[str, dict[str, Embeddings]] = {}
+
+    @property
+    def score_names(self) -> list[str]:
+        """The names of the scores, which choose a checkpoint."""
+        names = [f'R{k}' for k in self.ks] + ['mAP', 'mINP']
+        if self.rerank is not None:
+            names += [f'reranked_{name}' for name in names]
+        return [f'{self.prefix}/{name}' if self.prefix else name for name in names]
 
     @property
     def asks_matcher(self) -> bool:
@@ -146,15 +157,22 @@ class PersonRetrievalMetric(BaseMetric):
             re-ranking is asked for ``reranked_R1``, …; equal on all ranks.
 
         Raises:
-            InputError: If there is nothing to re-rank with: no tokens or no matcher.
+            InputError: If there is nothing to re-rank with: no tokens or no matcher; if
+                an embedding is not finite; if only images or only captions came; or if
+                no caption has an image of its person in the gallery.
             RuntimeError: If some images or captions were not embedded.
         """
         batches = [batch for part in all_gather_object(self.results) for batch in part]
         self.results = []
         scores: list[Any] = [None]
         if is_main_process():
-            scores[0] = self._score(batches, size)
+            try:
+                scores[0] = self._score(batches, size)
+            except InputError as error:  # the other ranks wait for an answer
+                scores[0] = error
         broadcast_object_list(scores)
+        if isinstance(scores[0], InputError):
+            raise scores[0]
         prefix = f'{self.prefix}/' if self.prefix else ''
         return {f'{prefix}{name}': value for name, value in scores[0].items()}
 
@@ -173,6 +191,9 @@ class PersonRetrievalMetric(BaseMetric):
                 f'a test set must visit every sample (DefaultSampler, round_up=True)'
             )
         test_set = (self.dataset_meta or {}).get('test_set', 'test')
+        _check_finite(images, f'images of {test_set}')
+        _check_finite(captions, f'captions of {test_set}')
+        self._check_people(images.pids, captions.pids, test_set)
         self.embeddings[test_set] = {'images': images, 'captions': captions}
         gallery = images.feats
         if self.gallery_neck:
@@ -185,6 +206,32 @@ class PersonRetrievalMetric(BaseMetric):
                 if not name.startswith('num_'):
                     scores[f'reranked_{name}'] = value
         return scores
+
+    def _check_people(
+        self, images: np.ndarray, captions: np.ndarray, test_set: str
+    ) -> None:
+        """Refuse a test set without any match, and warn once of one with few."""
+        unmatched = num_unmatched(images, captions)
+        if unmatched == len(captions):
+            raise InputError(no_match_message(test_set, images, captions))
+        if test_set in self._warned:
+            return
+        self._warned.add(test_set)
+        if unmatched:
+            print_log(
+                f'{test_set}: {unmatched} of {len(captions)} captions have no image of '
+                f'their person in the gallery, and count in no score',
+                'current',
+                logging.WARNING,
+            )
+        if len(np.unique(images)) == 1:
+            print_log(
+                f'{test_set}: all {len(images)} images of the gallery have the id '
+                f'{images[0]}: every caption of it finds them first, and the scores '
+                f'say nothing',
+                'current',
+                logging.WARNING,
+            )
 
     def _reranked(
         self, captions: Embeddings, images: Embeddings, gallery: np.ndarray
@@ -229,6 +276,57 @@ class PersonRetrievalMetric(BaseMetric):
         )
 
 
+def num_unmatched(images: np.ndarray, captions: np.ndarray) -> int:
+    """Return how many captions have no image of their person.
+
+    Args:
+        images: Person ids of the gallery, shape (G,).
+        captions: Person ids of the queries, shape (Q,).
+    """
+    return int(np.count_nonzero(~np.isin(captions, images)))
+
+
+def no_match_message(test_set: str, images: np.ndarray, captions: np.ndarray) -> str:
+    """Say that no caption has an image of its person, and what may be the reason."""
+    return (
+        f'{test_set}: none of the {len(captions)} captions has an image of its person '
+        f'in the gallery (ids of captions: {_some(captions)}; of images: '
+        f'{_some(images)}). Do gallery and query name the same data_root, ann_file and '
+        f'split?'
+    )
+
+
+def _some(pids: np.ndarray, limit: int = 3) -> str:
+    found = np.unique(pids)
+    return ', '.join(map(str, found[:limit])) + (', …' if len(found) > limit else '')
+
+
+def _checked_ks(ks: Any) -> tuple[int, ...]:
+    values = (
+        tuple(ks) if isinstance(ks, Sequence) and not isinstance(ks, str) else (ks,)
+    )
+    if not values or any(
+        not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in values
+    ):
+        raise InputError(
+            f'PersonRetrievalMetric: ks must be whole numbers of at least 1, got {ks!r}'
+        )
+    return values
+
+
+def _check_finite(embeddings: Embeddings, what: str) -> None:
+    """Refuse NaN and infinity, which would be ranked in any order."""
+    good = np.isfinite(embeddings.feats).all(axis=1)
+    bad = np.flatnonzero(~good)
+    if len(bad):
+        raise InputError(
+            f'PersonRetrievalMetric: {len(bad)} of the {len(good)} embeddings of the '
+            f'{what} are NaN or infinite, the first is sample '
+            f'{embeddings.indices[bad[0]]}: have the weights diverged, or is the '
+            f'precision too low?'
+        )
+
+
 def _reranking(
     method: str = 'matching', top: int = 128, **settings: Any
 ) -> _ByMatching | _ByGallery:
@@ -256,8 +354,17 @@ def _reranking(
 def _merge(batches: list[dict[str, Any]], modality: str) -> Embeddings:
     """Concatenate a modality's batches, once per sample, in the dataset's order."""
     chosen = [batch for batch in batches if batch['modality'] == modality]
-    if not chosen:
+    if not batches:
         raise RuntimeError(f'no {modality} were embedded')
+    if not chosen:
+        found = sorted({str(batch['modality']) for batch in batches})
+        raise InputError(
+            f'PersonRetrievalMetric: no {modality} were embedded, only '
+            f'{", ".join(found)}: it compares captions with a gallery. '
+            f"Set test_cfg=dict(type='RetrievalTestLoop') (or val_cfg: "
+            f"'RetrievalValLoop') and test_dataloader=dict(NAME=dict(gallery=…, "
+            f'query=…)), with samples in each'
+        )
     merged = {
         key: np.concatenate([batch[key] for batch in chosen])
         for key in ('feats', 'pids', 'indices')

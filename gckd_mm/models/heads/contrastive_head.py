@@ -30,10 +30,11 @@ class ContrastiveHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if temperature <= 0:
-            raise InputError(f'temperature must be positive, got {temperature}')
+        if not isinstance(temperature, int | float) or not temperature > 0:
+            raise InputError(f'temperature must be positive, got {temperature!r}')
         self.temperature = temperature
         self.loss_weight = loss_weight
+        self._has_contrasted = False
 
     def objective(
         self, image_feats: Tensor, caption_feats: Tensor, pids: Tensor
@@ -51,9 +52,23 @@ class ContrastiveHead(BaseModule):
 
         Returns:
             Scalar, the same on all ranks.
+
+        Raises:
+            InputError: If the first batch of all ranks holds a single pair: there is
+                nothing to contrast it with, and no gradient. A last batch may.
         """
+        images = gather_with_gradient(image_feats)
+        if len(images) > 1:
+            self._has_contrasted = True
+        elif not self._has_contrasted:
+            raise InputError(
+                f'{type(self).__name__}: a batch of {len(images)} pair has nothing to '
+                f'contrast it with, and its loss is constant: set '
+                f'train_dataloader.batch_size to 2 or more '
+                f'(optim_wrapper.accumulative_counts makes no larger batch of it)'
+            )
         return self.loss_weight * self.objective(
-            gather_with_gradient(image_feats),
+            images,
             gather_with_gradient(caption_feats),
             torch.cat(all_gather(pids)),
         )

@@ -304,3 +304,93 @@ def test_reranking_without_what_it_needs() -> None:
         metric.process(None, samples)
     with pytest.raises(InputError, match='samples with tokens'):
         metric.evaluate(GALLERY + QUERIES)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('modality', ['images', 'captions'])
+@pytest.mark.parametrize('neck', [False, True])
+def test_embeddings_that_are_not_finite_are_refused(
+    modality: str, value: float, neck: bool
+) -> None:
+    neck_config = dict(
+        type='gckd_mm.GraphPropagationNeck', in_channels=8, layer='parameter_free'
+    )
+    metric = PersonRetrievalMetric(gallery_neck=neck_config if neck else None)
+    for role in ('images', 'captions'):
+        samples = _samples(role, 8, seed=0)
+        if role == modality:
+            samples[3]['feat'] = samples[3]['feat'].clone()
+            samples[3]['feat'][0] = value
+            samples[5]['feat'] = torch.full_like(samples[5]['feat'], value)
+        metric.process(None, samples)
+    message = f'2 of the 8 embeddings of the {modality} of .*, the first is sample 3'
+    with pytest.raises(InputError, match=message):
+        metric.evaluate(16)
+
+
+def _with_pids(modality: str, pids: list[int]) -> list[dict[str, Any]]:
+    samples = _samples(modality, len(pids), seed=1)
+    return [{**s, 'pid': pid} for s, pid in zip(samples, pids, strict=True)]
+
+
+def _evaluate(images: list[int], captions: list[int]) -> dict[str, float]:
+    metric = PersonRetrievalMetric()
+    metric.dataset_meta = {'test_set': 'mall'}
+    for _ in range(2):
+        metric.process(None, _with_pids('images', images))
+        metric.process(None, _with_pids('captions', captions))
+        scores = metric.evaluate(len(images) + len(captions))
+    return scores
+
+
+def test_captions_without_any_match_are_an_error() -> None:
+    with pytest.raises(InputError, match='mall: none of the 3 captions has an image'):
+        _evaluate([1, 2, 3], [4, 5, 6])
+
+
+def test_some_captions_without_a_match_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = []
+    monkeypatch.setattr(
+        'gckd_mm.evaluation.metrics.person_retrieval_metric.print_log',
+        lambda text, *_: said.append(text),
+    )
+    scores = _evaluate([1, 2, 3], [1, 5, 6])
+    assert scores['num_unmatched'] == 2
+    (warning,) = said
+    assert warning.startswith('mall: 2 of 3 captions have no image of their person')
+
+    said.clear()
+    _evaluate([1, 2, 3], [1, 2, 3])
+    assert not said
+    _evaluate([7, 7, 7], [7, 7])
+    (warning,) = said
+    assert 'all 3 images of the gallery have the id 7' in warning
+
+
+@pytest.mark.parametrize('modality', ['images', 'captions'])
+def test_a_loop_over_one_loader_is_named(modality: str) -> None:
+    metric = PersonRetrievalMetric()
+    metric.process(None, _samples(modality, 4, seed=0))
+    with pytest.raises(InputError, match=f'only {modality}: .*RetrievalTestLoop'):
+        metric.evaluate(4)
+
+
+@pytest.mark.parametrize('ks', ['abc', [0, 1], [1.5], [], [True], None, '1'])
+def test_ks_that_are_no_ranks(ks: Any) -> None:
+    with pytest.raises(InputError, match='ks must be whole numbers'):
+        PersonRetrievalMetric(ks=ks)
+
+
+def test_the_names_of_its_scores_are_those_it_gives() -> None:
+    for metric in (
+        PersonRetrievalMetric(),
+        PersonRetrievalMetric(ks=(2, 3), prefix='plain'),
+        PersonRetrievalMetric(rerank=dict(method='k_reciprocal', top=4)),
+    ):
+        for role in ('images', 'captions'):
+            metric.process(None, _samples(role, 8, seed=0))
+        found = metric.evaluate(16)
+        names = [name for name in found if 'num_' not in name]
+        assert sorted(names) == sorted(metric.score_names)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gckd_mm.errors import InputError
 from gckd_mm.models.functional import info_nce, sdm_loss
 from gckd_mm.models.heads import InfoNCEHead, SDMHead
 
@@ -34,3 +35,22 @@ def test_a_temperature_that_is_not_positive_is_refused(head, _, temperature) -> 
 @pytest.mark.parametrize(('head', '_'), HEADS)
 def test_a_head_has_no_weights(head, _) -> None:
     assert not head().state_dict()
+
+
+@pytest.mark.parametrize(('head', '_'), HEADS)
+def test_a_single_pair_has_nothing_to_contrast_it_with(head, _) -> None:
+    images, captions = F.normalize(torch.randn(2, 4, 8), dim=-1)
+    pids = torch.arange(4)
+    one = (images[:1], captions[:1], pids[:1])
+    built = head()
+    with pytest.raises(InputError, match='a batch of 1 pair has nothing to contrast'):
+        built.loss(*one)
+    built.loss(images, captions, pids)
+    assert built.loss(*one).isfinite()  # the last batch of a pass may be that short
+
+
+@pytest.mark.parametrize(('head', '_'), HEADS)
+def test_a_temperature_that_is_no_number_is_refused(head, _) -> None:
+    for temperature in ('0.02', None, float('nan')):
+        with pytest.raises(InputError, match='must be positive'):
+            head(temperature=temperature)

@@ -1,0 +1,268 @@
+"""What is wrong with a config, said before any data is read."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import (
+    is_cuda_available,
+    is_mlu_available,
+    is_musa_available,
+    is_npu_available,
+)
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
+from mmengine.runner import Runner
+
+from gckd_mm.engine.error_messages import keys_of, nearest, registered_names
+from gckd_mm.engine.launch import refuse_address
+from gckd_mm.errors import InputError
+
+_REQUIRED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+#: visualisation backend -> (modules of which it needs one, how to get it)
+_BACKENDS = {
+    'AimVisBackend': (('aim',), 'aim'),
+    'ClearMLVisBackend': (('clearml',), 'clearml'),
+    'DVCLiveVisBackend': (('dvclive',), 'dvclive pygit2'),
+    'MLflowVisBackend': (('mlflow',), 'mlflow'),
+    'NeptuneVisBackend': (('neptune',), 'neptune'),
+    'TensorboardVisBackend': (
+        ('tensorboard', 'tensorboardX'),
+        "'gckd-mm[tensorboard]'",
+    ),
+    'WandbVisBackend': (('wandb',), 'wandb'),
+}
+_METRIC = 'PersonRetrievalMetric'
+
+
+def check_training(cfg: Config, name: str) -> None:
+    """Check what a training needs.
+
+    Args:
+        cfg: The whole config, the command line merged into it.
+        name: Of its file, for messages.
+
+    Raises:
+        InputError: Names the key, what was found and what to do.
+    """
+    for key in _REQUIRED:
+        if not isinstance(cfg.get(key), dict):
+            raise InputError(
+                f'config {name}: {key} must be dict(…), got {cfg.get(key)!r}'
+                f'{_hint_of(key, cfg)}'
+            )
+    _check_precision(cfg.optim_wrapper)
+    _check_backends(cfg)
+    _check_loops(cfg)
+    _check_checkpoints(cfg)
+    _check_numbers(cfg)
+    _check_names(cfg)
+    refuse_address(cfg.get('load_from'), 'load_from')
+
+
+def check_test(cfg: Config) -> None:
+    """Check what a test needs.
+
+    Raises:
+        InputError: See :func:`check_training`.
+    """
+    _check_backends(cfg)
+    _check_loop(cfg, 'test')
+
+
+def warn_of_few_samples(runner: Runner) -> None:
+    """Warn of a batch that cannot but hold a sample twice.
+
+    Args:
+        runner: With its train loop built.
+    """
+    loader = runner.train_loop.dataloader
+    batch_size = (loader.batch_size or 1) * runner.world_size
+    if batch_size > len(loader.dataset):
+        runner.logger.warning(
+            f'train_dataloader: a batch of {batch_size} pairs is larger than '
+            f'the dataset of {len(loader.dataset)}: each batch holds pairs twice'
+        )
+
+
+def _hint_of(key: str, cfg: Config) -> str:
+    return nearest(key, [k for k in cfg if k not in _REQUIRED]).replace(
+        'did you mean', 'is it called'
+    )
+
+
+def _kind(part: Any) -> str:
+    """Return the name of a component's class, without its scope."""
+    kind = part.get('type') if isinstance(part, dict) else None
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]
+
+
+def _check_precision(optim_wrapper: dict[str, Any]) -> None:
+    if _kind(optim_wrapper) != 'AmpOptimWrapper':
+        return
+    if not (
+        is_cuda_available()
+        or is_npu_available()
+        or is_mlu_available()
+        or is_musa_available()
+    ):
+        raise InputError(
+            'optim_wrapper.type AmpOptimWrapper needs a GPU, and none was found: set '
+            "optim_wrapper.type='OptimWrapper' (and remove dtype and loss_scale) to "
+            'train in float32'
+        )
+
+
+def _check_backends(cfg: Config) -> None:
+    visualizer = cfg.get('visualizer') or {}
+    for backend in [
+        *(visualizer.get('vis_backends') or ()),
+        *(cfg.get('vis_backends') or ()),
+    ]:
+        modules, package = _BACKENDS.get(_kind(backend), ((), ''))
+        if modules and not any(map(importlib.util.find_spec, modules)):
+            raise InputError(
+                f'{_kind(backend)} needs {modules[0]}, which is not installed: pip '
+                f'install {package}, or remove it from visualizer.vis_backends'
+            )
+
+
+def _check_loops(cfg: Config) -> None:
+    _check_loop(cfg, 'val')
+    _check_loop(cfg, 'test')
+
+
+def _check_loop(cfg: Config, stage: str) -> None:
+    """Refuse a loop over one loader for a metric that needs gallery and queries."""
+    evaluator = cfg.get(f'{stage}_evaluator')
+    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
+    if _METRIC not in map(_kind, metrics):
+        return
+    loop = cfg.get(f'{stage}_cfg')
+    if not isinstance(loop, dict):  # mmengine asks for all three keys or none
+        return
+    kind = _kind(loop) or f'{stage.capitalize()}Loop'
+    if kind == f'{stage.capitalize()}Loop':
+        raise InputError(
+            f'{stage}_cfg: {_METRIC} compares captions with a gallery, and {kind} '
+            f"reads one loader: set {stage}_cfg=dict(type='Retrieval{kind}') and "
+            f'{stage}_dataloader=dict(NAME=dict(gallery=…, query=…))'
+        )
+
+
+def _check_checkpoints(cfg: Config) -> None:
+    hooks = [
+        *(cfg.get('default_hooks') or {}).values(),
+        *(cfg.get('custom_hooks') or ()),
+    ]
+    for hook in hooks:
+        if _kind(hook) != CheckpointHook.__name__:
+            continue
+        by = "set type='AtomicCheckpointHook'"
+        for key in set(hook) - {'type', 'priority'} - _keys_of_saving():
+            raise InputError(
+                f'CheckpointHook has no {key!r}{nearest(key, _keys_of_saving())}; for '
+                f'the options of gckd_mm, {by}'
+            )
+        if hook.get('by_epoch', True) and 'Iter' in _kind(cfg.train_cfg):
+            raise InputError(
+                f'CheckpointHook counts epochs, of which {_kind(cfg.train_cfg)} has '
+                f'none: it would save nothing. Set by_epoch=False, or {by}, whose '
+                f'checkpoints survive a kill'
+            )
+
+
+def _keys_of_saving() -> set[str]:
+    """Return what a stock hook takes, and what it hands on to where it saves."""
+    return keys_of(CheckpointHook) | set(
+        inspect.signature(Runner.save_checkpoint).parameters
+    )
+
+
+def _check_numbers(cfg: Config) -> None:
+    counts = {
+        'train_cfg.max_iters': cfg.train_cfg.get('max_iters'),
+        'train_cfg.max_epochs': cfg.train_cfg.get('max_epochs'),
+        'train_cfg.val_interval': cfg.train_cfg.get('val_interval'),
+        **{f'{k}.batch_size': v.get('batch_size') for k, v in _loaders(cfg)},
+    }
+    for key, value in counts.items():
+        if value is not None and not _is_count(value):
+            raise InputError(
+                f'{key} must be a whole number of at least 1, got {value!r}'
+            )
+    for key, loader in _loaders(cfg):
+        workers = loader.get('num_workers')
+        if workers is not None and not (_is_count(workers) or workers == 0):
+            raise InputError(
+                f'{key}.num_workers must be a whole number of at least 0, got '
+                f'{workers!r}'
+            )
+    optimizer = cfg.optim_wrapper.get('optimizer')
+    lr = optimizer.get('lr') if isinstance(optimizer, dict) else None
+    if lr is not None and not (
+        isinstance(lr, int | float)
+        and not isinstance(lr, bool)
+        and 0 <= lr < float('inf')
+    ):
+        raise InputError(
+            f'optim_wrapper.optimizer.lr must be a number that is not negative, got '
+            f'{lr!r}'
+        )
+
+
+def _check_names(cfg: Config) -> None:
+    """Check what mmengine looks up without a word of what it did not find."""
+    optimizer = cfg.optim_wrapper.get('optimizer')
+    if isinstance(optimizer, dict):
+        _check_registered(OPTIMIZERS, optimizer.get('type'), 'optim_wrapper.optimizer')
+    for key, loader in _loaders(cfg):
+        collate = loader.get('collate_fn')
+        if isinstance(collate, dict):
+            _check_registered(FUNCTIONS, collate.get('type'), f'{key}.collate_fn')
+    heads = cfg.model.get('heads', True)
+    if not heads:
+        raise InputError(
+            f'model.heads is {heads!r}: without a head there is no loss to train with; '
+            f"set model.heads=dict(sdm=dict(type='SDMHead'))"
+        )
+    level = cfg.get('log_level', 'INFO')
+    if isinstance(level, str) and level not in logging._nameToLevel:
+        raise InputError(
+            f'log_level must be one of {", ".join(logging._nameToLevel)}, got {level!r}'
+        )
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and not _is_count(seed) and (seed != 0 or seed is False):
+        raise InputError(
+            f'randomness.seed must be a whole number that is not negative, got {seed!r}'
+        )
+
+
+def _check_registered(registry: Registry, name: Any, where: str) -> None:
+    if isinstance(name, str) and registry.get(name) is None:
+        raise InputError(
+            f'{where}: {name} is not in the {registry.name} registry'
+            f'{nearest(name, registered_names(registry))}'
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _loaders(config: Any, path: str = '') -> Iterator[tuple[str, dict]]:
+    """Yield the dataloaders of a config, with their dotted keys."""
+    for key, part in config.items():
+        if not isinstance(part, dict) or not (path or str(key).endswith('_dataloader')):
+            continue
+        name = f'{path}.{key}' if path else str(key)
+        if 'dataset' in part and ('batch_size' in part or 'num_workers' in part):
+            yield name, part
+        elif path.count('.') < 2:
+            yield from _loaders(part, name)
