@@ -22,14 +22,16 @@ OPERATORS = ('<=', '>=', '!=', '=', '<', '>')
 #: what other languages write for them
 _ALIASES = {'==': '=', '=<': '<=', '=>': '>=', '<>': '!='}
 _NAME = r'[A-Za-z_][A-Za-z0-9_]*'
-_CONDITION = re.compile(rf'\s*({_NAME})\s*([<>=!~:]+)\s*(.*?)\s*')
+_CONDITION = re.compile(rf'\s*({_NAME})\s*([<>=!~:]+)\s*(.*?)\s*', re.DOTALL)
 _QUOTES = '\'"'
 _OTHER_QUOTES = '“”„‟‘’‚‛«»`'
 #: what joins conditions in other languages
 _JOINED = re.compile(r'\b(?:or|and)\b|\|\||&&', re.IGNORECASE)
 _NEXT_CONDITION = re.compile(rf'[,;]\s*{_NAME}\s*[<>=!~]')
 _LIST_OF_NUMBERS = re.compile(r'-?[0-9.]+(\s*[,;]\s*-?[0-9.]+)+')
-_LONGEST = 2000
+#: what comes after a quote that ends, if more follows it
+_AFTER_QUOTE = rf'\s*(?:(?:or|and)\b|[,;]|\|\||&&|{_NAME}\s*[<>=!~])'
+_LONGEST = 12_000
 
 
 class Condition(NamedTuple):
@@ -141,12 +143,12 @@ def _check_condition(field: Any, operator: Any, value: Any) -> None:
 
 
 def _unquoted(value: str, text: str) -> str:
+    """Return what stands in quotes; the same ones may be in it: "the "red" one"."""
     inner = value[1:-1]
-    if len(value) < 2 or value[-1] != value[0] or value[0] in inner:
-        raise InputError(
-            f'{text!r}: the quotes must enclose all of the value, and the same ones '
-            f'cannot be in it{_advice(text)}'
-        )
+    if len(value) < 2 or value[-1] != value[0]:
+        raise InputError(f'{text!r}: the quotes must enclose all of the value')
+    if re.search(value[0] + _AFTER_QUOTE, inner, re.IGNORECASE):
+        raise InputError(f'{text!r}: is more than one comparison{_advice()}')
     return inner
 
 
@@ -161,11 +163,11 @@ def _checked_plain(value: str, text: str) -> str:
         or re.search('[<>=~]', value)
         or value[0] in '!:'
     ):
-        raise InputError(f'{text!r}: is more than one comparison{_advice(text)}')
+        raise InputError(f'{text!r}: is more than one comparison{_advice()}')
     return value
 
 
-def _advice(text: str) -> str:
+def _advice() -> str:
     return (
         ': give each condition by itself (in the shell, repeat --where): all of them '
         'must hold. There is no "or": search once for each. A value that is text with '
