@@ -45,6 +45,7 @@ __all__ = [
     'local_path',
     'read_checkpoint',
     'refuse_foreign',
+    'steps_of_teacher',
     'use_strict_loading',
     'weights_of_encoders',
     'with_teacher',
@@ -339,12 +340,26 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
     if not taught:
         raise CheckpointError(f'{where}: holds no teacher: what trained it has none')
-    if int(state_dict[_TEACHER_STEPS]) == 0:
+    if steps_of_teacher(state_dict, where) == 0:
         raise CheckpointError(
             f'{where}: its teacher has not begun: the adaptation had not started'
         )
     own = {key: value for key, value in taught.items() if key in state_dict}
     return {**checkpoint, 'state_dict': {**state_dict, **own}}
+
+
+def steps_of_teacher(state_dict: Mapping[str, Any], where: str) -> int:
+    """Return how often a teacher has moved; 0 where there is none.
+
+    Raises:
+        CheckpointError: If the count is no count.
+    """
+    steps = state_dict.get(_TEACHER_STEPS, 0)
+    if isinstance(steps, int):
+        return steps
+    if not isinstance(steps, Tensor) or steps.numel() != 1 or steps.is_floating_point():
+        raise CheckpointError(f'{where}: {_TEACHER_STEPS} must be a whole number')
+    return int(steps)
 
 
 def ended_in_source_stage(checkpoint: Mapping[str, Any]) -> bool:

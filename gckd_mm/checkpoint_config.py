@@ -112,15 +112,15 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
 
 @contextmanager
 def built_from(checkpoint: Mapping[str, Any], where: str) -> Iterator[None]:
-    """Build a model of the config in a checkpoint, no larger than its weights.
+    """Build, and use, what the config in a checkpoint says, no larger than its weights.
 
     Args:
         checkpoint: Whose tensors bound what is built inside.
         where: The file, for messages.
 
     Raises:
-        CheckpointError: If the model is much larger than the weights, or cannot be
-            built: a config out of a file can break a constructor in any way.
+        CheckpointError: If the model is much larger than the weights, or something
+            fails: a config out of a file can break what is built of it in any way.
     """
     tensors = _tensors_of(checkpoint)
     budget = _Budget(
@@ -134,11 +134,11 @@ def built_from(checkpoint: Mapping[str, Any], where: str) -> Iterator[None]:
     ]
     try:
         yield
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         reason = ' '.join(str(error).split())[:200] or type(error).__name__
-        raise _unfit(where, f'no model can be built of it: {reason}') from error
+        raise _unfit(where, f'what it describes does not work: {reason}') from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -229,7 +229,8 @@ def _needed(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> dict[st
         _check_numbers(model, max(_MOST_SIZE, largest), 'model')
         needed['model'] = model
     if 'randomness' in config:
-        seed = config['randomness'].get('seed') if config['randomness'] else None
+        randomness = config['randomness']
+        seed = randomness.get('seed') if isinstance(randomness, dict) else None
         if not isinstance(seed, int) or not 0 <= seed <= _MOST_SEED:
             seed = None
         needed['randomness'] = {'seed': seed}
@@ -258,6 +259,8 @@ def _test_sets(test_sets: Any) -> dict[str, Any]:
     for name, roles in test_sets.items():
         path = f'test_dataloader.{name}'
         _check_kind(roles, dict, path)
+        if roles.keys() != {'gallery', 'query'}:
+            raise _UnfitError(f"{path} must have 'gallery' and 'query'")
         found[name] = {
             role: _loader(loader, f'{path}.{role}') for role, loader in roles.items()
         }
@@ -281,8 +284,7 @@ def _loader(loader: Any, path: str) -> dict[str, Any]:
     if 'collate_fn' in taken:
         _check_kind(taken['collate_fn'], dict, f'{path}.collate_fn')
         taken['collate_fn'] = _only(taken['collate_fn'], ('type',))
-    if 'dataset' in taken:
-        taken['dataset'] = _dataset(taken['dataset'], f'{path}.dataset')
+    taken['dataset'] = _dataset(taken.get('dataset'), f'{path}.dataset')
     return taken
 
 
@@ -302,6 +304,7 @@ def _dataset(dataset: Any, path: str) -> dict[str, Any]:
             if os.path.exists(file) and not os.path.isfile(file):
                 raise _UnfitError(f'{path}.ann_file: {file} is no regular file')
     steps = taken.get('pipeline', ())
+    _check_kind(taken.get('type'), str, f'{path}.type')
     if not isinstance(steps, list | tuple):
         raise _UnfitError(f'{path}.pipeline must be a list of transforms')
     for number, step in enumerate(steps):

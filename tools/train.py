@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from gckd_mm.checkpoint import (
+    check_resumable,
     find_last_checkpoint,
     read_checkpoint,
     use_strict_loading,
@@ -116,8 +117,9 @@ def resume(cfg: Config, checkpoint: str) -> None:
         checkpoint = found
     cfg.resume = True
     cfg.load_from = checkpoint
-    seed = read_checkpoint(checkpoint).get('meta', {}).get('seed')
-    cfg.merge_from_dict({'randomness.seed': seed})
+    found_run = read_checkpoint(checkpoint)
+    check_resumable(found_run, checkpoint)
+    cfg.merge_from_dict({'randomness.seed': found_run['meta'].get('seed')})
 
 
 def skip_pretrained(model: dict[str, Any]) -> None:
