@@ -70,7 +70,7 @@ def check_run_state(
     if hasattr(optim_wrapper, 'optimizer'):
         _check_optimizer(checkpoint['optimizer'], optim_wrapper.optimizer, where)
     stored = checkpoint.get('param_schedulers')
-    if not isinstance(schedulers, list) or stored is None:
+    if not isinstance(schedulers, list) or not schedulers:
         return
     if not isinstance(stored, list) or len(stored) != len(schedulers):
         raise _damaged(

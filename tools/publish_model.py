@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import DefaultScope
 
 import gckd_mm
 from gckd_mm.checkpoint import (
     PACKAGED,
     PACKAGED_FOLDER,
+    built_from,
     config_of,
     encoders_alone,
+    load_weights,
     read_checkpoint,
     weights_of_encoders,
 )
@@ -25,8 +28,11 @@ from gckd_mm.datasets.synthpedes.version import VERSION
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
+from gckd_mm.registry import MODELS
 
 _META = ('cfg', 'seed', 'iter', 'selection')
+#: of the results, besides the checkpoint
+_RESULTS = ('config', 'seed', 'iteration', 'selection', 'torch', 'metrics')
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,7 +68,12 @@ def bare(checkpoint: dict[str, Any], where: str, encoders_only: bool) -> dict[st
     if 'state_dict' not in checkpoint:
         raise InputError(f'{where}: holds no state_dict')
     cfg = config_of(checkpoint, where)
+    missing = [key for key in _META if key not in checkpoint['meta']]
+    if missing:
+        raise InputError(f'{where}: its meta holds no {", ".join(missing)}')
     meta = {key: checkpoint['meta'][key] for key in _META}
+    with built_from(checkpoint, where), DefaultScope.overwrite_default_scope('gckd_mm'):
+        load_weights(MODELS.build(cfg.model), checkpoint, where)
     state_dict = checkpoint['state_dict']
     if encoders_only:
         cfg.model = encoders_alone(cfg.model.to_dict())
@@ -79,7 +90,7 @@ def describe(
     Raises:
         InputError: If the results are of another checkpoint.
     """
-    results = json.loads(Path(options.results).read_text(encoding='utf-8'))
+    results = read_results(options.results)
     if Path(results['checkpoint']).name != Path(options.checkpoint).name:
         raise InputError(
             f'{options.results}: are the results of {results["checkpoint"]}, not of '
@@ -104,6 +115,24 @@ def describe(
         'torch': results['torch'],
         'metrics': results['metrics'],
     }
+
+
+def read_results(path: str) -> dict[str, Any]:
+    """Read what ``tools/test.py --out`` wrote.
+
+    Raises:
+        InputError: If the file is something else.
+    """
+    try:
+        results = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f'{path}: cannot be read ({error})') from error
+    if not isinstance(results, dict) or not isinstance(results.get('checkpoint'), str):
+        raise InputError(f'{path}: was not written by tools/test.py --out')
+    missing = [name for name in _RESULTS if name not in results]
+    if missing:
+        raise InputError(f'{path}: holds no {", ".join(missing)}: see tools/test.py')
+    return results
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
