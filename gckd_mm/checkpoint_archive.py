@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple, NoReturn
 
 from gckd_mm.errors import CheckpointError
@@ -21,9 +23,11 @@ _DESCRIPTOR = b'PK\x07\x08'
 _MOST_16, _MOST_32 = 0xFFFF, 0xFFFFFFFF
 _ENCRYPTED, _WITH_DESCRIPTOR = 1, 8
 _STORED, _DEFLATED = 0, 8
+_FOLDER = 0x10
 #: folders of a TorchScript archive that torch compresses, and that are not read
 _UNREAD = ('code/', 'extra/')
 _CHUNK = 1 << 20
+_THREADS = 8
 
 
 class Entry(NamedTuple):
@@ -84,11 +88,11 @@ def verify_archive(file: BinaryIO, where: str) -> Archive:
         raise _damaged(where, str(error)) from error
     has_checksums = any(entry.crc for entry in entries.values() if entry.size)
     if has_checksums:
-        for name, entry in entries.items():
-            if not entry.is_compressed and _crc32(file, entry) != entry.crc:
-                raise _damaged(
-                    where, f'the bytes of {name} do not have the checksum stored'
-                )
+        damaged = _first_damaged(file, entries)
+        if damaged is not None:
+            raise _damaged(
+                where, f'the bytes of {damaged} do not have the checksum stored'
+            )
     return Archive(entries, has_checksums)
 
 
@@ -192,7 +196,11 @@ def _parse_directory(directory: bytes) -> Iterator[_Stated]:
     while position < len(directory):
         fields = _CENTRAL.unpack_from(directory, position)
         mark, _, _, flags, method, _, _, crc, packed, size = fields[:10]
-        name_length, extra_length, comment_length, disk, _, _, offset = fields[10:]
+        name_length, extra_length, comment_length, disk = fields[10:14]
+        attributes, offset = fields[15:]
+        # torch reads nothing where it sees a folder, and leaves memory as it was
+        if attributes & _FOLDER:
+            _refuse('a file is marked as a folder')
         if mark != b'PK\x01\x02' or disk not in (0, _MOST_16):
             _refuse('the directory of the zip file is damaged')
         position += _CENTRAL.size
@@ -247,6 +255,8 @@ def _check_local(file: BinaryIO, stated: _Stated, end: int) -> Entry:
         or names[:name_length] != stated.raw_name
     ):
         _refuse(f'the directory and the entry of {name} disagree')
+    if name.endswith('/'):
+        _refuse(f'{name} is a folder')
     if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED):
         _refuse(f'{name} is encrypted or packed in an unknown way')
     if method == _STORED and stated.size != stated.packed:
@@ -278,16 +288,35 @@ def _is_unread(name: str) -> bool:
     return name.partition('/')[2].startswith(_UNREAD)
 
 
-def _crc32(file: BinaryIO, entry: Entry) -> int:
-    file.seek(entry.start)
+def _first_damaged(file: BinaryIO, entries: dict[str, Entry]) -> str | None:
+    """Return the first name whose bytes have another CRC-32 than the archive states."""
+    read = [(name, one) for name, one in entries.items() if not one.is_compressed]
+    lock = threading.Lock()
+
+    def is_whole(named: tuple[str, Entry]) -> bool:
+        return _crc32(file, named[1], lock) == named[1].crc
+
+    # zlib works outside of Python's global lock.
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        for (name, _), whole in zip(read, threads.map(is_whole, read), strict=True):
+            if not whole:
+                threads.shutdown(wait=False, cancel_futures=True)
+                return name
+    return None
+
+
+def _crc32(file: BinaryIO, entry: Entry, lock: threading.Lock) -> int:
     buffer = memoryview(bytearray(min(_CHUNK, entry.size)))
-    crc, left = 0, entry.size
-    while left:
-        count = file.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
+    crc, position, end = 0, entry.start, entry.start + entry.size
+    while position < end:
+        with lock:
+            file.seek(position)
+            part = buffer[: min(end - position, len(buffer))]
+            count = file.readinto(part)  # type: ignore[attr-defined]
         if not count:
             break
-        crc = zlib.crc32(buffer[:count], crc)
-        left -= count
+        crc = zlib.crc32(part[:count], crc)
+        position += count
     return crc
 
 
