@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import mmengine.registry
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import Registry
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from gckd_mm.checkpoint_archive import is_archive, verify_archive
+from gckd_mm.checkpoint_config import built_from, config_of
+from gckd_mm.checkpoint_resume import check_resumable
+from gckd_mm.checkpoint_structure import check_structure, check_tensors
+from gckd_mm.checkpoint_values import check_finite, first_non_finite
 from gckd_mm.errors import CheckpointError
-from gckd_mm.model_wrapper import unwrapped
+from gckd_mm.model_wrapper import unwrapped, without_wrapper
 from gckd_mm.safetensors_files import SUFFIX, read_safetensors
+from gckd_mm.unverifiable import say_not_verifiable
 from gckd_mm.work_dir import pointed_checkpoint
+
+__all__ = [
+    'ADAPTATION_STEPS',
+    'ENCODERS',
+    'PACKAGED',
+    'PACKAGED_FOLDER',
+    'built_from',
+    'check_finite',
+    'check_regular_file',
+    'check_resumable',
+    'check_state_dict',
+    'config_of',
+    'encoders_alone',
+    'ended_in_source_stage',
+    'find_last_checkpoint',
+    'first_non_finite',
+    'load_weights',
+    'local_path',
+    'read_checkpoint',
+    'refuse_foreign',
+    'steps_of_teacher',
+    'use_strict_loading',
+    'weights_of_encoders',
+    'with_teacher',
+]
 
 #: before the name of weights that come with the package
 PACKAGED = 'gckd_mm://'
@@ -36,23 +64,14 @@ ENCODERS = (
     'data_preprocessor',
 )
 
+#: words of torch's advice to switch its protection off
+_ADVICE = ('weights_only', 'safe_globals', 'allowlist', 'torch.load')
 _STATISTICS = ('min', 'max', 'current', 'mean')
-_SCOPE = 'gckd_mm'
-_PREFIXES = ('', f'{_SCOPE}.')
-_TRUSTED_OTHERS = ('CenterCrop', 'DefaultSampler', 'Pad', 'Resize')
 #: where a model with a teacher keeps it, and how often it has moved
 _TEACHER = 'teacher.module.'
 _TEACHER_STEPS = 'teacher.steps'
 #: in the meta of models that adapt: steps of the adaptation that the weights have seen
 ADAPTATION_STEPS = 'adaptation_steps'
-_TEST_KEYS = (
-    'default_scope',
-    'model',
-    'randomness',
-    'test_cfg',
-    'test_dataloader',
-    'test_evaluator',
-)
 
 
 def read_checkpoint(
@@ -60,7 +79,8 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint of mmengine's form: tensors, plain values, log histories.
 
-    Unlike mmengine's own loader it never falls back to unpickling arbitrary objects.
+    Unlike mmengine's own loader it never falls back to unpickling arbitrary objects,
+    and it verifies the checksums that the file holds before anything is read of it.
 
     Args:
         path: The file, of torch or ``.safetensors``, or ``gckd_mm://<name>`` for
@@ -71,40 +91,96 @@ def read_checkpoint(
         The checkpoint's dict.
 
     Raises:
-        CheckpointError: If the file is missing, truncated, no checkpoint, or holds a
-            class that is not on the list; the class is named and not executed.
+        CheckpointError: If the file is missing, damaged, no checkpoint, holds a class
+            that is not on the list (the class is named and not executed), or parts of
+            another type than a checkpoint's.
     """
     path = local_path(path)
-    if not os.path.isfile(path):
+    check_regular_file(path)
+    if path.endswith(SUFFIX):
+        checkpoint = read_safetensors(path, map_location)
+    else:
+        checkpoint = _read_torch(path, map_location)
+    check_structure(checkpoint, path, os.path.getsize(path))
+    # `Runner.resume` would execute this key, of mmcv 1.x, as Python code.
+    checkpoint.get('meta', {}).pop('config', None)
+    return checkpoint
+
+
+def check_regular_file(path: str) -> None:
+    """Refuse what cannot be read as a file, without opening it: a FIFO would block.
+
+    Raises:
+        CheckpointError: If it is missing, a folder, or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise CheckpointError(
+                f'{path}: cannot be read ({error.strerror})'
+            ) from error
         raise CheckpointError(
             f'checkpoint {path} does not exist: name a file that tools/train.py wrote '
             f'(work_dirs/<config>/iter_<n>.pth), or set load_from=None to train from '
             f'scratch'
-        )
-    if path.endswith(SUFFIX):
-        return read_safetensors(path, map_location)
+        ) from error
+    if stat.S_ISDIR(mode):
+        hint = 'name a checkpoint in it (iter_<n>.pth)'
+        if os.path.isfile(os.path.join(path, 'config.json')):
+            hint = f'of transformers? {_convert_call("hf", path)}'
+        raise CheckpointError(f'{path}: is a folder, not a checkpoint: {hint}')
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f'{path}: is no regular file, but a FIFO or a device')
+
+
+def _read_torch(path: str, map_location: Any) -> Any:
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if found is None:
-            raise _damaged(path, error) from error
+        # One descriptor for both: a training that replaces the file is not met halfway.
+        with open(path, 'rb') as file:
+            _verify(file, path)
+            file.seek(0)
+            with torch.serialization.safe_globals(_allowed_globals()):
+                return torch.load(
+                    file, map_location=map_location, weights_only=True, mmap=False
+                )
+    except CheckpointError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(f'{path}: cannot be read ({reason})') from error
+    # A damaged pickle raises almost anything. The text of torch advises to unpickle it
+    # with weights_only=False: it goes no further, not as the cause either.
+    except Exception as error:
+        failure = _explained(path, error)
+    raise failure
+
+
+def _verify(file: BinaryIO, path: str) -> None:
+    if not is_archive(file):
+        say_not_verifiable(path, 'the format of torch before 1.6 has no checksums')
+        return
+    archive = verify_archive(file, path)
+    if any(name.endswith('/constants.pkl') for name in archive.entries):
         raise CheckpointError(
+            f'{path}: is an archive of TorchScript, such as OpenAI publishes its CLIP '
+            f'in: {_convert_call("openai-clip", path)}'
+        )
+    if not archive.is_verified:
+        say_not_verifiable(
+            path, 'it was saved without checksums (set_crc32_options(False))'
+        )
+
+
+def _explained(path: str, error: Exception) -> CheckpointError:
+    found = re.search(r'GLOBAL ([\w.]+)', str(error))
+    if isinstance(error, pickle.UnpicklingError) and found is not None:
+        return CheckpointError(
             f'{path}: refused, because it holds {found.group(1)}, which could run code '
             f'when loaded. Nothing was executed. Convert it where you trust it: '
             f"torch.save(dict(state_dict=model.state_dict()), 'weights.pth')"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f'{path}: must hold a dict, got {type(checkpoint).__name__}'
         )
-    # `Runner.resume` would execute this key, of mmcv 1.x, as Python code.
-    if isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('config', None)
-    return checkpoint
+    return _damaged(path, error)
 
 
 def local_path(path: str | os.PathLike[str]) -> str:
@@ -154,7 +230,7 @@ def check_state_dict(
     where: str,
     partial: bool = False,
 ) -> None:
-    """Refuse a state dict of another architecture.
+    """Refuse a state dict of another architecture, or one with weights that are NaN.
 
     Args:
         model: The model that is to take it.
@@ -165,19 +241,21 @@ def check_state_dict(
             Defaults to False.
 
     Raises:
-        CheckpointError: Lists missing, unexpected and misshapen keys.
+        CheckpointError: Lists missing, unexpected and misshapen keys; or names the
+            first parameter that is not finite; or says how to convert the weights of
+            another project.
     """
-    own, given = unwrapped(model).state_dict(), _without_wrapper(state_dict)
+    own, given = unwrapped(model).state_dict(), without_wrapper(state_dict)
+    shared = own.keys() & given.keys()
     misshapen = [
         f'{key} ({_shape(given[key])} in the file, {_shape(own[key])} in the model)'
-        for key in own.keys() & given.keys()
-        if not key.endswith('_extra_state') and _shape(given[key]) != _shape(own[key])
+        for key in shared
+        if not _fits(key, given[key], own[key])
     ]
     missing = own.keys() - given.keys()
     unexpected = given.keys() - own.keys()
-    if partial and not misshapen and own.keys() & given.keys():
-        return
-    if misshapen or missing or unexpected:
+    if misshapen or not shared or (not partial and (missing or unexpected)):
+        refuse_foreign({'state_dict': state_dict}, where)
         raise CheckpointError(
             f"{where}: of another architecture than the config's model.\n"
             f'  missing: {_list(missing)}\n'
@@ -185,6 +263,7 @@ def check_state_dict(
             f'  of another shape: {_list(misshapen)}\n'
             f'  use the config that it was trained with'
         )
+    check_finite({key: given[key] for key in given if key in shared}, where, model)
 
 
 def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) -> None:
@@ -193,9 +272,28 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
     Raises:
         CheckpointError: See :func:`check_state_dict`.
     """
+    refuse_foreign(checkpoint, where)
     state_dict = checkpoint.get('state_dict', checkpoint)
+    check_tensors(state_dict, where)
     check_state_dict(model, state_dict, where)
-    unwrapped(model).load_state_dict(_without_wrapper(state_dict))
+    unwrapped(model).load_state_dict(without_wrapper(state_dict))
+
+
+def refuse_foreign(checkpoint: Mapping[str, Any], where: str) -> None:
+    """Refuse the checkpoint of another project, and say how to convert it.
+
+    Raises:
+        CheckpointError: If its keys are those of a family that can be converted.
+    """
+    # That package reads its files through this module.
+    from gckd_mm.interop.recognition import family_of
+
+    family = family_of(checkpoint)
+    if family is not None:
+        raise CheckpointError(
+            f'{where}: holds the weights of another project, under the names of '
+            f'{family!r}: {_convert_call(family, where)}'
+        )
 
 
 def encoders_alone(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +310,7 @@ def weights_of_encoders(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Return what :func:`encoders_alone` has weights for."""
     return {
         name: value
-        for name, value in _without_wrapper(state_dict).items()
+        for name, value in without_wrapper(state_dict).items()
         if name.startswith(ENCODERS)
     }
 
@@ -231,7 +329,7 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
         CheckpointError: If it has no teacher, as after source-only training and with
             most baselines, or one that has not begun to teach, as in the source stage.
     """
-    state_dict = _without_wrapper(checkpoint.get('state_dict', checkpoint))
+    state_dict = without_wrapper(checkpoint.get('state_dict', checkpoint))
     taught = {
         key.removeprefix(_TEACHER): value
         for key, value in state_dict.items()
@@ -239,7 +337,7 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
     if not taught:
         raise CheckpointError(f'{where}: holds no teacher: what trained it has none')
-    if int(state_dict[_TEACHER_STEPS]) == 0:
+    if steps_of_teacher(state_dict, where) == 0:
         raise CheckpointError(
             f'{where}: its teacher has not begun: the adaptation had not started'
         )
@@ -247,100 +345,23 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {**checkpoint, 'state_dict': {**state_dict, **own}}
 
 
+def steps_of_teacher(state_dict: Mapping[str, Any], where: str) -> int:
+    """Return how often a teacher has moved; 0 where there is none.
+
+    Raises:
+        CheckpointError: If the count is no count.
+    """
+    steps = state_dict.get(_TEACHER_STEPS, 0)
+    if isinstance(steps, int):
+        return steps
+    if not isinstance(steps, Tensor) or steps.numel() != 1 or steps.is_floating_point():
+        raise CheckpointError(f'{where}: {_TEACHER_STEPS} must be a whole number')
+    return int(steps)
+
+
 def ended_in_source_stage(checkpoint: Mapping[str, Any]) -> bool:
     """Return whether a model that adapts had not begun to: its heads are untrained."""
     return checkpoint.get('meta', {}).get(ADAPTATION_STEPS) == 0
-
-
-def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
-    """Return what a test needs of the config that a checkpoint was trained with.
-
-    mmengine stores it as Python source. Only literals and ``dict(…)`` are read, only
-    the keys of a test are taken, and only components of ours (and plain resizing and
-    sampling) may be named: mmengine would import and call any dotted path that a
-    ``type`` gives.
-
-    Raises:
-        CheckpointError: If there is none, if it holds anything but literals, or if it
-            names anything else.
-    """
-    source = checkpoint.get('meta', {}).get('cfg')
-    if not source:
-        raise CheckpointError(f'{where}: holds no config, name one on the command line')
-    values = {}
-    try:
-        for statement in ast.parse(source).body:
-            if not isinstance(statement, ast.Assign):
-                raise ValueError(f'line {statement.lineno} is not an assignment')
-            (name,) = statement.targets
-            values[ast.unparse(name)] = _literal(statement.value)
-    except (SyntaxError, ValueError) as error:
-        raise CheckpointError(
-            f'{where}: its config cannot be read ({error})'
-        ) from error
-    config = {key: values[key] for key in _TEST_KEYS if key in values}
-    names = _trusted_names()
-    for kind in _names_in(config):
-        if kind not in names:
-            raise CheckpointError(
-                f'{where}: its config names {kind!r}, which is no component of '
-                f'gckd_mm. Nothing was executed. If you trust it, name the config file '
-                f'on the command line'
-            )
-    return Config(config)
-
-
-def _names_in(value: Any) -> Iterator[str]:
-    """Yield every component and scope that a config names."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if key in ('type', '_scope_', 'default_scope'):
-                yield str(part)
-            else:
-                yield from _names_in(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _names_in(part)
-
-
-def _trusted_names() -> set[str]:
-    """Return what the config in a checkpoint may name: our components and a few more.
-
-    Registration alone is no trust: among the components of mmengine and mmpretrain are
-    some that unpickle a file from an address or run code from a hub.
-    """
-    names = {_SCOPE, *_TRUSTED_OTHERS}
-    for root in vars(mmengine.registry).values():
-        if isinstance(root, Registry) and _SCOPE in root.children:
-            child = root.children[_SCOPE]
-            child.import_from_location()
-            names |= {prefix + n for n in child.module_dict for prefix in _PREFIXES}
-    return names
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
-        value: dict[Any, Any] = {}
-        for part in node.args:  # a dict whose keys are no names: dict({'1': 2})
-            value.update(_literal(part))
-        for item in node.keywords:
-            if item.arg is None:
-                raise ValueError(f'line {node.lineno}: ** in dict()')
-            value[item.arg] = _literal(item.value)
-        return value
-    if isinstance(node, ast.Dict):
-        keys = [ast.literal_eval(key) for key in node.keys if key is not None]
-        return dict(zip(keys, map(_literal, node.values), strict=True))
-    if isinstance(node, ast.List):
-        return [_literal(element) for element in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_literal(element) for element in node.elts)
-    return ast.literal_eval(node)
-
-
-def _without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Strip the prefix that DistributedDataParallel gives to every key."""
-    return {key.removeprefix('module.'): value for key, value in state_dict.items()}
 
 
 def _load_from_local(filename: str, map_location: Any) -> dict[str, Any]:
@@ -378,11 +399,31 @@ def _statistic(owner: Any, name: str) -> Callable:
     return getattr(owner, name)
 
 
+def _convert_call(family: str, where: str) -> str:
+    out = f'{Path(where).stem}_converted.pth'
+    return (
+        f'convert it with python tools/convert_checkpoint.py --from {family} '
+        f'{where} {out}, and name {out}'
+    )
+
+
 def _damaged(path: str, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    found = re.search(r'WeightsUnpickler error: ([^\n]+)', str(error))
+    reason = found.group(1) if found else str(error).partition('\n')[0]
+    if not reason or any(word in reason for word in _ADVICE):
+        reason = type(error).__name__
     return CheckpointError(
         f'{path}: truncated, or not a checkpoint of torch ({reason})'
     )
+
+
+def _fits(key: str, given: Any, own: Any) -> bool:
+    if not isinstance(own, Tensor) or not isinstance(given, Tensor):
+        return type(given) is type(own)
+    if key.endswith('_extra_state'):  # of any length, but of one kind
+        return given.dtype == own.dtype and given.ndim == own.ndim
+    same_kind = given.is_floating_point() == own.is_floating_point()
+    return same_kind and given.shape == own.shape
 
 
 def _shape(value: Any) -> str:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import DefaultScope
 
 import gckd_mm
 from gckd_mm.checkpoint import (
     PACKAGED,
     PACKAGED_FOLDER,
+    built_from,
     config_of,
     encoders_alone,
+    load_weights,
     read_checkpoint,
     weights_of_encoders,
 )
@@ -25,9 +28,9 @@ from gckd_mm.datasets.synthpedes.version import VERSION
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
+from gckd_mm.registry import MODELS
 
 _META = ('cfg', 'seed', 'iter', 'selection')
-
 _RESULTS = (
     *('checkpoint', 'config', 'seed', 'iteration', 'selection'),
     *('torch', 'metrics'),
@@ -67,7 +70,12 @@ def bare(checkpoint: dict[str, Any], where: str, encoders_only: bool) -> dict[st
     if 'state_dict' not in checkpoint:
         raise InputError(f'{where}: holds no state_dict')
     cfg = config_of(checkpoint, where)
+    missing = [key for key in _META if key not in checkpoint['meta']]
+    if missing:
+        raise InputError(f'{where}: its meta holds no {", ".join(missing)}')
     meta = {key: checkpoint['meta'][key] for key in _META}
+    with built_from(checkpoint, where), DefaultScope.overwrite_default_scope('gckd_mm'):
+        load_weights(MODELS.build(cfg.model), checkpoint, where)
     state_dict = checkpoint['state_dict']
     if encoders_only:
         cfg.model = encoders_alone(cfg.model.to_dict())
@@ -86,12 +94,11 @@ def read_results(path: str) -> dict[str, Any]:
         results = json.loads(Path(path).read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path}: not a JSON file in UTF-8 ({error})') from error
-    if (
-        not isinstance(results, dict)
-        or not results.keys() >= set(_RESULTS)
-        or not isinstance(results['checkpoint'], str)
-    ):
+    if not isinstance(results, dict) or not isinstance(results.get('checkpoint'), str):
         raise InputError(f'{path}: not what tools/test.py --out writes')
+    missing = [name for name in _RESULTS if name not in results]
+    if missing:
+        raise InputError(f'{path}: holds no {", ".join(missing)}: see tools/test.py')
     return results
 
 

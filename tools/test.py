@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rich.table import Table
 import gckd_mm
 from gckd_mm.checkpoint import (
     PACKAGED,
+    built_from,
     config_of,
     ended_in_source_stage,
     load_weights,
@@ -268,9 +270,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.teacher:
         checkpoint = with_teacher(checkpoint, options.checkpoint)
     use_strict_loading()
-    runner = Runner.from_cfg(make_config(options, checkpoint))
-    load_weights(runner.model, checkpoint, options.checkpoint)
-    scores = split_by_test_set(runner.test())
+    cfg = make_config(options, checkpoint)
+    # A config file is the user's own; the one in the checkpoint is anybody's.
+    stored = options.config is None
+    with built_from(checkpoint, options.checkpoint) if stored else nullcontext():
+        runner = Runner.from_cfg(cfg)
+        load_weights(runner.model, checkpoint, options.checkpoint)
+        scores = split_by_test_set(runner.test())
     if not is_main_process():
         return
     results = results_of(options, checkpoint, scores)

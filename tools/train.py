@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gckd_mm.checkpoint import read_checkpoint, use_strict_loading
+from gckd_mm.checkpoint import check_resumable, read_checkpoint, use_strict_loading
 from gckd_mm.engine.config_checks import check_training, warn_of_few_samples
 from gckd_mm.engine.launch import (
     add_run_options,
@@ -133,7 +133,8 @@ def resume(cfg: Config, checkpoint: str) -> None:
             + (f'its last checkpoint is {found}' if found else 'it has no checkpoint')
         )
     try:
-        seed = read_checkpoint(checkpoint).get('meta', {}).get('seed')
+        found_run = read_checkpoint(checkpoint)
+        check_resumable(found_run, checkpoint)
     except CheckpointError as error:
         others = other_checkpoints(checkpoint)
         if not others:
@@ -143,7 +144,7 @@ def resume(cfg: Config, checkpoint: str) -> None:
         ) from error
     cfg.resume = True
     cfg.load_from = checkpoint
-    cfg.merge_from_dict({'randomness.seed': seed})
+    cfg.merge_from_dict({'randomness.seed': found_run['meta'].get('seed')})
 
 
 def skip_pretrained(model: dict[str, Any]) -> None:

@@ -9,17 +9,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gckd_mm
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.fileio import write_atomically
+from gckd_mm.unverifiable import say_not_verifiable
 
 SETTINGS = 'export.json'
 TOKENIZER = 'tokenizer.json'
 IMAGE_GRAPH, TEXT_GRAPH = GRAPHS = ('image.onnx', 'text.onnx')
+#: key of the hash of all else that ``export.json`` says
+_DIGEST = 'sha256'
 _FORMAT = 1
 _CHUNK = 1 << 20
+_MOST_SIZE = 1 << 24
 
 
 class ImageInput(NamedTuple):
@@ -73,8 +77,8 @@ class ExportSettings(NamedTuple):
 
 
 def write_settings(folder: Path, settings: ExportSettings) -> None:
-    """Write ``export.json``, the last file of an export, with hashes of the others."""
-    described = {
+    """Write ``export.json``, the last file of an export, with hashes of all of them."""
+    described: dict[str, Any] = {
         'format': _FORMAT,
         'gckd_mm': gckd_mm.__version__,
         **settings._asdict(),
@@ -82,6 +86,7 @@ def write_settings(folder: Path, settings: ExportSettings) -> None:
         'text': settings.text._asdict(),
         'files': file_hashes(folder),
     }
+    described[_DIGEST] = _digest_of(described)
     write_atomically(folder / SETTINGS, json.dumps(described, indent=2) + '\n')
 
 
@@ -92,14 +97,16 @@ def read_settings(folder: Path) -> ExportSettings:
         InputError: If the folder is no export, or of another version, or damaged.
     """
     path = folder / SETTINGS
-    try:
-        found = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
+    if not path.is_file():  # a FIFO would block
         raise MissingDataError(
             f'{folder}: is no exported model (it has no {SETTINGS}): make one with '
             f'tools/export_onnx.py, or name a checkpoint'
-        ) from error
-    except ValueError as error:
+        )
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(found, dict) or found.get('format') != _FORMAT:
         version = found.get('format') if isinstance(found, dict) else None
@@ -107,6 +114,7 @@ def read_settings(folder: Path) -> ExportSettings:
             f'{path}: an export of format {version}, this version reads {_FORMAT}: '
             f'export the checkpoint anew'
         )
+    _check_digest(found, path)
     try:
         settings = ExportSettings(
             **{
@@ -116,14 +124,53 @@ def read_settings(folder: Path) -> ExportSettings:
             }
         )
         expected = dict(found['files'])
+        _check_types(settings)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f'{type(error).__name__}: {error}') from error
     for name in {*GRAPHS, TOKENIZER, *expected}:
         if not (folder / name).is_file():
             raise MissingDataError(f'{folder}: lacks {name}: export the model anew')
+        if Path(name).name != name:
+            raise _damaged(path, f'it names a file outside of the folder, {name!r}')
         if _hash(folder / name) != expected.get(name):
             raise _damaged(folder / name, 'it is not as it was written')
     return settings
+
+
+def _check_digest(found: dict[str, Any], path: Path) -> None:
+    """Verify what ``export.json`` says of itself; of version 0.1 it says nothing."""
+    known = {'format', 'gckd_mm', 'files', *ExportSettings._fields}
+    if found.keys() - known - {_DIGEST}:
+        raise _damaged(path, f'it has unknown keys, {sorted(found.keys() - known)}')
+    if _DIGEST not in found:
+        say_not_verifiable(str(path), 'it was written without a hash of itself')
+    elif found[_DIGEST] != _digest_of(found):
+        raise _damaged(path, 'it is not as it was written')
+
+
+def _digest_of(described: dict[str, Any]) -> str:
+    rest = {key: value for key, value in described.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _check_types(settings: ExportSettings) -> None:
+    """Refuse values of another type than the named tuples say.
+
+    Raises:
+        TypeError: If there is one.
+        ValueError: If a size is below 1.
+    """
+    sizes = [settings.embedding_size, settings.image.height, settings.image.width]
+    sizes += [settings.text.max_length, settings.text.vocab_size]
+    texts = [settings.name, settings.precision, settings.fingerprint]
+    texts += [settings.image.interpolation, settings.image.backend]
+    numbers = [*sizes, settings.text.padding_id]
+    if not all(type(number) is int for number in numbers):
+        raise TypeError(f'sizes must be whole numbers, got {numbers}')
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f'names must be texts, got {texts}')
+    if min(sizes) < 1 or max(sizes) > _MOST_SIZE or settings.text.padding_id < 0:
+        raise ValueError(f'sizes must be from 1 to {_MOST_SIZE}, got {numbers}')
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -174,9 +221,12 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with open(path, 'rb') as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
     return digest.hexdigest()
 
 

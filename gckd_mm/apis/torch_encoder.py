@@ -19,15 +19,19 @@ from torch import Tensor, nn
 
 from gckd_mm.checkpoint import (
     PACKAGED,
+    built_from,
     config_of,
     encoders_alone,
     ended_in_source_stage,
     load_weights,
     read_checkpoint,
+    refuse_foreign,
     weights_of_encoders,
 )
+from gckd_mm.checkpoint_structure import check_tensors
 from gckd_mm.engine.launch import read_config
 from gckd_mm.errors import InputError
+from gckd_mm.model_wrapper import without_wrapper
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
 from gckd_mm.registry import MODELS, TRANSFORMS
@@ -121,17 +125,26 @@ class TorchEncoder:
         device = torch.device(
             device or ('cuda' if torch.cuda.is_available() else 'cpu')
         )
-        settings = encoders_alone(cfg.model.to_dict())
-        retriever = _build(settings, checkpoint, where)
-        matching = _matching_head(cfg.model.get('matching'), checkpoint, where)
-        pipeline = gallery_pipeline(cfg)
-        source: tuple[str, str | None] | None = None
-        if not is_config:
-            source = _absolute(where), None
-        elif not isinstance(model, Config):  # which could not be read again
-            source = _absolute(model), _absolute(where)
-        name = Path(where).stem
-        return cls(retriever, settings, pipeline, device, source, name, matching)
+        refuse_foreign(checkpoint, where)
+        model_settings = model_of(cfg, where)
+        settings = encoders_alone(model_settings)
+        # A config file is the user's own; the one in a checkpoint is anybody's.
+        with nullcontext() if is_config else built_from(checkpoint, where):
+            retriever = _build(settings)
+            matching = _build(model_settings.get('matching'))
+            state_dict = without_wrapper(checkpoint.get('state_dict', checkpoint))
+            check_tensors(state_dict, where)
+            _load_encoders(retriever, settings, state_dict, where)
+            if not _load_matching(matching, state_dict, checkpoint, where):
+                matching = None
+            pipeline = gallery_pipeline(cfg)
+            source: tuple[str, str | None] | None = None
+            if not is_config:
+                source = _absolute(where), None
+            elif not isinstance(model, Config):  # which could not be read again
+                source = _absolute(model), _absolute(where)
+            name = Path(where).stem
+            return cls(retriever, settings, pipeline, device, source, name, matching)
 
     def prepare(self, image: str | np.ndarray) -> Tensor:
         """Read and resize one picture: shape (3, H, W), uint8."""
@@ -243,38 +256,55 @@ def gallery_pipeline(cfg: Config) -> list[dict]:
     return [dict(step) for step in found[0]]
 
 
-def _build(settings: dict[str, Any], checkpoint: dict[str, Any], where: str) -> Any:
-    """Build what embeds, and load its weights alone."""
-    with DefaultScope.overwrite_default_scope('gckd_mm'):
-        retriever = MODELS.build(settings)
-    state_dict = checkpoint.get('state_dict', checkpoint)
-    if settings['type'] == 'DualEncoder':
-        state_dict = weights_of_encoders(state_dict)
-    load_weights(retriever, {'state_dict': state_dict}, where)
-    return retriever
+def model_of(cfg: Config, where: str) -> dict[str, Any]:
+    """Return the config of the retriever.
+
+    Raises:
+        InputError: If there is none.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, dict) or not isinstance(model.get('type'), str):
+        raise InputError(f"{where}: the config has no model = dict(type='…', …)")
+    return cfg.model.to_dict()
 
 
-def _matching_head(
-    settings: Any, checkpoint: dict[str, Any], where: str
-) -> nn.Module | None:
-    """Build the matching head that the retriever was trained with, if it was."""
+def _build(settings: Any) -> Any:
     if settings is None:
         return None
     with DefaultScope.overwrite_default_scope('gckd_mm'):
-        head = MODELS.build(settings)
+        return MODELS.build(settings)
+
+
+def _load_encoders(
+    retriever: nn.Module,
+    settings: dict[str, Any],
+    state_dict: dict[str, Any],
+    where: str,
+) -> None:
+    """Load the weights of what embeds alone."""
+    if settings['type'] == 'DualEncoder':
+        state_dict = weights_of_encoders(state_dict)
+    load_weights(retriever, {'state_dict': state_dict}, where)
+
+
+def _load_matching(
+    head: nn.Module | None,
+    state_dict: dict[str, Any],
+    checkpoint: dict[str, Any],
+    where: str,
+) -> bool:
+    """Load the matching head that the retriever was trained with, if it was."""
     prefix = 'matching.'
-    state_dict = checkpoint.get('state_dict', checkpoint)
-    named = {name.removeprefix('module.'): value for name, value in state_dict.items()}
     own = {
         name.removeprefix(prefix): value
-        for name, value in named.items()
+        for name, value in state_dict.items()
         if name.startswith(prefix)
     }
     # published without it, or not trained yet
-    if not own or ended_in_source_stage(checkpoint):
-        return None
+    if head is None or not own or ended_in_source_stage(checkpoint):
+        return False
     load_weights(head, {'state_dict': own}, where)
-    return head
+    return True
 
 
 def _fingerprint(model: Any, settings: dict[str, Any], pipeline: Sequence[dict]) -> str:

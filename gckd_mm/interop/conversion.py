@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gckd_mm.checkpoint_structure import check_tensors
+from gckd_mm.checkpoint_values import check_finite
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.interop.clip_config import clip_shapes, infer_clip_config
 from gckd_mm.interop.efficientnet_lite import map_efficientnet_lite0
@@ -16,6 +18,7 @@ from gckd_mm.interop.irra import map_irra
 from gckd_mm.interop.keys import IMAGE_POSITIONS, Mapped
 from gckd_mm.interop.open_clip import map_open_clip
 from gckd_mm.interop.openai_clip import map_openai_clip
+from gckd_mm.model_wrapper import bare_name
 from gckd_mm.models.functional.position_grid import (
     grid_of_image,
     resize_position_grid,
@@ -33,6 +36,8 @@ BACKBONES: dict[str, Callable[[Mapping[str, Tensor]], tuple[Mapped, list[str]]]]
     'efficientnet-lite0': map_efficientnet_lite0,
 }
 _LOGIT_SCALE = 'logit_scale'
+#: before every key of a checkpoint of PyTorch Lightning
+_LIGHTNING = 'model.'
 
 
 class Conversion(NamedTuple):
@@ -82,15 +87,18 @@ def convert(
 
     Raises:
         CheckpointError: Lists unknown and missing keys that are not allowed, and
-            weights of a shape that does not fit the others.
+            weights of a shape that does not fit the others; or names the first weight
+            that is not finite.
         InputError: If the grid or the image size does not fit.
     """
-    mapped = FAMILIES[family](state_dict, where)
+    state_dict, names = _unwrapped(state_dict, where)
+    mapped = _mapped(FAMILIES[family], state_dict, names, where)
     config = infer_clip_config(mapped.weights, where, given)
     missing = _check(
         mapped, config, where, allow_unused=allow_unused, allow_missing=allow_missing
     )
-    if _LOGIT_SCALE in state_dict:
+    check_finite(mapped.weights, where)
+    if _LOGIT_SCALE in state_dict and state_dict[_LOGIT_SCALE].numel() == 1:
         config['logit_scale_init_value'] = state_dict[_LOGIT_SCALE].item()
     weights = _fit_grid(mapped.weights, config, grid, image_size)
     return Conversion(weights, config, mapped.ignored, mapped.unused, missing)
@@ -118,8 +126,11 @@ def convert_backbone(
     Raises:
         CheckpointError: Lists unknown and missing keys that are not allowed.
     """
+    state_dict, names = _unwrapped(state_dict, where)
     mapped, missing = BACKBONES[family](state_dict)
+    mapped = _under_own_names(mapped, names)
     _raise_any(where, _gaps(mapped, missing, allow_unused, allow_missing))
+    check_finite(mapped.weights, where)
     return Conversion(mapped.weights, {}, mapped.ignored, mapped.unused, missing)
 
 
@@ -150,13 +161,15 @@ def export_hf(
         CheckpointError: See :func:`convert`.
         InputError: If the images are not square.
     """
-    out = map_to_hf_clip(state_dict)
+    state_dict, names = _unwrapped(state_dict, where)
+    out = _under_own_names(map_to_hf_clip(state_dict), names)
     weights = map_hf_clip(out.weights, where).weights
     config = infer_clip_config(weights, where, given)
     mapped = Mapped(weights, out.ignored, out.unused)
     missing = _check(
         mapped, config, where, allow_unused=allow_unused, allow_missing=allow_missing
     )
+    check_finite(weights, where)
     weights = _fit_grid(weights, config, grid, image_size)
     if 'image_size' not in config['vision_config']:
         raise InputError(
@@ -170,6 +183,58 @@ def export_hf(
     scale = torch.tensor(config['logit_scale_init_value'], dtype=dtype)
     hf_weights = {**map_to_hf_clip(weights).weights, _LOGIT_SCALE: scale}
     return Conversion(hf_weights, config, out.ignored, out.unused, missing)
+
+
+def bare_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return name -> key, without what training codes put before every name.
+
+    That is ``module.`` (DistributedDataParallel), ``_orig_mod.`` (torch.compile) and
+    ``model.`` (PyTorch Lightning), where all keys have it.
+    """
+    names = {bare_name(key): key for key in keys}
+    if names and all(name.startswith(_LIGHTNING) for name in names):
+        names = {name.removeprefix(_LIGHTNING): key for name, key in names.items()}
+    return names
+
+
+def _unwrapped(
+    state_dict: Mapping[str, Tensor], where: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    check_tensors(state_dict, where)
+    names = bare_names(state_dict)
+    if len(names) != len(state_dict):
+        raise CheckpointError(
+            f"{where}: some weights are there twice, with and without 'module.' before "
+            f'their names'
+        )
+    return {name: state_dict[key] for name, key in names.items()}, names
+
+
+def _mapped(
+    mapping: Callable[[Mapping[str, Tensor], str], Mapped],
+    state_dict: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    where: str,
+) -> Mapped:
+    try:
+        return _under_own_names(mapping(state_dict, where), names)
+    # A matrix that is none, such as a number where three matrices are to be.
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise CheckpointError(
+            f'{where}: cannot be converted, a weight has another shape than a CLIP '
+            f'has ({error})'
+        ) from error
+
+
+def _under_own_names(mapped: Mapped, names: Mapping[str, str]) -> Mapped:
+    """Report keys as the file has them."""
+    return Mapped(
+        mapped.weights,
+        [names[name] for name in mapped.ignored],
+        [names[name] for name in mapped.unused],
+    )
 
 
 def _check(

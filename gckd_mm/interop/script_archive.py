@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import pickle
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from gckd_mm.checkpoint_archive import (
+    Archive,
+    is_archive,
+    read_entry,
+    verify_archive,
+)
 from gckd_mm.errors import CheckpointError
+from gckd_mm.unverifiable import say_not_verifiable
+
+_MARK = 'constants.pkl'
 
 _DTYPES = {
     'BFloat16Storage': torch.bfloat16,
@@ -26,11 +35,13 @@ _DTYPES = {
 
 
 def is_script_archive(path: str) -> bool:
-    """Return whether a file is an archive of ``torch.jit.save``."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('/constants.pkl') for name in archive.namelist())
+    """Return whether a file is an archive of ``torch.jit.save``.
+
+    Raises:
+        CheckpointError: If it is a damaged archive of whatever kind.
+    """
+    with open(path, 'rb') as file:
+        return is_archive(file) and _root_of(verify_archive(file, path)) is not None
 
 
 def read_script_archive(path: str) -> dict[str, Tensor]:
@@ -50,12 +61,12 @@ def read_script_archive(path: str) -> dict[str, Tensor]:
             plain values.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            root = next(n for n in archive.namelist() if n.endswith('/constants.pkl'))
-            root = root.removesuffix('constants.pkl')
-            with archive.open(f'{root}data.pkl') as file:
-                module = _Unpickler(file, archive, root).load()
-        return dict(_tensors_of(module, ''))
+        with open(path, 'rb') as file:
+            archive = verify_archive(file, path)
+            module = _Unpickler(file, archive, _root_of(archive) or '').load()
+        found = dict(_tensors_of(module, ''))
+    except CheckpointError:
+        raise
     except _Refused as error:
         raise CheckpointError(
             f'{path}: refused ({error}). Nothing was executed'
@@ -65,6 +76,15 @@ def read_script_archive(path: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f'{path}: truncated, or not an archive of TorchScript ({error!r})'
         ) from error
+    if not archive.is_verified:
+        say_not_verifiable(path, 'it was saved without checksums')
+    return found
+
+
+def _root_of(archive: Archive) -> str | None:
+    """Return what is before the names of a TorchScript archive; None of another."""
+    marks = [name for name in archive.entries if name.endswith(f'/{_MARK}')]
+    return marks[0].removesuffix(_MARK) if marks else None
 
 
 class _Module:
@@ -76,9 +96,11 @@ class _Refused(pickle.UnpicklingError):
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(file)
+    def __init__(self, file: BinaryIO, archive: Archive, root: str) -> None:
+        super().__init__(io.BytesIO(read_entry(file, archive, f'{root}data.pkl')))
+        self._file = file
         self._archive = archive
+        self._storages: dict[str, Tensor] = {}
         self._root = root
 
     def find_class(self, module: str, name: str) -> Any:
@@ -96,16 +118,23 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, _ = pid
-        data = self._archive.read(f'{self._root}data/{key}')
-        if not data:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(bytearray(data), dtype=dtype)
+        if key not in self._storages:
+            data = read_entry(self._file, self._archive, f'{self._root}data/{key}')
+            self._storages[key] = (
+                torch.frombuffer(bytearray(data), dtype=dtype)
+                if data
+                else torch.empty(0, dtype=dtype)
+            )
+        return self._storages[key]
 
 
 def _rebuild_tensor(
     storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any
 ) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
+    view = storage.as_strided(size, stride, offset)
+    if view.numel() > storage.numel():
+        raise _Refused(f'a tensor of shape {tuple(size)} on {storage.numel()} numbers')
+    return view.clone()
 
 
 def _tensors_of(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gckd_mm.checkpoint import local_path, read_checkpoint
+from gckd_mm.checkpoint import check_regular_file, local_path, read_checkpoint
+from gckd_mm.checkpoint_structure import check_structure
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.interop.script_archive import is_script_archive, read_script_archive
@@ -20,7 +21,7 @@ from gckd_mm.safetensors_files import safetensors_bytes
 _HF_INDICES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 _HF_FILES = ('model.safetensors', 'pytorch_model.bin')
 #: under which training codes keep the weights beside the optimiser
-_NESTED = ('state_dict', 'model')
+NESTED = ('state_dict', 'model')
 
 
 class WeightFile(NamedTuple):
@@ -51,11 +52,14 @@ def read_weights(path: str) -> WeightFile:
     folder = Path(local_path(path))
     if folder.is_dir():
         return _read_folder(folder)
+    check_regular_file(str(folder))
     if is_script_archive(str(folder)):
-        return WeightFile(read_script_archive(str(folder)), {}, None)
+        found = read_script_archive(str(folder))
+        check_structure(found, path, folder.stat().st_size)
+        return WeightFile(found, {}, None)
     checkpoint = read_checkpoint(path)
     state_dict: Any = checkpoint
-    for key in _NESTED:
+    for key in NESTED:
         if isinstance(checkpoint.get(key), Mapping):
             state_dict = checkpoint[key]
             break
@@ -63,7 +67,7 @@ def read_weights(path: str) -> WeightFile:
     if not tensors:
         raise CheckpointError(
             f'{path}: holds no weights, neither by themselves nor under '
-            f'{" or ".join(map(repr, _NESTED))}'
+            f'{" or ".join(map(repr, NESTED))}'
         )
     meta = checkpoint.get('meta')
     return WeightFile(tensors, meta if isinstance(meta, dict) else {}, None)
@@ -134,7 +138,7 @@ def _read_folder(folder: Path) -> WeightFile:
     config = read_hf_config(folder)
     for name in _HF_INDICES:
         if (folder / name).is_file():
-            files = sorted(set(_read_json(folder / name)['weight_map'].values()))
+            files = _files_of_index(folder / name)
             break
     else:
         files = [name for name in _HF_FILES if (folder / name).is_file()][:1]
@@ -144,17 +148,34 @@ def _read_folder(folder: Path) -> WeightFile:
         )
     state_dict: dict[str, Tensor] = {}
     for name in files:
-        # An index names files beside it; anything else would leave the folder.
-        state_dict |= read_weights(str(folder / Path(name).name)).state_dict
+        found = read_weights(str(folder / name)).state_dict
+        twice = sorted(found.keys() & state_dict.keys())
+        if twice:
+            raise CheckpointError(f'{folder}: {twice[0]} is in two of its files')
+        state_dict |= found
     return WeightFile(state_dict, {}, config)
 
 
+def _files_of_index(path: Path) -> list[str]:
+    weight_map = _read_json(path).get('weight_map')
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or not all(isinstance(x, str) and Path(x).name for x in names):
+        raise CheckpointError(
+            f"{path}: 'weight_map' must be an object of weight -> name of a file "
+            f'beside it'
+        )
+    # An index names files beside it; anything else would leave the folder.
+    return sorted({Path(name).name for name in names})
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    if path.exists():
+        check_regular_file(str(path))
     try:
         value = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be read ({error.strerror})') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f'{path}: is no JSON ({error})') from error
     if not isinstance(value, dict):
         raise CheckpointError(f'{path}: must hold a JSON object')

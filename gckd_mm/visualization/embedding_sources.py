@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from gckd_mm.apis import PersonSearchInferencer
-from gckd_mm.checkpoint import config_of, read_checkpoint
+from gckd_mm.checkpoint import built_from, config_of, read_checkpoint
 from gckd_mm.errors import InputError
 from gckd_mm.registry import DATASETS
 from gckd_mm.visualization.embedding_map import Group
@@ -112,7 +112,19 @@ class CheckpointEmbeddings:
     ) -> None:
         self.name = checkpoint
         if config is None:
-            config = config_of(read_checkpoint(checkpoint), checkpoint)
+            stored = read_checkpoint(checkpoint)
+            with built_from(stored, checkpoint):
+                self._build(config_of(stored, checkpoint), checkpoint, domains, device)
+        else:
+            self._build(config, checkpoint, domains, device)
+
+    def _build(
+        self,
+        config: Config,
+        checkpoint: str,
+        domains: Sequence[str],
+        device: str | None,
+    ) -> None:
         test_sets = config.get('test_dataloader') or {}
         # Read first: a missing data set is known before a model is built.
         self._datasets: dict[Group, Any] = {}

@@ -12,10 +12,16 @@ from mmengine.runner import Runner
 from torch import nn
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
-from gckd_mm.checkpoint import ADAPTATION_STEPS, load_weights, read_checkpoint
+from gckd_mm.checkpoint import (
+    ADAPTATION_STEPS,
+    load_weights,
+    read_checkpoint,
+    refuse_foreign,
+    steps_of_teacher,
+)
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
-from gckd_mm.model_wrapper import unwrapped
+from gckd_mm.model_wrapper import unwrapped, without_wrapper
 from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.registry import HOOKS
 
@@ -252,9 +258,10 @@ def _branch_off(runner: Runner, path: str) -> None:
 
 
 def _load_source_stage(model: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
-    given = checkpoint.get('state_dict', checkpoint)
-    of_teacher = given.get('teacher.steps', given.get('module.teacher.steps', 0))
-    if checkpoint.get('meta', {}).get(ADAPTATION_STEPS, 0) > 0 or int(of_teacher) > 0:
+    refuse_foreign(checkpoint, path)
+    given = without_wrapper(checkpoint.get('state_dict', checkpoint))
+    of_teacher = steps_of_teacher(given, path)
+    if checkpoint.get('meta', {}).get(ADAPTATION_STEPS, 0) > 0 or of_teacher > 0:
         raise InputError(
             f'{path}: has been adapted already; give what a source stage ended with '
             f'({SOURCE_CHECKPOINT} in the work dir), or a source-only checkpoint'
@@ -269,7 +276,7 @@ def _load_source_stage(model: nn.Module, checkpoint: dict[str, Any], path: str) 
     weights = {
         key: value
         for key, value in given.items()
-        if key.removeprefix('module.').partition('.')[0] in _SOURCE_MODULES
+        if key.partition('.')[0] in _SOURCE_MODULES
     }
     load_weights(student, {'state_dict': weights}, where=path)
 

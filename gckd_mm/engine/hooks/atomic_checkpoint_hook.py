@@ -17,7 +17,8 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
-from gckd_mm.checkpoint import check_state_dict
+from gckd_mm.checkpoint import check_resumable, check_state_dict, refuse_foreign
+from gckd_mm.checkpoint_resume import check_run_state
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.engine.training_lock import (
     hold_work_dir_on_all_ranks,
@@ -142,17 +143,25 @@ class AtomicCheckpointHook(CheckpointHook):
         """Refuse weights of another architecture, and to resume another run.
 
         Raises:
-            CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict`; or if the
-                run to resume had another seed or another global batch size.
+            CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict` and
+                :func:`gckd_mm.checkpoint_resume.check_run_state`; or if the run to
+                resume had another seed or another global batch size.
         """
+        where = str(runner._load_from or 'the checkpoint to load')
+        refuse_foreign(checkpoint, where)
+        if runner._resume:
+            check_resumable(checkpoint, where)
         check_state_dict(
             runner.model,
             checkpoint.get('state_dict', checkpoint),
-            where='the checkpoint to load',
+            where=where,
             partial=not runner._resume,
         )
         if runner._resume:
             _check_same_run(runner, checkpoint['meta'])
+            check_run_state(
+                checkpoint, runner.optim_wrapper, runner.param_schedulers, where
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Find what an interrupted run left behind.

@@ -10,7 +10,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from gckd_mm.checkpoint import find_last_checkpoint, read_checkpoint
+from gckd_mm.checkpoint import (
+    find_last_checkpoint,
+    first_non_finite,
+    read_checkpoint,
+)
 from gckd_mm.errors import CheckpointError, DivergedError
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
@@ -75,9 +79,6 @@ class FiniteLossHook(Hook):
             state_dict = read_checkpoint(path)['state_dict']
         except CheckpointError as error:
             return f'none that can be read ({error})'
-        for name, value in state_dict.items():
-            if name in self._buffers or not isinstance(value, Tensor):
-                continue
-            if not value.isfinite().all():
-                return f'none; {path} has weights that are not finite'
+        if first_non_finite(state_dict, self._buffers) is not None:
+            return f'none; {path} has weights that are not finite'
         return path

@@ -1,0 +1,88 @@
+"""Values of a checkpoint that no training leaves on purpose: NaN and infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gckd_mm.errors import CheckpointError
+from gckd_mm.model_wrapper import unwrapped
+
+#: buffers of ours that are infinite or NaN where there is nothing: the similarity of a
+#: neighbour, the bound of a list, the threshold of a clustering
+EMPTY_VALUES = ('similarity', 'bound', 'threshold')
+#: the parts of a retriever that embed; their buffers are statistics
+_ENCODERS = ('image_backbone.', 'image_neck.', 'text_backbone.', 'text_neck.')
+_STATISTICS = ('running_mean', 'running_var')
+
+
+def first_non_finite(
+    state_dict: Mapping[str, Any], buffers: Collection[str] | None = None
+) -> str | None:
+    """Return the name of the first tensor that is NaN or infinite and must not be.
+
+    Parameters must be finite. Buffers may be infinite: the similarity of a neighbour
+    that there is none of. Those of an encoder must not be NaN, and the statistics of a
+    normalisation must be finite.
+
+    Args:
+        state_dict: Name -> tensor.
+        buffers: Names of what is no parameter. Defaults to None: it is not known, and
+            only those of :data:`EMPTY_VALUES` are taken for buffers.
+    """
+    for name, value in state_dict.items():
+        if not isinstance(value, Tensor) or is_finite(value):
+            continue
+        last = name.rpartition('.')[2]
+        if last in _STATISTICS:
+            return name
+        is_buffer = last in EMPTY_VALUES if buffers is None else name in buffers
+        if not is_buffer or (_is_of_encoder(name) and bool(value.isnan().any())):
+            return name
+    return None
+
+
+def check_finite(
+    state_dict: Mapping[str, Any],
+    where: str,
+    model: nn.Module | None = None,
+) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Args:
+        state_dict: Name -> tensor.
+        where: The file, for messages.
+        model: Whose weights they are. Defaults to None: not known.
+
+    Raises:
+        CheckpointError: Names the first one.
+    """
+    buffers = None
+    if model is not None:
+        buffers = {name for name, _ in unwrapped(model).named_buffers()}
+    name = first_non_finite(state_dict, buffers)
+    if name is not None:
+        raise CheckpointError(
+            f'{where}: {name} holds NaN or infinite numbers: the training had '
+            f'diverged, or the file is damaged; use an earlier checkpoint'
+        )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    if tensor.element_size() == 1:  # float8, which has no arithmetic
+        tensor = tensor.float()
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    # One pass without memory of its own: NaN and infinity reach every sum.
+    if bool(tensor.sum(dtype=wide).isfinite()):
+        return True
+    return bool(tensor.isfinite().all())
+
+
+def _is_of_encoder(name: str) -> bool:
+    return name.removeprefix('teacher.module.').startswith(_ENCODERS)
