@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,20 +16,18 @@ from gckd_mm.errors import InputError
 from gckd_mm.gallery import embedded_schema as schema
 from gckd_mm.gallery.conditions import Condition
 from gckd_mm.gallery.damage import (
-    INDEX_AGAIN,
     NEW_GALLERY,
     Checked,
     DamagedGalleryError,
-    DamagedGalleryWarning,
-    crc_of_file,
 )
-from gckd_mm.gallery.embedded_schema import Damage, Segment, State, item_of
-from gckd_mm.gallery.embeddings import check_embeddings, lengths_are_one
+from gckd_mm.gallery.embedded_schema import Damage, State, item_of
+from gckd_mm.gallery.embeddings import check_embeddings
 from gckd_mm.gallery.items import Item, Match
+from gckd_mm.gallery.stored_index import StoredIndex
+from gckd_mm.gallery.stored_vectors import MAX_CHECKED_BYTES, StoredVectors
 from gckd_mm.gallery.vector_file import VectorFile
 from gckd_mm.gallery.vector_index import (
     MAX_EXACT,
-    VectorIndex,
     chosen_kind,
     exact_search,
 )
@@ -42,14 +39,11 @@ EMPTY_FILES = (ITEMS, f'{ITEMS}-journal')
 _MAX_DEAD = 0.25
 #: where more than this share of rows may be found, none are copied to be compared
 _MANY = 0.3
-#: up to as much is verified whenever a gallery is opened: some 0.2 s on one core
-MAX_CHECKED_ITEMS, MAX_CHECKED_BYTES = 100_000, 256 << 20
+#: up to as many are verified whenever a gallery is opened: 0.2 s on one core
+MAX_CHECKED_ITEMS = 100_000
 _SQL_TYPES = {str: "('text')", bool: "('true', 'false')"}
 _SQL_NUMBERS = "('integer', 'real')"
 _VARIABLES = 500  # of one SQL statement
-_WITHOUT_INDEX = (
-    f'searches compare with every image until you {INDEX_AGAIN}, which builds it again'
-)
 # sqlite3 cannot decode messages that quote what is damaged
 _DAMAGE = (Damage, UnicodeDecodeError)
 
@@ -103,17 +97,10 @@ class EmbeddedEngine:
             schema.check_schema(self._sql)
         except (sqlite3.Error, *_DAMAGE) as error:
             raise self._unreadable(error, 'opened') from error
-        self._index: VectorIndex | None = None
-        self._index_of: Any = None
-        self._index_problem_of: tuple[Any, str] = (None, '')
-        self._warned_of: set[str] = set()
         self._known: dict[str, Any] = {}
         self._known_of = (-1, -1)
-        self._file_of = -1
-        self._mapped, self._mapped_of = np.empty((0, embedding_size), np.float32), -1
-        # rows of which file of vectors have been verified, and those found damaged
-        self._verified, self._verified_of = 0, -1
-        self._damaged: list[range] = []
+        self._vectors = StoredVectors(folder, embedding_size, self._sql)
+        self._index = StoredIndex(folder, index, embedding_size)
 
     def __len__(self) -> int:
         return self._once('count', lambda: self._one('SELECT COUNT(*) FROM items'))
@@ -134,8 +121,8 @@ class EmbeddedEngine:
         check_embeddings(feats, paths, self.embedding_size)
         feats = VectorFile.as_stored(feats)
         with self._writing() as state:
-            self._vectors(state.vectors).write(state.num_rows, feats)
-            last = self._last_segment(state)
+            self._vectors.file(state.vectors).write(state.num_rows, feats)
+            last = self._vectors.last_segment(state)
             # A replaced item gets another row: the index knows the old one's vector.
             rows_before = state.num_rows
             state = schema.delete_items(self._sql, paths, state)
@@ -153,7 +140,7 @@ class EmbeddedEngine:
     def prepare(self) -> None:
         """Make ready for changes: add the checksums that a gallery of 0.1 lacks."""
         with self._writing() as state:
-            self._vectors(state.vectors).extend(state.num_rows)
+            self._vectors.file(state.vectors).extend(state.num_rows)
 
     def damaged(self) -> list[str]:
         """Verify everything; return the items whose embeddings are damaged.
@@ -165,9 +152,7 @@ class EmbeddedEngine:
         """
         with self._reading() as state:
             schema.check_items(self._sql, state)
-            self._damaged = self._damaged_rows(state, 0)
-            self._verified, self._verified_of = state.num_rows, state.vectors
-            return self._paths_in(self._damaged)
+            return self._paths_in(self._vectors.know(state))
 
     def finish(self) -> None:
         """Drop rows without items if they are many, and bring the index up to date."""
@@ -178,46 +163,25 @@ class EmbeddedEngine:
                     pass
                 state = self._state()
             dead = state.num_rows - len(self)
-            if self._damaged or dead > _MAX_DEAD * state.num_rows:
+            if self._vectors.damaged or dead > _MAX_DEAD * state.num_rows:
                 self._compact()
-                state = self._state()
-            index_file = self._write_index(state)
-            if index_file != state.index_file:
-                path = self.folder / index_file
-                size, crc = (
-                    (path.stat().st_size, crc_of_file(path)) if index_file else (0, 0)
-                )
+            with self._reading() as state:
+                feats = self._vectors.feats(state)
+            indexed = self._index.write(state, feats)
+            if indexed != state:
                 with self._writing() as state:
                     state = state._replace(
-                        index_file=index_file, index_size=size, index_crc=crc
+                        index_file=indexed.index_file,
+                        index_size=indexed.index_size,
+                        index_crc=indexed.index_crc,
                     )
                     schema.write_state(self._sql, state)
             self._remove_old_files()
 
-    def _write_index(self, state: State) -> str:
-        """Build or extend the index, if there is to be one; return its file's name."""
-        kind = chosen_kind(self.kind, state.num_rows)
-        if kind == 'exact' or not state.num_rows:
-            return ''
-        index = self._load_index(state, 'is built again')
-        if index is not None and not _is_of_kind(state.index_file, kind):
-            index = None
-        if index is not None and len(index) == state.num_rows:
-            return state.index_file
-        name = f'index-{state.vectors}-{state.num_rows}-{kind}.faiss'
-        feats = self._feats(state)
-        self._index, self._index_of = None, None
-        if index is None:
-            index = VectorIndex.build(kind, feats)
-        else:
-            index.add(feats[len(index) :])
-        index.write(self.folder / name)
-        return name
-
     def _remove_old_files(self) -> None:
         """Remove what the state does not name: all who read an older one are done."""
         with self._writing() as state:
-            kept = (self._vectors(state.vectors).path.name, state.index_file)
+            kept = (self._vectors.file(state.vectors).path.name, state.index_file)
             for pattern in ('vectors-*.f32', 'index-*.faiss'):
                 for file in self.folder.glob(pattern):
                     if file.name not in kept:
@@ -238,10 +202,10 @@ class EmbeddedEngine:
                 schema.check_items(self._sql, state)
             elif state.has_checksums and len(self) != state.num_items:
                 raise Damage(f'it has {len(self)} items instead of {state.num_items}')
-            self._feats(state)
-            self._verify_rows(state, fully)
+            self._vectors.feats(state)
+            self._vectors.verify(state, fully)
             if fully or state.index_size <= MAX_CHECKED_BYTES:
-                self._has_sound_index(state)
+                self._index.is_sound(state)
 
     def verify(
         self, progress: Callable[[int, int], None] = lambda done, total: None
@@ -262,30 +226,12 @@ class EmbeddedEngine:
                 schema.check_items(self._sql, state, tell)
                 count = self._one('SELECT COUNT(*) FROM items')
                 checked = [Checked(ITEMS, f'{count} images')]
-                checked.append(
-                    self._checked_vectors(
-                        state, lambda done: tell(state.num_rows + done)
-                    )
-                )
-                if state.index_file:
-                    problem = self._index_problem(state)
-                    problem = problem and f'{problem}: {_WITHOUT_INDEX}'
-                    checked.append(Checked(state.index_file, 'index', problem))
+                tell_more = lambda done: tell(state.num_rows + done)  # noqa: E731
+                checked.append(self._vectors.checked(state, tell_more))
+                checked += self._index.checked(state)
         except DamagedGalleryError as error:
             return [Checked(ITEMS, '', str(error))]
         return checked
-
-    def _checked_vectors(
-        self, state: State, progress: Callable[[int], None]
-    ) -> Checked:
-        vectors = self._vectors(state.vectors)
-        name, found = vectors.path.name, f'{state.num_rows} embeddings'
-        try:
-            vectors.check_size(state.num_rows)
-            self._raise_if(state, self._damaged_rows(state, 0, progress))
-        except InputError as error:
-            return Checked(name, found, str(error))
-        return Checked(name, found)
 
     def search(
         self,
@@ -300,9 +246,9 @@ class EmbeddedEngine:
         so are those that fulfil the conditions, if they are few.
         """
         with self._reading() as state:
-            feats = self._feats(state)
+            feats = self._vectors.feats(state)
             allowed = self._allowed(where, state.num_rows)
-            index = None if exact else self._load_index(state)
+            index = None if exact else self._index.load(state)
             if allowed is not None and np.count_nonzero(allowed) <= MAX_EXACT:
                 index = None
             indexed = 0 if index is None else len(index)
@@ -331,7 +277,7 @@ class EmbeddedEngine:
             gone = [path for path in paths if path not in rows]
             if gone:  # since it was found
                 raise InputError(f'{self.folder}: has no picture {gone[0]!r} any more')
-            return self._feats(state)[[rows[path] for path in paths]]
+            return self._vectors.feats(state)[[rows[path] for path in paths]]
 
     def field_values(self, limit: int) -> dict[str, list[Any]]:
         """Return the fields and, of those with at most ``limit`` values, these."""
@@ -382,8 +328,8 @@ class EmbeddedEngine:
         """Close the files."""
         with self._lock:
             self._sql.close()
-            self._index, self._index_of = None, None
-            self._mapped, self._mapped_of = self._mapped[:0].copy(), -1
+            self._index.forget()
+            self._vectors.forget()
 
     @contextmanager
     def _sqlite(self, doing: str) -> Iterator[None]:
@@ -428,31 +374,18 @@ class EmbeddedEngine:
                     self._sql.execute('BEGIN IMMEDIATE')
                     state = schema.read_state(self._sql)
                     if not state.has_checksums:
-                        state = self._add_checksums(state)
+                        segments = self._vectors.segments_of_0_1(state)
+                        state = schema.add_checksums(self._sql, state, segments)
                     yield state
             except _DAMAGE as error:
                 raise self._unreadable(error, 'read') from error
             except sqlite3.Error as error:
+                if type(error) is sqlite3.DatabaseError:  # malformed, or no database
+                    raise self._unreadable(error, 'read') from error
                 raise InputError(
                     f'{self.folder}: cannot be written to ({error}); what was written '
                     f'before is kept'
                 ) from error
-
-    def _add_checksums(self, state: State) -> State:
-        """Add those that 0.1 did not have, within a transaction.
-
-        What cannot be an embedding gets a checksum that it does not have, and so is
-        repaired as other damage is.
-        """
-        vectors = self._vectors(state.vectors)
-        vectors.extend(state.num_rows)
-        feats = vectors.read(state.num_rows)
-        segments = []
-        for segment in schema.segments_of(feats, 0):
-            if not lengths_are_one(feats[segment.start : segment.stop]).all():
-                segment = segment._replace(crc=segment.crc ^ 0xFFFFFFFF)
-            segments.append(segment)
-        return schema.add_checksums(self._sql, state, segments)
 
     def _state(self) -> State:
         with self._lock, self._sqlite('read'):
@@ -476,82 +409,6 @@ class EmbeddedEngine:
                 self._known[name] = ask()
             return self._known[name]
 
-    def _vectors(self, number: int) -> VectorFile:
-        if self._file_of != number:
-            path = self.folder / f'vectors-{number}.f32'
-            self._file = VectorFile(path, self.embedding_size)
-            self._file_of = number
-        return self._file
-
-    def _feats(self, state: State) -> np.ndarray:
-        """Return the vectors that count; the file stays mapped between searches."""
-        vectors = self._vectors(state.vectors)
-        vectors.check_size(state.num_rows)  # what was cut off must not be touched
-        if self._mapped_of != state.vectors or len(self._mapped) < state.num_rows:
-            self._mapped = vectors.read(state.num_rows)
-            self._mapped_of = state.vectors
-        self._verify_rows(state)
-        return self._mapped[: state.num_rows]
-
-    def _verify_rows(self, state: State, fully: bool = False) -> None:
-        """Compare rows with their checksums, once, unless they are too many."""
-        if self._verified_of != state.vectors:
-            self._verified, self._verified_of = 0, state.vectors
-            self._damaged = []
-        count = state.num_rows - self._verified
-        if count <= 0:
-            return
-        num_bytes = count * self._vectors(state.vectors).row_bytes
-        if num_bytes > MAX_CHECKED_BYTES and not fully:
-            return
-        self._raise_if(state, self._damaged_rows(state, self._verified))
-        self._verified = state.num_rows
-
-    def _damaged_rows(
-        self,
-        state: State,
-        first: int,
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> list[range]:
-        """Return which rows from the first on do not match their checksums."""
-        feats = self._vectors(state.vectors).read(state.num_rows)
-        damaged = []
-        for segment in self._segments(state, feats, first):
-            rows = feats[segment.start : segment.stop]
-            if state.has_checksums:
-                (found,) = schema.segments_of(rows, segment.start)
-                is_sound = found == segment
-            else:
-                is_sound = bool(lengths_are_one(rows).all())
-            if not is_sound:
-                damaged.append(range(segment.start, segment.stop))
-            progress(segment.stop)
-        return damaged
-
-    def _segments(
-        self, state: State, feats: np.ndarray, first: int
-    ) -> Sequence[Segment]:
-        if state.has_checksums:
-            return schema.read_segments(self._sql, state, first)
-        return schema.segments_of(feats[first:], first)
-
-    def _last_segment(self, state: State) -> Segment | None:
-        """Return the segment that new rows may be added to."""
-        if not state.num_rows:
-            return None
-        *_, last = schema.read_segments(self._sql, state, state.num_rows - 1)
-        return None if range(last.start, last.stop) in self._damaged else last
-
-    def _raise_if(self, state: State, damaged: Sequence[range]) -> None:
-        if not damaged:
-            return
-        rows = sum(map(len, damaged))
-        raise DamagedGalleryError(
-            f'{self._vectors(state.vectors).path}: damaged: {rows} of {state.num_rows} '
-            f'embeddings, from row {damaged[0].start} on, are not as they were '
-            f'written: {INDEX_AGAIN}, which embeds their images again'
-        )
-
     def _paths_in(self, rows: Sequence[range]) -> list[str]:
         paths: list[str] = []
         for some in rows:
@@ -561,78 +418,6 @@ class EmbeddedEngine:
             )
             paths += [path for (path,) in found]
         return paths
-
-    def _index_problem(self, state: State) -> str:
-        """Return what is wrong with the file of the index, empty for nothing."""
-        path = self.folder / state.index_file
-        try:
-            found = path.stat()
-            # what was compared once is not compared again
-            version = (state.index_file, found.st_size, found.st_mtime_ns)
-            if self._index_problem_of[0] != version:
-                is_sound = found.st_size == state.index_size and (
-                    crc_of_file(path) == state.index_crc
-                )
-                problem = '' if is_sound else 'it is not as it was written'
-                self._index_problem_of = (version, problem)
-            problem = self._index_problem_of[1]
-        except OSError as error:
-            problem = f'it cannot be read ({error.strerror})'
-        if not problem:
-            return ''
-        return f'{path}: damaged: {problem}'
-
-    def _has_sound_index(
-        self, state: State, what_follows: str = _WITHOUT_INDEX
-    ) -> bool:
-        """Return whether there is an index; say so once if it is damaged."""
-        if not state.index_file:
-            return False
-        problem = self._index_problem(state)
-        if problem:
-            self._warn(problem, what_follows)
-        return not problem
-
-    def _warn(self, problem: str, what_follows: str) -> None:
-        if problem not in self._warned_of:
-            self._warned_of.add(problem)
-            warnings.warn(
-                f'{problem}: {what_follows}', DamagedGalleryWarning, stacklevel=2
-            )
-
-    def _load_index(
-        self, state: State, what_follows: str = _WITHOUT_INDEX
-    ) -> VectorIndex | None:
-        """Return the index as it was last written, or none."""
-        if not state.has_checksums:
-            return self._load_index_of_0_1(state, what_follows)
-        if not state.index_file:
-            return None
-        version = (state.index_file, state.index_crc)
-        if self._index_of != version:
-            if not self._has_sound_index(state, what_follows):
-                return None
-            self._index = VectorIndex.read(self.folder / state.index_file)
-            self._index_of = version
-        return self._index
-
-    def _load_index_of_0_1(self, state: State, what_follows: str) -> VectorIndex | None:
-        kind = chosen_kind(self.kind, state.num_rows)
-        path = self.folder / f'index-{state.vectors}-{kind}.faiss'
-        if kind == 'exact' or not path.exists():
-            return None
-        version = (path.name, path.stat().st_mtime_ns)
-        if self._index_of != version:
-            try:
-                index = VectorIndex.read(path)
-            except InputError as error:
-                self._warn(str(error), what_follows)
-                return None
-            if not index.fits(state.num_rows, self.embedding_size):
-                self._warn(f'{path}: is of another gallery', what_follows)
-                return None
-            self._index, self._index_of = index, version
-        return self._index
 
     def _allowed(self, where: Sequence[Condition], num_rows: int) -> np.ndarray | None:
         """Return which rows may be found, shape (num_rows,), None for all."""
@@ -694,13 +479,13 @@ class EmbeddedEngine:
     def _compact(self) -> None:
         """Write the vectors that still have items into a new file."""
         with self._writing() as state:
-            damaged = self._damaged_rows(state, 0)
+            damaged = self._vectors.damaged_rows(state)
             if self._paths_in(damaged):
-                self._raise_if(state, damaged)
+                self._vectors.raise_if(state, damaged)
             live = self._sql.execute('SELECT row FROM items ORDER BY row').fetchall()
             rows = np.array([row for (row,) in live], np.int64)
-            feats = self._vectors(state.vectors).read(state.num_rows)[rows]
-            self._vectors(state.vectors + 1).write(0, feats)
+            feats = self._vectors.file(state.vectors).read(state.num_rows)[rows]
+            self._vectors.file(state.vectors + 1).write(0, feats)
             state = schema.renumber_items(self._sql, state)
             self._sql.execute('DELETE FROM segments')
             schema.write_segments(self._sql, schema.segments_of(feats, 0))
@@ -708,7 +493,7 @@ class EmbeddedEngine:
                 vectors=state.vectors + 1, index_file='', index_size=0, index_crc=0
             )
             schema.write_state(self._sql, state)
-        self._damaged = []
+        self._vectors.damaged = []
 
 
 def _search_rows(
@@ -734,10 +519,6 @@ def _on_one_line(error: Exception) -> str:
     """Return what SQLite says, which may quote lines of what is damaged."""
     text = ' '.join(str(error).split())
     return ''.join(x if x.isprintable() else '?' for x in text)[:200]
-
-
-def _is_of_kind(index_file: str, kind: str) -> bool:
-    return index_file.endswith(f'-{kind}.faiss')
 
 
 def _columns_of(state: State) -> str:

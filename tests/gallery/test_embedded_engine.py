@@ -167,7 +167,7 @@ def test_large_galleries_are_verified_when_asked_for(
 ) -> None:
     filled(tmp_path).close()
     damage(tmp_path / 'vectors-0.f32')
-    monkeypatch.setattr('gckd_mm.gallery.embedded_engine.MAX_CHECKED_BYTES', 1000)
+    monkeypatch.setattr('gckd_mm.gallery.stored_vectors.MAX_CHECKED_BYTES', 1000)
     monkeypatch.setattr('gckd_mm.gallery.embedded_engine.MAX_CHECKED_ITEMS', 10)
     engine = EmbeddedEngine(tmp_path, SIZE)
     engine.check()
