@@ -45,7 +45,7 @@ def checked_size_of_file(path: str) -> tuple[int, int] | None:
     """Return width and height of an image file as it is shown, from its first bytes.
 
     Returns:
-        None if that cannot be told: whoever reads the file finds out why.
+        None if it is not in there: whoever reads the file finds out why.
 
     Raises:
         InputError: If it is no regular file, or too large: see :func:`check_size`.
