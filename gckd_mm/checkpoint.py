@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gckd_mm.checkpoint_archive import is_archive, verify_archive
 from gckd_mm.checkpoint_config import built_from, config_of
+from gckd_mm.checkpoint_foreign import convert_call, refuse_foreign
 from gckd_mm.checkpoint_resume import check_resumable
 from gckd_mm.checkpoint_structure import check_structure, check_tensors
 from gckd_mm.checkpoint_values import check_finite, first_non_finite
@@ -128,7 +129,7 @@ def check_regular_file(path: str) -> None:
     if stat.S_ISDIR(mode):
         hint = 'name a checkpoint in it (iter_<n>.pth)'
         if os.path.isfile(os.path.join(path, 'config.json')):
-            hint = f'of transformers? {_convert_call("hf", path)}'
+            hint = f'of transformers? {convert_call("hf", path)}'
         raise CheckpointError(f'{path}: is a folder, not a checkpoint: {hint}')
     if not stat.S_ISREG(mode):
         raise CheckpointError(f'{path}: is no regular file, but a FIFO or a device')
@@ -164,7 +165,7 @@ def _verify(file: BinaryIO, path: str) -> None:
     if any(name.endswith('/constants.pkl') for name in archive.entries):
         raise CheckpointError(
             f'{path}: is an archive of TorchScript, such as OpenAI publishes its CLIP '
-            f'in: {_convert_call("openai-clip", path)}'
+            f'in: {convert_call("openai-clip", path)}'
         )
     if not archive.is_verified:
         say_not_verifiable(
@@ -279,23 +280,6 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) ->
     unwrapped(model).load_state_dict(without_wrapper(state_dict))
 
 
-def refuse_foreign(checkpoint: Mapping[str, Any], where: str) -> None:
-    """Refuse the checkpoint of another project, and say how to convert it.
-
-    Raises:
-        CheckpointError: If its keys are those of a family that can be converted.
-    """
-    # That package reads its files through this module.
-    from gckd_mm.interop.recognition import family_of
-
-    family = family_of(checkpoint)
-    if family is not None:
-        raise CheckpointError(
-            f'{where}: holds the weights of another project, under the names of '
-            f'{family!r}: {_convert_call(family, where)}'
-        )
-
-
 def encoders_alone(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a DualEncoder of a model's encoders, without what trains.
 
@@ -397,14 +381,6 @@ def _statistic(owner: Any, name: str) -> Callable:
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {name!r} refused')
     return getattr(owner, name)
-
-
-def _convert_call(family: str, where: str) -> str:
-    out = f'{Path(where).stem}_converted.pth'
-    return (
-        f'convert it with python tools/convert_checkpoint.py --from {family} '
-        f'{where} {out}, and name {out}'
-    )
 
 
 def _damaged(path: str, error: Exception) -> CheckpointError:

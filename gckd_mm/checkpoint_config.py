@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from gckd_mm.checkpoint_foreign import refuse_foreign
 from gckd_mm.errors import CheckpointError, InputError
 
 _SCOPE = 'gckd_mm'
@@ -88,6 +89,7 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
     """
     source = (checkpoint.get('meta') or {}).get('cfg')
     if not source:
+        refuse_foreign(checkpoint, where)
         raise CheckpointError(f'{where}: holds no config, name one on the command line')
     values = _parse(source, where)
     config = {key: values[key] for key in _TEST_KEYS if key in values}

@@ -11,6 +11,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from gckd_mm.checkpoint_foreign import refuse_foreign
 from gckd_mm.errors import CheckpointError
 
 _NEEDED = ('state_dict', 'optimizer', 'message_hub')
@@ -33,6 +34,7 @@ def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:
     meta = checkpoint.get('meta', {})
     missing += [f'meta[{name!r}]' for name in ('iter', 'epoch') if name not in meta]
     if missing:
+        refuse_foreign(checkpoint, where)
         raise CheckpointError(
             f'{where}: cannot be resumed, it holds no {", ".join(missing)}: it is not '
             f'of an interrupted training. To train from its weights, leave --resume '

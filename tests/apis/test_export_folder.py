@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from gckd_mm.apis.export_folder import (
     write_settings,
 )
 from gckd_mm.errors import InputError
+from gckd_mm.unverifiable import say_not_verifiable
 
 SETTINGS = ExportSettings(
     name='small',
@@ -105,6 +108,66 @@ def test_damage_is_noticed(
     damage(export)
     with pytest.raises(InputError, match=message):
         read_settings(export)
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('"name": "small"', '"name": "smell"'),
+        ('0123456789abcdef', '0123456789abcdee'),
+        ('"height": 64', '"height": 65'),
+        ('"area"', '"cubic"'),
+        ('"padding_id": 3', '"padding_id": 2'),
+    ],
+)
+def test_a_changed_setting_is_noticed(export: Path, old: str, new: str) -> None:
+    path = export / 'export.json'
+    found = path.read_text()
+    assert old in found
+    path.write_text(found.replace(old, new))
+    with pytest.raises(InputError, match=r'export\.json: damaged .*not as it was'):
+        read_settings(export)
+
+
+def test_an_export_of_version_0_1_is_not_verifiable(
+    export: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_not_verifiable.cache_clear()
+    (export / 'export.json.sha256').unlink()
+    for _ in range(2):
+        assert read_settings(export) == SETTINGS
+    assert [x.message for x in caplog.records if 'not verifiable' in x.message] == [
+        f'{export}/export.json: not verifiable: it was written without a hash. '
+        'Damaged numbers would not be noticed'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('embedding_size', 'x'),
+        ('embedding_size', 0),
+        ('fingerprint', 3),
+        ('image', dict(height=1.5, width=1, interpolation='area', backend='cv2')),
+        ('image', dict(height=1 << 40, width=1, interpolation='area', backend='cv2')),
+        ('image', [1]),
+        ('text', dict(max_length=7, padding_id=-1, vocab_size=3)),
+        ('files', {'../x': 'y', **dict.fromkeys(FILES, 'z')}),
+        ('files', [1]),
+    ],
+)
+def test_values_of_other_kinds_are_refused(export: Path, key: str, value: Any) -> None:
+    path = export / 'export.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    (export / 'export.json.sha256').unlink()
+    with pytest.raises(InputError):
+        read_settings(export)
+
+
+def test_a_fifo_is_no_export(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'export.json')
+    with pytest.raises(InputError, match='is no exported model'):
+        read_settings(tmp_path)
 
 
 def test_a_folder_is_there_when_all_is_in_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 import zipfile
@@ -11,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from gckd_mm.checkpoint import read_checkpoint
+from gckd_mm.checkpoint_archive import verify_archive
 from gckd_mm.errors import CheckpointError
 from gckd_mm.interop import convert
 from gckd_mm.interop.script_archive import is_script_archive, read_script_archive
@@ -96,6 +99,42 @@ def test_a_damaged_archive_is_refused(archive: Path, tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match=r'cut\.pt: truncated'):
         read_script_archive(path)
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed(archive: Path) -> None:
+    with open(archive, 'rb') as file:
+        entries = verify_archive(file, 'it').entries
+    entry = next(v for k, v in entries.items() if '/data/' in k and v.size > 8)
+    data = bytearray(archive.read_bytes())
+    data[entry.start] ^= 1
+    archive.write_bytes(data)
+    with pytest.raises(CheckpointError, match='checksum'):
+        read_weights(str(archive))
+
+
+@pytest.mark.parametrize('part', ['/data.pkl', '/data/0'])
+def test_compressed_weights_are_refused(
+    archive: Path, tmp_path: Path, part: str
+) -> None:
+    path = tmp_path / 'packed.pt'
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(path, 'w') as new:
+        for name in old.namelist():
+            kind = zipfile.ZIP_DEFLATED if name.endswith(part) else zipfile.ZIP_STORED
+            new.writestr(name, old.read(name), compress_type=kind)
+    with pytest.raises(CheckpointError, match=f'{part} is compressed'):
+        read_weights(str(path))
+
+
+def test_the_reader_of_checkpoints_says_how_to_convert(archive: Path) -> None:
+    with pytest.raises(CheckpointError, match='--from openai-clip') as error:
+        read_checkpoint(archive)
+    assert 'weights_only' not in str(error.value)
+
+
+def test_a_fifo_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'fifo.pt')
+    with pytest.raises(CheckpointError, match='no regular file'):
+        read_weights(str(tmp_path / 'fifo.pt'))
 
 
 def test_masks_of_attention_are_no_weights() -> None:

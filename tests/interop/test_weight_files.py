@@ -146,3 +146,29 @@ def test_folders_that_are_no_clip(tmp_path: Path) -> None:
 def test_a_file_is_no_folder_to_write(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='is a file'):
         write_hf_folder(str(Path(__file__)), WEIGHTS, {})
+
+
+@pytest.mark.parametrize(
+    'index',
+    [
+        [],
+        {},
+        {'weight_map': ['a']},
+        {'weight_map': {}},
+        {'weight_map': {'a': 3}},
+        {'weight_map': {'a': ''}},
+        {'weight_map': {'a': None}},
+        {'weight_map': 'text'},
+    ],
+)
+def test_an_index_of_another_form_is_refused(tmp_path: Path, index: object) -> None:
+    (tmp_path / 'config.json').write_text('{"model_type": "clip"}')
+    (tmp_path / 'model.safetensors.index.json').write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r'weight_map|JSON object'):
+        read_weights(str(tmp_path))
+
+
+def test_a_deep_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'config.json').write_text('[' * 100_000)
+    with pytest.raises(CheckpointError, match='is no JSON'):
+        read_weights(str(tmp_path))

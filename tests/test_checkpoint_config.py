@@ -1,0 +1,224 @@
+"""The config in a checkpoint: a test takes what it needs of it, and no more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from gckd_mm.apis import PersonSearchInferencer
+from gckd_mm.checkpoint import read_checkpoint
+from gckd_mm.checkpoint_config import built_from, config_of
+from gckd_mm.errors import CheckpointError, InputError
+from gckd_mm.registry import MODELS
+from tests.training import last_checkpoint
+
+WEIGHTS = {'a': torch.zeros(4, 4)}
+
+
+def stored(**parts: Any) -> dict[str, Any]:
+    return {'state_dict': WEIGHTS, 'meta': {'cfg': Config(parts).pretty_text}}
+
+
+def loaders(**changes: Any) -> dict[str, Any]:
+    def loader(view: str) -> dict[str, Any]:
+        dataset = dict(type='RSTPReid', data_root='data', view=view, pipeline=[])
+        return {'batch_size': 8, 'num_workers': 0, 'dataset': dataset, **changes}
+
+    return {'mall': {'gallery': loader('images'), 'query': loader('captions')}}
+
+
+def test_workers_and_batches_are_bounded() -> None:
+    asked = loaders(
+        num_workers=5000, batch_size=10**9, prefetch_factor=10**6, pin_memory=True
+    )
+    found = config_of(stored(test_dataloader=asked), 'x').test_dataloader.mall.gallery
+    assert found.num_workers <= max(1, os.cpu_count() or 1)
+    assert found.batch_size <= 1024
+    assert found.keys() == {'batch_size', 'num_workers', 'dataset'}
+
+
+def test_of_a_dataset_only_what_tells_its_samples_is_taken() -> None:
+    asked = loaders()
+    asked['mall']['gallery']['dataset'] |= {'metainfo': 'a', 'max_refetch': 10**9}
+    dataset = config_of(
+        stored(test_dataloader=asked), 'x'
+    ).test_dataloader.mall.gallery.dataset
+    assert dataset.keys() == {'type', 'data_root', 'view', 'pipeline'}
+
+
+def test_of_a_metric_nothing_is_taken_that_writes() -> None:
+    metric = dict(type='PersonRetrievalMetric', ks=(1, 5), collect_dir='/etc')
+    found = config_of(stored(test_evaluator=metric), 'x').test_evaluator
+    assert found.keys() == {'type', 'ks'}
+
+
+def test_nothing_pretrained_is_asked_for() -> None:
+    model = dict(
+        type='DualEncoder',
+        init_cfg=dict(type='Pretrained', checkpoint='https://example.org/a.pth'),
+        data_preprocessor=dict(
+            type='PersonTextPreprocessor',
+            tokenizer=dict(type='HFTokenizer', pretrained='a/b', vocab_size=30),
+        ),
+        image_backbone=dict(
+            type='CLIPImageBackbone',
+            pretrained='openai/clip-vit-base-patch16',
+            attn_implementation='kernels-community/flash-attn',
+            config=dict(patch_size=16, _attn_implementation='some/kernel'),
+        ),
+        heads=[dict(init_cfg=dict(type='Pretrained', checkpoint='a'))],
+    )
+    found = config_of(stored(model=model), 'x').model
+    assert 'init_cfg' not in found
+    assert 'pretrained' not in found.image_backbone
+    assert found.image_backbone.config == dict(patch_size=16)
+    assert found.image_backbone.attn_implementation == 'sdpa'
+    assert found.heads == [{}]
+    assert found.data_preprocessor.tokenizer.pretrained != 'a/b'
+    assert found.data_preprocessor.tokenizer.vocab_size == 30
+
+
+def test_sizes_that_lie_on_the_hub_are_asked_of_the_user() -> None:
+    model = dict(
+        type='DualEncoder',
+        text_backbone=dict(type='CLIPTextBackbone', pretrained='openai/clip'),
+    )
+    with pytest.raises(CheckpointError, match='no hub is asked'):
+        config_of(stored(model=model), 'x')
+
+
+def test_a_tokenizer_without_a_size_takes_that_of_the_vocabulary(
+    trained: Path,
+) -> None:
+    checkpoint = read_checkpoint(last_checkpoint(trained))
+    tokenizer = dict(type='HFTokenizer', pretrained='a/b')
+    model = dict(type='DualEncoder', data_preprocessor=dict(tokenizer=tokenizer))
+    checkpoint['meta']['cfg'] = f'model = {model!r}'
+    found = config_of(checkpoint, 'x').model.data_preprocessor.tokenizer
+    assert found.vocab_size > 10
+    checkpoint['state_dict'] = WEIGHTS
+    with pytest.raises(CheckpointError, match='holds no vocabulary'):
+        config_of(checkpoint, 'x')
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'x = ' + '(' * 5000 + ')' * 5000,
+        'model = ' + '[' * 60 + ']' * 60,
+        'x = ' + '-' * 100_000 + '1',
+        'x = ' + '1+' * 100_000 + '1',
+        'x = a' + '.a' * 100_000,
+        'x = 1' + '0' * 5000,
+        'x = {[]: 1}',
+        'x = dict(1)',
+        'x = dict([1])',
+        '#' * (2 << 20),
+        'model = ' + repr(list(range(200_000))),
+        f"model = dict(a='{'x' * 10_000}')",
+        'model = dict(a=b"bytes")',
+        'model = {1: 2}',
+        'x = y = 1',
+        '\x00',
+    ],
+)
+def test_no_text_takes_the_reader_down(source: str) -> None:
+    with pytest.raises(CheckpointError, match=r'^x: its config'):
+        config_of({'state_dict': WEIGHTS, 'meta': {'cfg': source}}, 'x')
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        dict(model=3),
+        dict(model=dict(type='DualEncoder', memory_size=10**12)),
+        dict(model=dict(type='DualEncoder', scale=float('inf'))),
+        dict(test_dataloader=[1]),
+        dict(test_dataloader=dict(mall=3)),
+        dict(test_dataloader=dict(mall=dict(gallery=dict()))),
+        dict(test_dataloader=loaders(batch_size='many')),
+        dict(test_dataloader=loaders(dataset=3)),
+        dict(test_dataloader=loaders(dataset=dict(type='RSTPReid', data_root=3))),
+        dict(test_dataloader=loaders(sampler='x')),
+        dict(test_dataloader=loaders(collate_fn=1)),
+        dict(test_evaluator=3),
+        dict(test_evaluator=dict(type='PersonRetrievalMetric', ks=[10**12])),
+        dict(test_cfg='x'),
+        dict(
+            test_dataloader=loaders(
+                dataset=dict(type='RSTPReid', ann_file='/dev/zero', pipeline=[])
+            )
+        ),
+        *[
+            dict(test_dataloader=loaders(dataset=dict(type='RSTPReid', pipeline=steps)))
+            for steps in (
+                3,
+                [3],
+                [dict(scale=3)],
+                [dict(type='Resize', scale=(10**5, 10**5))],
+                [dict(type='Resize', scale=(2000, 2000))],
+                [dict(type='Resize', scale_factor=1e9)],
+                [dict(type='Pad', size_divisor=10**6)],
+            )
+        ],
+    ],
+)
+def test_what_no_test_needs_is_refused(parts: dict[str, Any]) -> None:
+    source = '\n'.join(f'{key} = {value!r}' for key, value in parts.items())
+    source = source.replace('inf', '1e999')
+    with pytest.raises(CheckpointError, match=r'^x: its config cannot be used'):
+        config_of({'state_dict': WEIGHTS, 'meta': {'cfg': source}}, 'x')
+
+
+def _with_config(trained: Path, path: Path, old: str, new: str) -> Path:
+    checkpoint = torch.load(last_checkpoint(trained), weights_only=False)
+    source = checkpoint['meta']['cfg']
+    assert old in source
+    checkpoint['meta']['cfg'] = source.replace(old, new)
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ("type='TinyTextEncoder'", "num_layers=60000, type='TinyTextEncoder'"),
+        ('vocab_size=1500', 'vocab_size=65536000'),
+        ("type='TinyImageEncoder'", "blocks=(30000, 1, 1), type='TinyImageEncoder'"),
+        ("type='ImageProjection'", "nonsense=1, type='ImageProjection'"),
+        ("type='TinyImageEncoder'", "groups=0, type='TinyImageEncoder'"),
+        ("type='TinyImageEncoder'", "blocks='text', type='TinyImageEncoder'"),
+        ("type='WordPieceTokenizer'", "max_length='x', type='WordPieceTokenizer'"),
+    ],
+)
+def test_a_model_that_is_not_of_the_weights_is_not_built(
+    trained: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    path = _with_config(trained, tmp_path / 'it.pth', old, new)
+    with pytest.raises(InputError):
+        PersonSearchInferencer(path)
+
+
+def test_the_budget_is_that_of_the_weights() -> None:
+    linear = torch.nn.Linear
+    with built_from({'state_dict': WEIGHTS}, 'x'):
+        linear(100, 100)
+    with (
+        pytest.raises(CheckpointError, match=r'much larger model .*Linear\.weight'),
+        built_from({'state_dict': WEIGHTS}, 'x'),
+    ):
+        linear(1 << 14, 1 << 14)
+    linear(3, 3)  # outside of it nothing is counted
+
+
+def test_what_breaks_inside_is_told_in_one_line() -> None:
+    with (
+        pytest.raises(CheckpointError, match=r'^x: its config cannot be used'),
+        built_from({'state_dict': WEIGHTS}, 'x'),
+    ):
+        MODELS.build(dict(type='there is none of this name'))
