@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from gckd_mm.checkpoint import check_resumable, read_checkpoint, use_strict_loading
-from gckd_mm.engine.config_checks import check_training, warn_of_few_samples
+from gckd_mm.engine.config_checks import check_training, check_training_data
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # known now, and not after hours of training.
         for _ in (runner.train_loop, runner.val_loop, runner.test_loop):
             pass
-        warn_of_few_samples(runner)
+        check_training_data(runner)
         runner.train()
     finally:
         release_work_dir(cfg.work_dir)

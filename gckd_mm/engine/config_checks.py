@@ -75,13 +75,22 @@ def check_test(cfg: Config) -> None:
     _check_loop(cfg, 'test')
 
 
-def warn_of_few_samples(runner: Runner) -> None:
-    """Warn of a batch that cannot but hold a sample twice.
+def check_training_data(runner: Runner) -> None:
+    """Check the training data, and warn of a batch that must hold a pair twice.
 
     Args:
         runner: With its train loop built.
+
+    Raises:
+        InputError: If the dataset does not show pairs.
     """
     loader = runner.train_loop.dataloader
+    for dataset in getattr(loader.dataset, 'datasets', [loader.dataset]):
+        view = getattr(dataset, 'view', 'pairs')
+        if view != 'pairs':
+            raise InputError(
+                f"train_dataloader.dataset: training needs view='pairs', got {view!r}"
+            )
     batch_size = (loader.batch_size or 1) * runner.world_size
     if batch_size > len(loader.dataset):
         runner.logger.warning(
@@ -157,11 +166,10 @@ def _check_loop(cfg: Config, stage: str) -> None:
 
 
 def _check_checkpoints(cfg: Config) -> None:
-    hooks = [
-        *(cfg.get('default_hooks') or {}).values(),
-        *(cfg.get('custom_hooks') or ()),
-    ]
-    for hook in hooks:
+    hooks = dict(cfg.get('default_hooks') or {})
+    # What mmengine adds where nothing is said.
+    hooks.setdefault('checkpoint', dict(type=CheckpointHook.__name__))
+    for hook in (*hooks.values(), *(cfg.get('custom_hooks') or ())):
         if _kind(hook) != CheckpointHook.__name__:
             continue
         by = "set type='AtomicCheckpointHook'"
@@ -198,6 +206,9 @@ def _check_numbers(cfg: Config) -> None:
                 f'{key} must be a whole number of at least 1, got {value!r}'
             )
     for key, loader in _loaders(cfg):
+        for part in ('dataset', 'sampler'):
+            if isinstance(loader.get(part), str | int | float | list):
+                raise InputError(f'{key}.{part} must be dict(…), got {loader[part]!r}')
         workers = loader.get('num_workers')
         if workers is not None and not (_is_count(workers) or workers == 0):
             raise InputError(

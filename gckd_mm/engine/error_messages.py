@@ -159,7 +159,7 @@ def _of_config(error: BaseException) -> str | None:
     """Describe an error of something that was built from a config, else None."""
     frames = list(_frames(error))
     built = [f for f in frames if f.f_code.co_name == 'build_from_cfg']
-    if not built and not any(map(_builds_a_runner, frames)):
+    if not built and not any(_builds_a_runner(f) or _begins_a_run(f) for f in frames):
         return None
     details = ''.join(traceback.format_exception(error))
     print_log(details, 'current', logging.DEBUG)
@@ -240,6 +240,15 @@ def _builds_a_runner(frame: FrameType) -> bool:
     ) and (frame.f_locals.get('cls') is not Runner):
         return False
     return name.startswith('build_') or name == '__init__' or name in _BUILDERS
+
+
+def _begins_a_run(frame: FrameType) -> bool:
+    """Return whether a frame calls the hooks before the first iteration."""
+    name = frame.f_locals.get('fn_name')
+    return frame.f_code.co_name == 'call_hook' and name in (
+        'before_run',
+        'before_train',
+    )
 
 
 def _config_of(frames: Iterable[FrameType]) -> Config | None:

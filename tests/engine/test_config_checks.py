@@ -16,7 +16,7 @@ from gckd_mm.engine import config_checks
 from gckd_mm.engine.config_checks import (
     check_test,
     check_training,
-    warn_of_few_samples,
+    check_training_data,
 )
 from gckd_mm.errors import InputError
 from tests.training import ROOT, small_config, small_gckd_config
@@ -165,8 +165,31 @@ def test_a_batch_larger_than_the_dataset(caplog: pytest.LogCaptureFixture) -> No
             train_loop=SimpleNamespace(dataloader=loader), world_size=1, logger=logger
         )
         caplog.clear()
-        warn_of_few_samples(runner)  # type: ignore[arg-type]
+        check_training_data(runner)  # type: ignore[arg-type]
         assert ('larger than the dataset of 5' in caplog.text) == warned
+
+
+@pytest.mark.parametrize('view', ['images', 'captions'])
+def test_training_data_that_are_no_pairs(view: str) -> None:
+    one = SimpleNamespace(view=view)
+    for dataset in (one, SimpleNamespace(datasets=[one])):
+        loader = SimpleNamespace(batch_size=2, dataset=dataset)
+        runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader))
+        with pytest.raises(InputError, match=f"needs view='pairs', got '{view}'"):
+            check_training_data(runner)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('part', ['dataset', 'sampler'])
+def test_a_part_of_a_loader_that_is_no_dict(part: str) -> None:
+    message = error_of(**{f'train_dataloader__{part}': 'data/cuhk_pedes'})
+    assert message.startswith(f'train_dataloader.{part} must be dict')
+
+
+def test_no_checkpoint_hook_means_one_that_never_saves() -> None:
+    cfg = small_config(NOWHERE, NOWHERE)
+    del cfg.default_hooks['checkpoint']
+    with pytest.raises(InputError, match='it would save nothing'):
+        check_training(cfg, 'config.py')
 
 
 def test_what_is_no_component_is_left_to_what_reads_it() -> None:

@@ -191,6 +191,13 @@ def _build_loaders(
     built = {
         role: runner.build_dataloader(loaders[role], seed=runner.seed) for role in ROLES
     }
+    for role, view in zip(ROLES, ('images', 'captions'), strict=True):
+        found = getattr(built[role].dataset, 'view', view)
+        if found != view:
+            raise InputError(
+                f'{stage}_dataloader.{name}.{role}.dataset: needs view={view!r}, got '
+                f'{found!r}'
+            )
     images, captions = (getattr(built[r].dataset, 'pids', None) for r in ROLES)
     if images is None or captions is None or not len(captions):
         return built

@@ -10,6 +10,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from gckd_mm.datasets.collate import stack_images
+from gckd_mm.errors import InputError
 from gckd_mm.registry import MODELS
 
 
@@ -44,8 +45,14 @@ class PersonTextPreprocessor(BaseDataPreprocessor):
         """Prepare one collated batch: see the class.
 
         Raises:
-            InputError: If the images of the batch differ in size.
+            InputError: If the images of the batch differ in size, or if nothing has
+                packed them.
         """
+        if 'inputs' not in data:
+            raise InputError(
+                f'PersonTextPreprocessor: the pipeline of the dataset must end with '
+                f"dict(type='PackPersonText'); its items hold {sorted(data)}"
+            )
         prepared = {**data, 'inputs': self._prepare(data['inputs'])}
         if 'target' in data:
             target = data['target']
@@ -66,4 +73,10 @@ class PersonTextPreprocessor(BaseDataPreprocessor):
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values).view(-1, 1, 1)
+    found = torch.tensor(values).view(-1, 1, 1)
+    if len(found) not in (1, 3):
+        raise InputError(
+            f'PersonTextPreprocessor: mean and std are of the 3 channels of RGB, got '
+            f'{values}'
+        )
+    return found

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from gckd_mm.checkpoint import load_weights, read_checkpoint
+from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation import rank_metrics
 from tests.training import last_checkpoint, small_config, small_gckd_config
@@ -124,3 +125,28 @@ def test_a_metric_that_reranks_needs_a_model_with_a_matching_head(
     runner._test_evaluator['rerank'] = {'top': 4}
     with pytest.raises(InputError, match='matching head, which DualEncoder has not'):
         runner.test()
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('gallery.dataset.view', 'captions', "gallery.dataset: needs view='images'"),
+        ('query.dataset.view', 'pairs', "query.dataset: needs view='captions'"),
+        ('query.dataset.split', 'val', 'rstpreid: none of the 80 captions has an'),
+    ],
+)
+def test_a_gallery_and_queries_that_do_not_belong_together(
+    miniature: Path, tmp_path: Path, key: str, value: str, message: str
+) -> None:
+    cfg = small_config(miniature, tmp_path)
+    cfg.merge_from_dict({f'test_dataloader.rstpreid.{key}': value})
+    runner = _untrained(cfg)
+    with pytest.raises(InputError, match=message):
+        _ = runner.test_loop
+
+
+@pytest.mark.parametrize('loaders', [{}, [], 'abc'])
+def test_test_sets_that_are_none(miniature: Path, tmp_path: Path, loaders) -> None:
+    runner = _untrained(small_config(miniature, tmp_path))
+    with pytest.raises(InputError, match=r'test_dataloader must be dict\(NAME='):
+        RetrievalTestLoop(runner, loaders, dict(type='PersonRetrievalMetric'))

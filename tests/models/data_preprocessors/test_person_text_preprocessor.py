@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gckd_mm.errors import InputError
 from gckd_mm.models import PersonTextPreprocessor
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -124,3 +125,14 @@ def test_images_of_different_sizes_are_refused(
 
 def test_only_the_vocabulary_is_saved(preprocessor: PersonTextPreprocessor) -> None:
     assert set(preprocessor.state_dict()) == {'tokenizer._extra_state'}
+
+
+def test_items_that_nothing_has_packed(preprocessor: PersonTextPreprocessor) -> None:
+    with pytest.raises(InputError, match=r"must end with dict\(type='PackPersonText'"):
+        preprocessor({'img': images(2), 'pid': [1, 2]})
+
+
+def test_means_of_other_than_three_channels() -> None:
+    for mean in ((1.0, 2.0), ()):
+        with pytest.raises(InputError, match='3 channels of RGB'):
+            PersonTextPreprocessor(dict(type='gckd_mm.WordPieceTokenizer'), mean=mean)
