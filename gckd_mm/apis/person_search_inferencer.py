@@ -294,6 +294,10 @@ class PersonSearchInferencer:
             feats.append((feat / np.linalg.norm(feat)).astype(np.float32))
         return np.stack(feats)
 
+    def query_warnings(self, queries: Sequence[AnyQuery]) -> list[list[str]]:
+        """Return sentences about each query that may not find what was meant."""
+        return [[] for _ in queries]
+
     def search(
         self,
         gallery: Gallery | str | os.PathLike[str],

@@ -15,6 +15,8 @@ from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery
 
 _SHORTEST_PASSWORD = 8
+#: for answers that have begun, such as those to a page that listens
+_SECONDS_TO_STOP = 3
 
 
 def add_serve_command(commands: Any) -> None:
@@ -71,8 +73,13 @@ def serve(options: argparse.Namespace) -> int:
         if options.open:
             threading.Timer(1.0, webbrowser.open, [address]).start()
         app = make_app(service, login, host)
-        server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
-        server.run(sockets=[listener])
+        config = uvicorn.Config(
+            app,
+            log_level='warning',
+            timeout_graceful_shutdown=_SECONDS_TO_STOP,
+            ws='none',
+        )
+        uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 

@@ -97,6 +97,18 @@ def checked_fields(fields: Mapping[str, Any], where: str) -> dict[str, Value]:
     return checked
 
 
+def iso_time(seconds: float) -> str:
+    """Return a time as an ISO date, such as 2026-11-22T08:30:00+00:00.
+
+    Args:
+        seconds: Since 1970. What is beyond the years 1 to 9999 stays a number.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return repr(seconds)
+
+
 def seconds_of(time: Any, where: str) -> float:
     """Return a time as seconds since 1970.
 

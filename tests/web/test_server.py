@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gckd_mm.gallery.items import iso_time
 from gckd_mm.web.server import is_loopback, make_app
 from gckd_mm.web.service import MAX_UPLOAD_BYTES, SearchService
 
@@ -45,10 +46,14 @@ def test_a_search_is_that_of_the_service(client: Any, service: SearchService) ->
                 {
                     'path': match.item.path,
                     'score': round(match.score, 6),
-                    'fields': dict(match.item.fields),
+                    'fields': {
+                        **match.item.fields,
+                        'time': iso_time(float(match.item.fields['time'])),
+                    },
                 }
                 for match in matches
             ],
+            'warnings': [],
         }
         for query, matches in expected
     ]
