@@ -106,7 +106,7 @@ def iso_time(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
     except (OverflowError, ValueError, OSError):
-        return repr(seconds)
+        return repr(float(seconds))
 
 
 def seconds_of(time: Any, where: str) -> float:
