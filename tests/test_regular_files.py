@@ -64,3 +64,12 @@ def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_file_that_grows_after_its_size_was_asked_is_read(tmp_path: Path) -> None:
     """As those of /proc, whose size is 0."""
     assert read_regular('/proc/self/status', 10**6).startswith(b'Name:')
+
+
+def test_a_link_is_refused_where_it_must_be_none(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_bytes(b'0123456789')
+    (tmp_path / 'link').symlink_to(tmp_path / 'file')
+    assert read_regular(tmp_path / 'file', 10, follow_link=False) == b'0123456789'
+    for read in (open_regular, lambda path, follow: read_regular(path, 10, follow)):
+        with pytest.raises(InputError, match='cannot be read'):
+            read(tmp_path / 'link', False)

@@ -15,6 +15,8 @@ from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery
 
 _SHORTEST_PASSWORD = 8
+#: for answers that have begun, such as those to a page that listens
+_SECONDS_TO_STOP = 3
 
 
 def add_serve_command(commands: Any) -> None:
@@ -71,8 +73,13 @@ def serve(options: argparse.Namespace) -> int:
         if options.open:
             threading.Timer(1.0, webbrowser.open, [address]).start()
         app = make_app(service, login, host)
-        server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
-        server.run(sockets=[listener])
+        config = uvicorn.Config(
+            app,
+            log_level='warning',
+            timeout_graceful_shutdown=_SECONDS_TO_STOP,
+            ws='none',
+        )
+        uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
@@ -80,7 +87,11 @@ def _listening(host: str, port: int) -> socket.socket:
     """Listen before anything is said of it."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address[:2], family=family)
+        # asyncio sets this only where the protocol is named; without, an answer waits
+        # 40 ms for the client's receipt of its headers
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except (OSError, OverflowError) as error:
         raise InputError(
             f'--host {host} --port {port}: cannot be listened at ({error}); name '

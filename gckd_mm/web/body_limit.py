@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.exceptions import HTTPException
+from gckd_mm.web.json_errors import RefusedError, error_response
+
+_TOO_LARGE = 'the request is too large'
 
 
 class BodyLimitMiddleware:
@@ -26,7 +28,7 @@ class BodyLimitMiddleware:
             return
         length = dict(scope['headers']).get(b'content-length', b'')
         if length.isdigit() and int(length) > self._max_bytes:
-            await _refuse(send)
+            await error_response(413, _TOO_LARGE)(scope, receive, send)
             return
         received = 0
 
@@ -36,13 +38,7 @@ class BodyLimitMiddleware:
             message = await receive()
             received += len(message.get('body', b''))
             if received > self._max_bytes:
-                raise HTTPException(413, 'the request is too large')
+                raise RefusedError(413, _TOO_LARGE)
             return message
 
         await self.app(scope, receive_some, send)
-
-
-async def _refuse(send: Any) -> None:
-    headers = [(b'content-type', b'text/plain; charset=utf-8')]
-    await send({'type': 'http.response.start', 'status': 413, 'headers': headers})
-    await send({'type': 'http.response.body', 'body': b'the request is too large'})

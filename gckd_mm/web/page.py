@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio
@@ -12,6 +11,7 @@ from gckd_mm.apis.person_search_inferencer import MAX_QUERY_LENGTH
 from gckd_mm.errors import InputError
 from gckd_mm.web.result_cards import problem, result_cards
 from gckd_mm.web.service import MAX_QUERIES, MAX_TOP_K, SearchService, read_upload
+from gckd_mm.web.uploads import Uploads
 
 # No fonts from elsewhere: the page works without a network.
 _FONTS = ['ui-sans-serif', 'system-ui', 'sans-serif']
@@ -21,7 +21,6 @@ EXAMPLES = (
     'a man wearing a blue shirt and black trousers',
     'someone with a hat and a green bag',
 )
-_KEPT_SECONDS = 600  # uploads
 RERANKINGS = (
     ('by common neighbours (k-reciprocal)', 'k_reciprocal'),
     ('by walks from neighbour to neighbour', 'propagation'),
@@ -49,11 +48,13 @@ What you type and upload stays on the machine that serves this page.
 """
 
 
-def make_page(service: SearchService) -> Any:
+def make_page(service: SearchService, uploads: Uploads | None = None) -> Any:
     """Make the page of a gallery.
 
     Args:
         service: What is searched.
+        uploads: Where the images lie that visitors upload; none others are read.
+            Defaults to a folder of its own, which nobody can upload to.
 
     Returns:
         A ``gradio.Blocks``.
@@ -67,11 +68,7 @@ def make_page(service: SearchService) -> Any:
     orders = [('by similarity', ''), *RERANKINGS]
     if service.inferencer.encoder.has_matching:
         orders.append(BY_MATCHING)
-    with gradio.Blocks(
-        title='Person search',
-        analytics_enabled=False,
-        delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS),
-    ) as page:
+    with gradio.Blocks(title='Person search', analytics_enabled=False) as page:
         gradio.Markdown('# Person search\nDescribe someone, and find their picture.')
         with gradio.Row():
             text = gradio.Textbox(
@@ -155,19 +152,19 @@ def make_page(service: SearchService) -> Any:
             ]
             lines = (text or '').splitlines()
             try:
-                image = None if upload is None else _read_kept(upload)
-                return result_cards(
-                    service.search(
-                        lines,
-                        without or '',
-                        image,
-                        '',
-                        int(top_k),
-                        min_score,
-                        where,
-                        rerank,
-                    )
+                image = None if upload is None else _read_kept(upload, uploads)
+                found = service.search(
+                    lines,
+                    without or '',
+                    image,
+                    '',
+                    int(top_k),
+                    min_score,
+                    where,
+                    rerank,
                 )
+                warnings = service.warnings(lines, without or '', image)
+                return result_cards(found, warnings)
             except InputError as error:
                 return problem(str(error))
 
@@ -193,14 +190,9 @@ def make_page(service: SearchService) -> Any:
     return page
 
 
-def _read_kept(upload: str) -> np.ndarray:
-    try:
-        data = Path(upload).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f'the picture is kept for {_KEPT_SECONDS // 60} minutes: choose it again'
-        ) from error
-    return read_upload(data)
+def _read_kept(upload: str, uploads: Uploads | None = None) -> np.ndarray:
+    """Read an upload, whatever has been checked of its path before."""
+    return read_upload((uploads or Uploads()).read(upload))
 
 
 def _path_of(upload: Any) -> str | None:

@@ -7,6 +7,8 @@ import binascii
 import hmac
 from typing import Any
 
+from gckd_mm.web.json_errors import error_response
+
 
 class PasswordMiddleware:
     """Ask for a name and a password, as HTTP Basic (RFC 7617).
@@ -31,12 +33,9 @@ class PasswordMiddleware:
         if scope['type'] == 'websocket':
             await send({'type': 'websocket.close', 'code': 1008})
             return
-        headers = [
-            (b'www-authenticate', b'Basic realm="person search", charset="UTF-8"'),
-            (b'content-type', b'text/plain; charset=utf-8'),
-        ]
-        await send({'type': 'http.response.start', 'status': 401, 'headers': headers})
-        await send({'type': 'http.response.body', 'body': b'name and password, please'})
+        headers = {'WWW-Authenticate': 'Basic realm="person search", charset="UTF-8"'}
+        answer = error_response(401, 'name and password, please', headers)
+        await answer(scope, receive, send)
 
     def _is_right(self, headers: dict[bytes, bytes]) -> bool:
         kind, _, given = headers.get(b'authorization', b'').partition(b' ')

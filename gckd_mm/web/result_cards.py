@@ -22,17 +22,22 @@ CSS = """
 .matches .score { font-weight: 600; }
 .matches .rank { float: right; color: var(--body-text-color-subdued); }
 .searched { font-size: 1rem; margin: 0; }
+.warning { padding: .25rem .75rem; margin: .5rem 0; border-left: 4px solid #d68910; }
 .problem { padding: .75rem; border-left: 4px solid #c0392b; }
 """
 
 
-def result_cards(results: Sequence[Found]) -> str:
+def result_cards(
+    results: Sequence[Found], warnings: Sequence[Sequence[str]] = ()
+) -> str:
     """Return the HTML of what was found; whatever is in it is shown as text.
 
     Args:
         results: One entry a query.
+        warnings: Sentences about each query. Defaults to none.
     """
-    return ''.join(map(_result, results))
+    of_queries = warnings or [[]] * len(results)
+    return ''.join(map(_result, results, of_queries))
 
 
 def problem(message: str) -> str:
@@ -40,8 +45,11 @@ def problem(message: str) -> str:
     return f'<p class="problem" role="alert">{escape(message)}</p>'
 
 
-def _result(found: Found) -> str:
-    heading = f'<h3 class="searched">{escape(found.query)}</h3>'
+def _result(found: Found, warnings: Sequence[str]) -> str:
+    heading = f'<h3 class="searched">{escape(found.query)}</h3>' + ''.join(
+        f'<p class="warning" role="status">{escape(warning)}</p>'
+        for warning in warnings
+    )
     if not found.matches:
         return f'{heading}<p>Nothing was found.</p>'
     cards = ''.join(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import time
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from gckd_mm.apis.person_search_inferencer import MAX_QUERY_LENGTH
 from gckd_mm.errors import InputError
+from gckd_mm.gallery.items import Value, iso_time
 from gckd_mm.web.service import (
     MAX_QUERIES,
     MAX_TOP_K,
@@ -21,25 +25,31 @@ try:
     import gradio
     from fastapi import Body, FastAPI, Query, Request, Response
     from fastapi.concurrency import run_in_threadpool
-    from fastapi.responses import JSONResponse
     from pydantic import StringConstraints
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import ClientDisconnect
+    from starlette.routing import Mount
 except ImportError as error:
     raise InputError("the web page needs: pip install 'gckd-mm[web]'") from error
 
 from gckd_mm.web.body_limit import BodyLimitMiddleware
+from gckd_mm.web.browser_cookie import BrowserCookieMiddleware
+from gckd_mm.web.event_requests import EventRequestMiddleware
+from gckd_mm.web.host_names import HostNameMiddleware
+from gckd_mm.web.json_body import JsonBodyMiddleware
+from gckd_mm.web.json_errors import RefusedError, add_error_handlers, error_response
 from gckd_mm.web.page import THEME, make_page
+from gckd_mm.web.page_routes import PageRoutesMiddleware
 from gckd_mm.web.password import PasswordMiddleware
 from gckd_mm.web.result_cards import CSS
+from gckd_mm.web.upload_routes import SAFE_HEADERS, add_upload_routes
+from gckd_mm.web.uploads import Uploads
 
 _LOOPBACK_NAMES = ('localhost', '127.0.0.1', '[::1]')
 #: of a request; the largest is an upload, with what a form puts around it
 _MAX_BODY_BYTES = MAX_UPLOAD_BYTES + 100_000
-_SAFE = {
-    'X-Content-Type-Options': 'nosniff',
-    'Content-Security-Policy': "default-src 'none'",
-    'Cache-Control': 'private, max-age=3600',
-}
+_MAX_JSON_BYTES = 2_000_000
+#: between two looks for uploads that were kept long enough
+_LOOK_SECONDS = 30.0
 _MAX_THUMBNAIL = 1024
 _MAX_PATH = 4096
 
@@ -50,8 +60,13 @@ def make_app(
     service: SearchService,
     login: tuple[str, str] | None = None,
     host: str = '127.0.0.1',
+    uploads: Uploads | None = None,
 ) -> Any:
     """Make the ASGI application.
+
+    What comes in passes, in this order: a limit to its size, the name of the server,
+    the password, the list of routes, the check of what must be JSON, and the check of
+    the events of the page.
 
     Args:
         service: What is searched.
@@ -59,12 +74,21 @@ def make_app(
             this machine alone, so that no other site's page can ask it by a name of its
             own.
         host: Address that it is served at. Defaults to that of this machine.
+        uploads: Where images are kept that visitors upload. Defaults to a folder that
+            is there while the application runs.
     """
-    app = FastAPI(title='Person search', docs_url=None, redoc_url=None)
-    app.add_exception_handler(InputError, _refuse)
+    uploads = uploads or Uploads()
+    app = FastAPI(
+        title='Person search',
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda app: _keep_uploads(uploads),
+    )
+    add_error_handlers(app)
     _add_pictures(app, service)
     _add_json(app, service)
-    page = make_page(service)
+    add_upload_routes(app, uploads)
+    page = make_page(service, uploads)
     app = gradio.mount_gradio_app(
         app,
         page,
@@ -77,15 +101,52 @@ def make_app(
         run_history=False,
         ssr_mode=False,
     )
-    if login is None:
-        app.add_middleware(
-            TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK_NAMES, host]
-        )
-    else:
+    _use_folder(app, page, uploads)
+    # the last one comes first
+    app.add_middleware(EventRequestMiddleware, page=page, uploads=uploads)
+    app.add_middleware(
+        JsonBodyMiddleware, paths=frozenset({'/api/search'}), max_bytes=_MAX_JSON_BYTES
+    )
+    app.add_middleware(BrowserCookieMiddleware)
+    app.add_middleware(PageRoutesMiddleware)
+    if login is not None:
         user, password = login
         app.add_middleware(PasswordMiddleware, user=user, password=password)
+    names = None if login is not None else [*_LOOPBACK_NAMES, host]
+    app.add_middleware(HostNameMiddleware, names=names)
     app.add_middleware(BodyLimitMiddleware, max_bytes=_MAX_BODY_BYTES)
     return app
+
+
+def _use_folder(app: Any, page: Any, uploads: Uploads) -> None:
+    """Tell Gradio where uploads lie, so that it copies none of them.
+
+    Its own setting for that is a variable of the environment of the whole process.
+    """
+    folder = str(uploads.folder)
+    for block in (page, *page.blocks.values()):
+        block.GRADIO_CACHE = folder
+    mounted: Any
+    (mounted,) = (route.app for route in app.routes if isinstance(route, Mount))
+    mounted.uploaded_file_dir = folder
+
+
+@contextlib.asynccontextmanager
+async def _keep_uploads(uploads: Uploads) -> AsyncIterator[None]:
+    """Have the folder for uploads while the server runs, and remove old ones."""
+
+    async def drop_old() -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            uploads.drop_old()
+
+    uploads.open()
+    task = asyncio.create_task(drop_old())
+    try:
+        yield
+    finally:
+        task.cancel()
+        uploads.close()
 
 
 def is_loopback(host: str) -> bool:
@@ -98,10 +159,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _refuse(request: Any, error: Exception) -> Any:
-    return JSONResponse({'error': str(error)}, status_code=422)
-
-
 def _add_pictures(app: Any, service: SearchService) -> None:
     @app.get('/picture')
     def picture(
@@ -112,8 +169,8 @@ def _add_pictures(app: Any, service: SearchService) -> None:
         try:
             found = service.picture(path, height)
         except InputError as error:
-            return JSONResponse({'error': str(error)}, status_code=404)
-        return Response(found.data, media_type=found.media_type, headers=_SAFE)
+            return error_response(404, str(error))
+        return Response(found.data, media_type=found.media_type, headers=SAFE_HEADERS)
 
 
 def _add_json(app: Any, service: SearchService) -> None:
@@ -122,7 +179,11 @@ def _add_json(app: Any, service: SearchService) -> None:
         """Tell what is searched, by which model, and which fields there are."""
         known = service.gallery.info()
         keys = ('model', 'fingerprint', 'embedding_size', 'items', 'index')
-        return {**{key: known[key] for key in keys}, 'fields': service.choices()}
+        fields = {
+            name: [_as_shown(name, value) for value in values]
+            for name, values in service.choices().items()
+        }
+        return {**{key: known[key] for key in keys}, 'fields': fields}
 
     @app.post('/api/search')
     def search(
@@ -130,7 +191,7 @@ def _add_json(app: Any, service: SearchService) -> None:
         without: Annotated[str, Body()] = '',
         like: Annotated[str, Body(max_length=_MAX_PATH)] = '',
         top_k: Annotated[int, Body(ge=1, le=MAX_TOP_K)] = 20,
-        min_score: Annotated[float, Body()] = -1.0,
+        min_score: Annotated[float, Body(allow_inf_nan=False)] = -1.0,
         where: Annotated[list[_Condition], Body(max_length=20)] = [],  # noqa: B006
         rerank: Annotated[str, Body()] = '',
     ) -> dict[str, Any]:
@@ -139,7 +200,8 @@ def _add_json(app: Any, service: SearchService) -> None:
         found = service.search(
             queries, without, None, like, top_k, min_score, where, rerank
         )
-        return _as_json(found, began)
+        warnings = service.warnings(queries, without, None, like)
+        return _as_json(found, warnings, began)
 
     @app.post('/api/search_by_image')
     async def search_by_image(
@@ -147,7 +209,7 @@ def _add_json(app: Any, service: SearchService) -> None:
         text: str = '',
         without: str = '',
         top_k: Annotated[int, Query(ge=1, le=MAX_TOP_K)] = 20,
-        min_score: float = -1.0,
+        min_score: Annotated[float, Query(allow_inf_nan=False)] = -1.0,
         where: Annotated[list[_Condition], Query(max_length=20)] = [],  # noqa: B006
         rerank: str = '',
     ) -> dict[str, Any]:
@@ -166,20 +228,26 @@ def _add_json(app: Any, service: SearchService) -> None:
             where,
             rerank,
         )
-        return _as_json(found, began)
+        warnings = await run_in_threadpool(service.warnings, texts, without, image)
+        return _as_json(found, warnings, began)
 
 
 async def _body(request: Any) -> bytes:
     """Read a request's body, and no more of it than a picture may have."""
-    data = b''
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_UPLOAD_BYTES:
-            break
-    return data
+    data = bytearray()
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_UPLOAD_BYTES:
+                break
+    except ClientDisconnect as error:
+        raise RefusedError(400, 'the picture was cut short') from error
+    return bytes(data)
 
 
-def _as_json(results: list[Found], began: float) -> dict[str, Any]:
+def _as_json(
+    results: list[Found], warnings: list[list[str]], began: float
+) -> dict[str, Any]:
     return {
         'results': [
             {
@@ -188,12 +256,21 @@ def _as_json(results: list[Found], began: float) -> dict[str, Any]:
                     {
                         'path': match.item.path,
                         'score': round(match.score, 6),
-                        'fields': dict(match.item.fields),
+                        'fields': _shown(match.item.fields),
                     }
                     for match in matches
                 ],
+                'warnings': of_query,
             }
-            for query, matches in results
+            for (query, matches), of_query in zip(results, warnings, strict=True)
         ],
         'milliseconds': round(1000 * (time.perf_counter() - began), 1),
     }
+
+
+def _shown(fields: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: _as_shown(name, value) for name, value in fields.items()}
+
+
+def _as_shown(name: str, value: Value) -> Value:
+    return iso_time(float(value)) if name == 'time' else value

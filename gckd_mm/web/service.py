@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,15 +12,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gckd_mm.apis import PersonSearchInferencer, Query
-from gckd_mm.apis.pictures import check_size_of_file
+from gckd_mm.datasets.image_size import MAX_PIXELS, check_size
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Condition, Gallery, Item, Match, parse_condition
+from gckd_mm.gallery.items import Stamp, iso_time
+from gckd_mm.regular_files import open_regular
 
 MAX_QUERIES = 20
 MAX_TOP_K = 200
 MAX_UPLOAD_BYTES = 10_000_000
 #: fields with more values get no menu of them
 MAX_CHOICES = 50
+#: of a picture of the gallery, whatever its format: three bytes a pixel, and a header
+_MAX_FILE_BYTES = 3 * MAX_PIXELS + 1_000_000
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM')
 
 
@@ -91,7 +96,7 @@ class SearchService:
         Raises:
             InputError: If something of it is wrong.
         """
-        texts = [text.strip() for text in texts if text.strip()]
+        texts = _without_empty(texts)
         if len(texts) > MAX_QUERIES:
             raise InputError(f'at most {MAX_QUERIES} queries at once, got {len(texts)}')
         if not 1 <= top_k <= MAX_TOP_K:
@@ -101,13 +106,35 @@ class SearchService:
         if like:
             matches = self.gallery.similar_to(like, top_k, conditions)
             found.append(Found(f'like {like}', matches))
-        if texts or image is not None or not like:
-            queries = [Query(text, without, image) for text in texts or ['']]
+        queries = _queries(texts, without, image, like)
+        if queries:
             found += self._search(queries, top_k, conditions, rerank)
         return [
             Found(query, [match for match in matches if match.score >= min_score])
             for query, matches in found
         ]
+
+    def warnings(
+        self,
+        texts: Sequence[str] = (),
+        without: str = '',
+        image: np.ndarray | None = None,
+        like: str = '',
+    ) -> list[list[str]]:
+        """Return what there is to say of each query, such as words nobody knows.
+
+        Args:
+            texts: As for :meth:`search`, like the others.
+            without: What is unwanted.
+            image: Of someone who looks alike.
+            like: Path of a picture of the gallery.
+
+        Returns:
+            Sentences, a list for each of what :meth:`search` finds.
+        """
+        queries = _queries(_without_empty(texts), without, image, like)
+        said = self.inferencer.query_warnings(queries) if queries else []
+        return [[] for _ in [like] if like] + said
 
     def _search(
         self,
@@ -132,25 +159,43 @@ class SearchService:
             height: Of a small copy; None gives the file as it is.
 
         Raises:
-            InputError: If the gallery has none at this path, or its file is gone or is
-                no picture any more.
+            InputError: If the gallery has none at this path, or its file is gone, is no
+                picture any more or has become a link to another file.
         """
         (item,) = self.gallery.engine.get([path])
         if item is None:
             raise InputError(f'the gallery has no picture {path!r}')
-        file = self.gallery.file_of(item)
         try:
-            check_size_of_file(file)
-            with Image.open(file, formats=_FORMATS) as image:
+            data = self._read(item)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                check_size(image.size, path)
                 if height is None:
                     media_type = image.get_format_mimetype() or 'image/jpeg'
-                    with open(file, 'rb') as original:
-                        return Picture(original.read(), media_type)
+                    return Picture(data, media_type)
                 return _small(image, height)
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # Pillow's decoders raise what they like
             raise InputError(
                 f'{path}: is there no longer, or is no picture any more'
             ) from error
+
+    def _read(self, item: Item) -> bytes:
+        """Read the file of an item.
+
+        What a link leads to outside of the gallery's folder must be the file that was
+        indexed, by size and time of change.
+        """
+        path = self.gallery.file_of(item)
+        real = os.path.realpath(path)
+        with open_regular(real, follow_link=False) as file:
+            changed = os.fstat(file.fileno()).st_mtime_ns
+            data = file.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise ValueError(f'{real} has more than {_MAX_FILE_BYTES} bytes')
+        root = os.path.realpath(self.gallery.root or os.path.dirname(path))
+        is_outside = os.path.commonpath([root, real]) != root
+        if is_outside and Stamp(len(data), changed) != item.stamp:
+            raise ValueError(f'{path} is a link to another file than was indexed')
+        return data
 
     def choices(self) -> dict[str, list[Any]]:
         """Return the fields of the gallery's items, those of few values with these."""
@@ -167,8 +212,8 @@ def shown_fields(item: Item) -> dict[str, str]:
     """Return the fields of an item for people: ``time`` as a date."""
     shown = {name: str(value) for name, value in item.fields.items()}
     if 'time' in item.fields:
-        moment = time.gmtime(float(item.fields['time']))
-        shown['time'] = time.strftime('%Y-%m-%d %H:%M:%S', moment)
+        moment = iso_time(float(item.fields['time']))
+        shown['time'] = moment.removesuffix('+00:00').replace('T', ' ')
     return shown
 
 
@@ -182,13 +227,25 @@ def read_upload(data: bytes) -> np.ndarray:
         raise InputError(f'a picture may have {MAX_UPLOAD_BYTES / 1e6:.0f} MB at most')
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > 50_000_000:
-                raise InputError(f'{image.width} × {image.height} pixels are too many')
+            check_size(image.size, 'the image')
             return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise what they like
         raise InputError('what was sent is no picture') from error
+
+
+def _without_empty(texts: Sequence[str]) -> list[str]:
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _queries(
+    texts: Sequence[str], without: str, image: np.ndarray | None, like: str
+) -> list[Query]:
+    """Return a query for each text; none if a gallery's picture is all there is."""
+    if like and not texts and image is None:
+        return []
+    return [Query(text, without, image) for text in texts or ['']]
 
 
 def _name(query: Query) -> str:

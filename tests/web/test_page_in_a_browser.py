@@ -177,6 +177,27 @@ def test_an_uploaded_picture_is_searched_for(
     assert results(driver, 'like your picture')[0] == 'green3.png'
 
 
+def test_nothing_that_the_page_asks_for_is_refused(
+    driver: Any, address: str, tmp_path: Path
+) -> None:
+    crop(COLOURS['green'], 3).save(tmp_path / 'someone.png')
+    driver.get_log('browser')
+    driver.get(address)
+    find(driver, '.gallery-item').click()
+    WebDriverWait(driver, 60).until(
+        lambda d: find(d, '#text textarea, #text input').get_attribute('value')
+    )
+    upload(driver, tmp_path / 'someone.png')
+    image = find(driver, '#image img')
+    WebDriverWait(driver, 60).until(
+        lambda d: d.execute_script('return arguments[0].naturalWidth', image) > 0
+    )
+    find(driver, '#search').click()
+    find(driver, '.matches img')
+    messages = driver.get_log('browser')
+    assert not [x for x in messages if x['level'] == 'SEVERE'], messages
+
+
 def test_a_bad_upload_is_a_message(driver: Any, address: str, tmp_path: Path) -> None:
     (tmp_path / 'text.png').write_text('a text')
     driver.get(address)

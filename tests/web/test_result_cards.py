@@ -58,3 +58,15 @@ def test_everything_is_shown_as_text() -> None:
 
 def test_nothing_found_is_said() -> None:
     assert 'Nothing was found' in Reader(result_cards([Found('a man', [])])).text
+
+
+def test_warnings_stand_above_the_cards() -> None:
+    asked = [found('a.jpg'), found('b.jpg', 'a woman')]
+    html = result_cards(asked, [[], [NASTY, 'more']])
+    first, second = html.split('<h3')[1:]
+    assert 'class="warning"' not in first
+    assert second.count('class="warning"') == 2
+    assert second.index('more') < second.index('class="matches"')
+    reader = Reader(html)
+    assert 'script' not in reader.tags
+    assert NASTY in reader.text

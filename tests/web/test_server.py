@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from gckd_mm.errors import InputError
+from gckd_mm.gallery.items import iso_time
 from gckd_mm.web.server import is_loopback, make_app
 from gckd_mm.web.service import MAX_UPLOAD_BYTES, SearchService
 
@@ -45,10 +47,14 @@ def test_a_search_is_that_of_the_service(client: Any, service: SearchService) ->
                 {
                     'path': match.item.path,
                     'score': round(match.score, 6),
-                    'fields': dict(match.item.fields),
+                    'fields': {
+                        **match.item.fields,
+                        'time': iso_time(float(match.item.fields['time'])),
+                    },
                 }
                 for match in matches
             ],
+            'warnings': [],
         }
         for query, matches in expected
     ]
@@ -62,10 +68,38 @@ def test_a_search_by_a_picture(client: Any, service: SearchService) -> None:
     assert (first['path'], first['score']) == ('blue3.png', pytest.approx(1, abs=1e-4))
 
 
+def test_warnings_and_unknown_fields_are_told(
+    service: SearchService, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def query_warnings(self: Any, queries: Any) -> list[list[str]]:
+        return [[f'{query.text} is not a word'] for query in queries]
+
+    inferencer = type(service.inferencer)
+    monkeypatch.setattr(inferencer, 'query_warnings', query_warnings)
+    asked = {'queries': ['asdf', 'qwer']}
+    results = client.post('/api/search', json=asked).json()['results']
+    assert [result['warnings'] for result in results] == [
+        ['asdf is not a word'],
+        ['qwer is not a word'],
+    ]
+    data = service.picture('blue3.png').data
+    answer = client.post('/api/search_by_image?text=asdf', content=data).json()
+    assert answer['results'][0]['warnings'] == ['asdf is not a word']
+
+    def search(self: Any, *arguments: Any) -> Any:
+        raise InputError('camra: no field of this gallery')
+
+    monkeypatch.setattr(type(service.gallery), 'search', search)
+    refused = client.post('/api/search', json={**asked, 'where': ['camra=3']})
+    assert refused.status_code == 422
+    assert refused.json() == {'error': 'camra: no field of this gallery'}
+
+
 def test_info(client: Any) -> None:
     known = client.get('/api/info').json()
     assert (known['items'], known['model']) == (13, 'synthclip_tiny_web')
     assert known['fields']['camera'] == ['0', '1', '2', '3']
+    assert known['fields']['time'][1] == '1970-01-02T00:00:00+00:00'
 
 
 def test_a_picture(client: Any, service: SearchService) -> None:

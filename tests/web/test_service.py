@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ from PIL import Image
 
 from gckd_mm.apis import PersonSearchInferencer
 from gckd_mm.errors import InputError
-from gckd_mm.gallery import Gallery
-from gckd_mm.web.service import MAX_UPLOAD_BYTES, SearchService, read_upload
+from gckd_mm.gallery import Gallery, Item
+from gckd_mm.gallery.files import find_images
+from gckd_mm.gallery.indexing import update
+from gckd_mm.gallery.items import Stamp
+from gckd_mm.web.service import (
+    MAX_UPLOAD_BYTES,
+    SearchService,
+    read_upload,
+    shown_fields,
+)
 from tests.web.conftest import COLOURS, crop
 
 
@@ -180,3 +189,101 @@ def test_an_upload_is_turned_upright(service: SearchService) -> None:
 def test_bad_uploads(data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_upload(data)
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Iterator[SearchService]:
+    """Crops of which some are links: out of the folder, and within it."""
+    crops, away = tmp_path / 'crops', tmp_path / 'away'
+    crops.mkdir()
+    away.mkdir()
+    for n, name in enumerate(('plain', 'other')):
+        crop(COLOURS['red'], n).save(crops / f'{name}.png')
+    crop(COLOURS['blue'], 2).save(away / 'far.png')
+    crop(COLOURS['blue'], 3).save(away / 'secret.png')
+    (crops / 'far.png').symlink_to(away / 'far.png')
+    (crops / 'near.png').symlink_to(crops / 'other.png')
+    inferencer = PersonSearchInferencer('gckd_mm://synthclip_tiny_web', device='cpu')
+    with inferencer.new_gallery(tmp_path / 'gallery', crops) as gallery:
+        update(gallery, inferencer, find_images(crops))
+        yield SearchService(gallery, inferencer)
+
+
+def test_links_lead_where_they_led_when_indexed(
+    linked: SearchService, tmp_path: Path
+) -> None:
+    crops, away = tmp_path / 'crops', tmp_path / 'away'
+    for name in ('plain', 'other', 'far', 'near'):
+        assert (
+            linked.picture(f'{name}.png').data == (crops / f'{name}.png').read_bytes()
+        )
+    for name in ('plain.png', 'far.png'):
+        (crops / name).unlink()
+        (crops / name).symlink_to(away / 'secret.png')
+        with pytest.raises(InputError, match='is there no longer, or is no picture'):
+            linked.picture(name)
+        with pytest.raises(InputError, match='is there no longer, or is no picture'):
+            linked.picture(name, height=32)
+    # a folder that has become a link
+    crops.rename(tmp_path / 'moved')
+    crops.symlink_to(away)
+    (away / 'other.png').symlink_to(away / 'secret.png')
+    assert linked.picture('far.png').data == (away / 'far.png').read_bytes()
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'device', 'folder', 'loop', 'huge'])
+def test_what_is_no_file_is_not_waited_for(
+    linked: SearchService, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / 'crops/plain.png'
+    path.unlink()
+    if kind == 'fifo':
+        os.mkfifo(path)
+    elif kind == 'device':
+        path.symlink_to('/dev/zero')
+    elif kind == 'folder':
+        path.mkdir()
+    elif kind == 'loop':
+        path.symlink_to(path)
+    else:
+        with path.open('wb') as file:
+            file.truncate(10**12)
+    for height in (None, 32):
+        with pytest.raises(InputError, match='is there no longer, or is no picture'):
+            linked.picture('plain.png', height)
+
+
+def test_warnings_go_with_the_queries(
+    service: SearchService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        PersonSearchInferencer,
+        'query_warnings',
+        lambda self, queries: [[f'{query.text}?', query.without] for query in queries],
+    )
+    for asked in (
+        {'texts': ['a', ' ', 'b'], 'without': 'c'},
+        {'texts': ['a'], 'like': 'red1.png', 'without': 'c'},
+        {'like': 'red1.png'},
+    ):
+        warnings = service.warnings(**asked)  # type: ignore[arg-type]
+        found = service.search(**asked)  # type: ignore[arg-type]
+        expected = [
+            [] if query.startswith('like') else [f'{query[0]}?', 'c']
+            for query, _ in found
+        ]
+        assert warnings == expected
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'shown'),
+    [
+        (0, '1970-01-01 00:00:00'),
+        (1795336200, '2026-11-22 08:30:00'),
+        (1e300, '1e+300'),
+        (-1e15, '-1000000000000000.0'),
+    ],
+)
+def test_moments_are_dates_where_they_can_be(seconds: float, shown: str) -> None:
+    item = Item('a.png', Stamp(1, 1), {'time': seconds})
+    assert shown_fields(item) == {'time': shown}
