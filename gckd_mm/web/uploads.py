@@ -17,8 +17,8 @@ from threading import Lock
 
 from gckd_mm.errors import InputError
 from gckd_mm.process_lock import is_locked, process_lock
-from gckd_mm.web.json_errors import RefusedError
 from gckd_mm.regular_files import read_regular
+from gckd_mm.web.json_errors import RefusedError
 from gckd_mm.web.service import MAX_UPLOAD_BYTES
 
 KEPT_SECONDS = 600.0
