@@ -128,9 +128,7 @@ def test_a_changed_setting_is_noticed(export: Path, old: str, new: str) -> None:
     found = path.read_text()
     assert old in found
     path.write_text(found.replace(old, new))
-    with pytest.raises(
-        InputError, match=r'export\.json: damaged .*(as it was|unknown)'
-    ):
+    with pytest.raises(InputError, match=r'json: damaged .*(as it was|unknown)'):
         read_settings(export)
 
 
