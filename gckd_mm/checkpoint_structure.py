@@ -70,8 +70,22 @@ def check_structure(checkpoint: Any, where: str, most_bytes: int) -> None:
         if name in checkpoint:
             _check_kind(checkpoint[name], kind, f'{where}: {name!r}')
     _check_meta(checkpoint.get('meta', {}), where)
-    if 'state_dict' in checkpoint:
-        check_tensors(checkpoint['state_dict'], f"{where}: 'state_dict'")
+    # Values that are no tensors are refused where they are loaded into a model.
+    check_names(checkpoint.get('state_dict', {}), f"{where}: 'state_dict'")
+
+
+def check_names(state_dict: Mapping[Any, Any], where: str) -> None:
+    """Refuse a state dict whose keys are no names.
+
+    Raises:
+        CheckpointError: Names the first one.
+    """
+    for key in state_dict:
+        if not isinstance(key, str):
+            raise CheckpointError(
+                f'{where}: names must be strings, got {_shown(key)} '
+                f'({type(key).__name__})'
+            )
 
 
 def check_tensors(state_dict: Mapping[Any, Any], where: str) -> None:
@@ -80,12 +94,8 @@ def check_tensors(state_dict: Mapping[Any, Any], where: str) -> None:
     Raises:
         CheckpointError: Names the first key that is no name, or has no tensor.
     """
+    check_names(state_dict, where)
     for key, value in state_dict.items():
-        if not isinstance(key, str):
-            raise CheckpointError(
-                f'{where}: names must be strings, got {_shown(key)} '
-                f'({type(key).__name__})'
-            )
         if not isinstance(value, Tensor) and not key.endswith(_EXTRA_STATE):
             raise CheckpointError(
                 f'{where}: {_shown(key)} must be a tensor, got {type(value).__name__}'

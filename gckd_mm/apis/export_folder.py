@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gckd_mm
 from gckd_mm.errors import InputError, MissingDataError
@@ -17,10 +17,10 @@ from gckd_mm.fileio import write_atomically
 from gckd_mm.unverifiable import say_not_verifiable
 
 SETTINGS = 'export.json'
-#: for ``sha256sum -c``
-SETTINGS_DIGEST = 'export.json.sha256'
 TOKENIZER = 'tokenizer.json'
 IMAGE_GRAPH, TEXT_GRAPH = GRAPHS = ('image.onnx', 'text.onnx')
+#: key of the hash of all else that ``export.json`` says
+_DIGEST = 'sha256'
 _FORMAT = 1
 _CHUNK = 1 << 20
 _MOST_SIZE = 1 << 24
@@ -78,7 +78,7 @@ class ExportSettings(NamedTuple):
 
 def write_settings(folder: Path, settings: ExportSettings) -> None:
     """Write ``export.json``, with hashes of the other files, and the hash of itself."""
-    described = {
+    described: dict[str, Any] = {
         'format': _FORMAT,
         'gckd_mm': gckd_mm.__version__,
         **settings._asdict(),
@@ -86,8 +86,8 @@ def write_settings(folder: Path, settings: ExportSettings) -> None:
         'text': settings.text._asdict(),
         'files': file_hashes(folder),
     }
+    described[_DIGEST] = _digest_of(described)
     write_atomically(folder / SETTINGS, json.dumps(described, indent=2) + '\n')
-    write_atomically(folder / SETTINGS_DIGEST, _sha256sum(folder))
 
 
 def read_settings(folder: Path) -> ExportSettings:
@@ -126,7 +126,7 @@ def read_settings(folder: Path) -> ExportSettings:
         _check_types(settings)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f'{type(error).__name__}: {error}') from error
-    _check_digest(folder)
+    _check_digest(found, path)
     for name in {*GRAPHS, TOKENIZER, *expected}:
         if not (folder / name).is_file():
             raise MissingDataError(f'{folder}: lacks {name}: export the model anew')
@@ -137,18 +137,21 @@ def read_settings(folder: Path) -> ExportSettings:
     return settings
 
 
-def _check_digest(folder: Path) -> None:
-    """Verify ``export.json`` itself; version 0.1 wrote no hash of it."""
-    digest = folder / SETTINGS_DIGEST
-    if not digest.is_file():
-        say_not_verifiable(str(folder / SETTINGS), 'it was written without a hash')
-    elif digest.read_bytes() != _sha256sum(folder).encode():
-        raise _damaged(folder / SETTINGS, 'it is not as it was written')
+def _check_digest(found: dict[str, Any], path: Path) -> None:
+    """Verify what ``export.json`` says; version 0.1 wrote no hash of it."""
+    known = {'format', 'gckd_mm', 'files', _DIGEST, *ExportSettings._fields}
+    unknown = sorted(found.keys() - known)
+    if unknown:
+        raise _damaged(path, f'it has the unknown keys {", ".join(unknown)}')
+    if _DIGEST not in found:
+        say_not_verifiable(str(path), 'it was written without a hash of itself')
+    elif found[_DIGEST] != _digest_of(found):
+        raise _damaged(path, 'it is not as it was written')
 
 
-def _sha256sum(folder: Path) -> str:
-    """Return the line that ``sha256sum export.json`` prints."""
-    return f'{_hash(folder / SETTINGS)}  {SETTINGS}\n'
+def _digest_of(described: dict[str, Any]) -> str:
+    rest = {key: value for key, value in described.items() if key != _DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _check_types(settings: ExportSettings) -> None:
