@@ -8,7 +8,9 @@ import pytest
 
 from gckd_mm.errors import InputError
 
-gradio = pytest.importorskip('gradio')
+pytest.importorskip('gradio')
+import gradio
+
 from gckd_mm.web.json_errors import RefusedError
 from gckd_mm.web.upload_paths import checked_event, is_session
 
