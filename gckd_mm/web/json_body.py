@@ -152,7 +152,7 @@ def parse_json(data: bytes) -> Any:
 
 def _check(value: Any, depth: int) -> None:
     """Refuse deep nesting and texts that are not Unicode."""
-    if depth > _MAX_DEPTH:
+    if depth >= _MAX_DEPTH and isinstance(value, list | dict):
         raise InputError('the JSON is nested too deeply')
     if isinstance(value, str):
         _check_text(value)

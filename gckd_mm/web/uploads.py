@@ -68,6 +68,7 @@ class Uploads:
         self._kept_seconds = kept_seconds
         self._known: dict[str, _Upload] = {}
         self._is_open = False
+        self._process = 0
         self._held = ExitStack()
         self._changing = Lock()
 
@@ -96,15 +97,20 @@ class Uploads:
                 f'{self._base}: the folder for uploads cannot be made ({error}); set '
                 'TMPDIR to a folder that can be written'
             ) from error
-        atexit.register(self.close)
         self._is_open = True
+        self._process = os.getpid()
+        atexit.register(self._close_at_exit)
 
     def close(self) -> None:
         """Remove the folder and what is in it."""
         self._is_open = False
         self._known.clear()
         self._held.close()
-        atexit.unregister(self.close)
+        atexit.unregister(self._close_at_exit)
+
+    def _close_at_exit(self) -> None:
+        if os.getpid() == self._process:  # and not a fork that ends
+            self.close()
 
     def add(self, data: bytes, suffix: str, owner: str | None) -> str:
         """Keep a file.
