@@ -15,9 +15,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gckd_mm.errors import InputError
+from gckd_mm.regular_files import read_regular
 
 #: for the children of a killed process, which still hold what it held
 _SECONDS_FOR_A_DEAD_OWNER = 15.0
+_MOST_BYTES = 10_000
 
 
 class LockedError(InputError):
@@ -84,12 +86,14 @@ def _write_owner(path: str | os.PathLike[str]) -> None:
         'since': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
         'command': ' '.join(sys.argv)[:500],
     }
-    _owner_file(path).write_text(json.dumps(owner), encoding='utf-8')
+    record = _owner_file(path)
+    record.unlink(missing_ok=True)  # a pipe in its place would be waited for
+    record.write_text(json.dumps(owner), encoding='utf-8')
 
 
 def _read_owner(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        owner = json.loads(_owner_file(path).read_text(encoding='utf-8'))
+        owner = json.loads(read_regular(_owner_file(path), _MOST_BYTES))
     except (OSError, ValueError):
         return {}
     return owner if isinstance(owner, dict) else {}

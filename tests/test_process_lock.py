@@ -86,3 +86,9 @@ def test_a_record_that_is_damaged_is_passed_over(
         process_lock(tmp_path / 'lock', 'the folder'),
     ):
         pass
+
+
+def test_a_pipe_in_the_place_of_the_record(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'lock.owner')
+    with process_lock(tmp_path / 'lock', 'the folder'):
+        assert str(os.getpid()) in (tmp_path / 'lock.owner').read_text()

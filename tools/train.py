@@ -122,7 +122,10 @@ def resume(cfg: Config, checkpoint: str) -> None:
     if checkpoint == 'auto':
         found = checkpoint_to_resume(cfg.work_dir)
         if found is None:
-            print(f'no checkpoint in {cfg.work_dir} yet: starting from the beginning')
+            print(
+                f'the last run in {cfg.work_dir}, if any, has written no checkpoint: '
+                f'starting from the beginning'
+            )
             return
         checkpoint = found
     refuse_address(checkpoint, '--resume')

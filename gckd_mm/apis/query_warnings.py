@@ -65,7 +65,7 @@ def _about_words(text: str, reading: CaptionReading) -> list[str]:
         )
     elif named:
         warnings.append(
-            f'unknown to the model: {named}: the results do not follow these words'
+            f'unknown to the model: {named}: the results may not follow these words'
         )
     if reading.end is not None and text[reading.end :].strip():
         warnings.append(

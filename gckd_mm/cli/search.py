@@ -175,7 +175,9 @@ def info(options: argparse.Namespace) -> int:
             known = gallery.info()
             if options.recall is not None:
                 known['recall_at_10'] = gallery.measure_recall_on_own(options.recall)
-        known |= {f'verified {x.name}': x.found for x in checked if not x.problem}
+        # 0.1 stored nothing to compare with
+        what = 'verified' if known.get('checksums', 'yes') == 'yes' else 'readable'
+        known |= {f'{what} {x.name}': x.found for x in checked if not x.problem}
     if problems and options.json:
         known['damaged'] = problems
     if options.json:

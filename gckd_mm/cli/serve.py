@@ -85,6 +85,8 @@ def serve(options: argparse.Namespace) -> int:
 
 def _listening(host: str, port: int) -> socket.socket:
     """Listen before anything is said of it."""
+    if not 0 <= port < 65536:
+        raise InputError(f'--port must be 0 to 65535, got {port}')
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family)

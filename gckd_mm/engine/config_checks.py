@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import logging
+import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
@@ -19,7 +20,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
-from gckd_mm.engine.error_messages import keys_of, nearest, registered_names
+from gckd_mm.engine.error_messages import (
+    keys_of,
+    keys_of_saving,
+    nearest,
+    registered_names,
+)
 from gckd_mm.engine.launch import refuse_address
 from gckd_mm.errors import InputError
 
@@ -38,6 +44,8 @@ _BACKENDS = {
     'WandbVisBackend': (('wandb',), 'wandb'),
 }
 _METRIC = 'PersonRetrievalMetric'
+#: how alike a misspelt key is to the one that was meant, of 1
+_MISSPELT = 0.85
 
 
 def check_training(cfg: Config, name: str) -> None:
@@ -56,9 +64,16 @@ def check_training(cfg: Config, name: str) -> None:
                 f'config {name}: {key} must be dict(…), got {cfg.get(key)!r}'
                 f'{_hint_of(key, cfg)}'
             )
+    _warn_of_misspelt_keys(cfg, name)
     _check_precision(cfg.optim_wrapper)
     _check_backends(cfg)
     _check_loops(cfg)
+    hooks = cfg.get('default_hooks') or {}
+    if not isinstance(hooks, dict):
+        raise InputError(
+            f'config {name}: default_hooks must be dict(NAME=dict(type=…)), got '
+            f'{type(hooks).__name__}; further hooks belong into custom_hooks=[…]'
+        )
     _check_checkpoints(cfg)
     _check_numbers(cfg)
     _check_names(cfg)
@@ -97,6 +112,22 @@ def check_training_data(runner: Runner) -> None:
             f'train_dataloader: a batch of {batch_size} pairs is larger than '
             f'the dataset of {len(loader.dataset)}: each batch holds pairs twice'
         )
+
+
+def _warn_of_misspelt_keys(cfg: Config, name: str) -> None:
+    """Print a warning of top-level keys that are nearly those that mmengine reads.
+
+    Others are left alone: a config may have variables of its own.
+    """
+    known = keys_of(Runner)
+    for key in cfg:
+        meant = get_close_matches(str(key), known, n=1, cutoff=_MISSPELT)
+        if key not in known and meant:
+            print(
+                f'warning: config {name}: nothing reads {key!r}: did you mean '
+                f'{meant[0]!r}?',
+                file=sys.stderr,
+            )
 
 
 def _hint_of(key: str, cfg: Config) -> str:
@@ -173,9 +204,9 @@ def _check_checkpoints(cfg: Config) -> None:
         if _kind(hook) != CheckpointHook.__name__:
             continue
         by = "set type='AtomicCheckpointHook'"
-        for key in set(hook) - {'type', 'priority'} - _keys_of_saving():
+        for key in set(hook) - {'type', 'priority'} - keys_of_saving():
             raise InputError(
-                f'CheckpointHook has no {key!r}{nearest(key, _keys_of_saving())}; for '
+                f'CheckpointHook has no {key!r}{nearest(key, keys_of_saving())}; for '
                 f'the options of gckd_mm, {by}'
             )
         if hook.get('by_epoch', True) and 'Iter' in _kind(cfg.train_cfg):
@@ -184,13 +215,6 @@ def _check_checkpoints(cfg: Config) -> None:
                 f'none: it would save nothing. Set by_epoch=False, or {by}, whose '
                 f'checkpoints survive a kill'
             )
-
-
-def _keys_of_saving() -> set[str]:
-    """Return what a stock hook takes, and what it hands on to where it saves."""
-    return keys_of(CheckpointHook) | set(
-        inspect.signature(Runner.save_checkpoint).parameters
-    )
 
 
 def _check_numbers(cfg: Config) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmengine.runner import Runner
@@ -120,6 +121,12 @@ def keys_of(component: Any) -> set[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return keys - {'self'}
+
+
+def keys_of_saving() -> set[str]:
+    """Return what mmengine's checkpoint hook takes, and hands on to where it saves."""
+    saving = inspect.signature(Runner.save_checkpoint).parameters
+    return (keys_of(CheckpointHook) | set(saving)) - {'self'}
 
 
 def shortened(text: str) -> str:

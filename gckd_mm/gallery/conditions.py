@@ -26,7 +26,7 @@ _CONDITION = re.compile(rf'\s*({_NAME})\s*([<>=!~:]+)\s*(.*?)\s*', re.DOTALL)
 _QUOTES = '\'"'
 _OTHER_QUOTES = '“”„‟‘’‚‛«»`'
 #: what joins conditions in other languages
-_JOINED = re.compile(r'\b(?:or|and)\b|\|\||&&', re.IGNORECASE)
+_JOINED = re.compile(r'\b(?:x?or|and)\b|[|&]', re.IGNORECASE)
 _NEXT_CONDITION = re.compile(rf'[,;]\s*{_NAME}\s*[<>=!~]')
 _LIST_OF_NUMBERS = re.compile(r'-?[0-9.]+(\s*[,;]\s*-?[0-9.]+)+')
 #: what comes after a quote that ends, if more follows it
@@ -55,6 +55,12 @@ class Condition(NamedTuple):
             # so that text which looks like a number is seen to be text
             value = f'"{value}"' if value_of(value) != value else value
         return f'{self.field}{self.operator}{value}'
+
+
+def split_conditions(text: str) -> list[str]:
+    """Return the conditions of a line, between commas outside of quotes."""
+    parts = re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", text)
+    return [part.strip() for part in parts if part.strip()]
 
 
 def parse_condition(text: str) -> Condition:

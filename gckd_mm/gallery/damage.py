@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 from gckd_mm.errors import InputError
+from gckd_mm.regular_files import open_regular
 
 #: what to do where a gallery itself cannot be repaired
 NEW_GALLERY = (
@@ -46,9 +46,10 @@ def crc_of_file(path: str | os.PathLike[str]) -> int:
 
     Raises:
         OSError: If it cannot be read.
+        InputError: If it is no regular file.
     """
     crc = 0
-    with open(Path(path), 'rb', buffering=0) as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc

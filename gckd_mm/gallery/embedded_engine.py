@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 import threading
@@ -31,6 +32,7 @@ from gckd_mm.gallery.vector_index import (
     chosen_kind,
     exact_search,
 )
+from gckd_mm.regular_files import stat_regular
 
 ITEMS = 'items.sqlite'
 #: of a folder to which nothing has been added
@@ -65,9 +67,12 @@ class EmbeddedEngine:
         index: ``'exact'``, ``'hnsw'``, ``'ivf'``, or ``'auto'``, which chooses by the
             number of vectors.
         new: Whether to make the database. Defaults to whether there is none.
+        model: Fingerprint of the model that embeds, which the database remembers.
+            Defaults to an unknown one.
 
     Raises:
-        InputError: If the folder cannot be written to or read.
+        InputError: If the folder cannot be written to or read, or the database is that
+            of another model.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class EmbeddedEngine:
         embedding_size: int,
         index: str = 'auto',
         new: bool | None = None,
+        model: str = '',
     ) -> None:
         chosen_kind(index, 0)  # refuses what is none
         self.folder = folder
@@ -84,6 +90,10 @@ class EmbeddedEngine:
         self._lock = threading.RLock()
         path = folder / ITEMS
         there = path.is_file()
+        # SQLite would wait for a pipe
+        for file in (path, folder / f'{ITEMS}-journal', folder / f'{ITEMS}-wal'):
+            if os.path.lexists(file):
+                stat_regular(file)
         if not there and new is False:
             raise DamagedGalleryError(
                 f'{folder}: damaged: it has no {ITEMS}: {NEW_GALLERY}'
@@ -94,9 +104,12 @@ class EmbeddedEngine:
                 with self._sql:
                     self._sql.execute('BEGIN IMMEDIATE')
                     schema.create_tables(self._sql)
+                    schema.write_model(self._sql, model)
             schema.check_schema(self._sql)
+            schema.check_model(self._sql, model)
         except (sqlite3.Error, *_DAMAGE) as error:
             raise self._unreadable(error, 'opened') from error
+        self._model = model
         self._known: dict[str, Any] = {}
         self._known_of = (-1, -1)
         self._vectors = StoredVectors(folder, embedding_size, self._sql)
@@ -376,6 +389,7 @@ class EmbeddedEngine:
                     if not state.has_checksums:
                         segments = self._vectors.segments_of_0_1(state)
                         state = schema.add_checksums(self._sql, state, segments)
+                        schema.write_model(self._sql, self._model)
                     yield state
             except _DAMAGE as error:
                 raise self._unreadable(error, 'read') from error

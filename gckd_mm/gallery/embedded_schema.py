@@ -109,6 +109,29 @@ def check_schema(sql: sqlite3.Connection) -> None:
             raise Damage(f'its table {table} has other columns')
 
 
+def write_model(sql: sqlite3.Connection, fingerprint: str) -> None:
+    """Remember the model that embeds, in the header of the database."""
+    sql.execute(f'PRAGMA application_id = {_number_of(fingerprint)}')
+
+
+def check_model(sql: sqlite3.Connection, fingerprint: str) -> None:
+    """Refuse a database of another model than ``gallery.json`` names.
+
+    Raises:
+        Damage: If it is.
+    """
+    ((number,),) = sql.execute('PRAGMA application_id').fetchall()
+    if fingerprint and number not in (0, _number_of(fingerprint)):
+        raise Damage(
+            'it belongs to another gallery: its embeddings are of another model'
+        )
+
+
+def _number_of(fingerprint: str) -> int:
+    """Return a positive number of 31 bits, or 0 for an unknown model."""
+    return zlib.crc32(fingerprint.encode()) % (2**31 - 1) + 1 if fingerprint else 0
+
+
 def read_state(sql: sqlite3.Connection) -> State:
     """Return the state.
 

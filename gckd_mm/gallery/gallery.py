@@ -360,7 +360,7 @@ class Gallery:
         """
         top_k = checked_top_k(top_k)
         if not isinstance(path, str) or self.engine.get([path]) == [None]:
-            raise InputError(f'{self.folder}: has no picture {path!r}')
+            raise InputError(f'the gallery has no picture {path!r}')
         feats = self.engine.feats_of([path])
         (matches,) = self.search(feats, top_k + 1, where)
         return [match for match in matches if match.item.path != path][:top_k]
@@ -487,7 +487,7 @@ def _engine(
 ) -> Engine:
     size, index = settings['embedding_size'], settings['index']
     if settings.get('engine', 'embedded') == 'embedded':
-        return EmbeddedEngine(folder, size, index, new)
+        return EmbeddedEngine(folder, size, index, new, settings['fingerprint'])
     uri = settings['uri']
     if is_file(uri):
         uri = os.path.join(folder, uri)

@@ -41,6 +41,7 @@ class StoredVectors:
         self._file_of = self._mapped_of = self._verified_of = -1
         self._mapped = np.empty((0, embedding_size), np.float32)
         self._verified = 0
+        self._changed = -1
 
     def file(self, number: int) -> VectorFile:
         """Return the file of a number."""
@@ -81,6 +82,10 @@ class StoredVectors:
         if self._verified_of != state.vectors:
             self._verified, self._verified_of = 0, state.vectors
             self.damaged = []
+        changed = self.file(state.vectors).time_of_change()
+        if changed != self._changed and not self.damaged:
+            self._verified = 0  # whoever changed it may have changed any row
+        self._changed = changed
         count = state.num_rows - self._verified
         if count <= 0:
             return

@@ -9,6 +9,7 @@ import numpy as np
 
 from gckd_mm.errors import InputError
 from gckd_mm.gallery.damage import INDEX_AGAIN, DamagedGalleryError
+from gckd_mm.regular_files import stat_regular
 
 _DTYPE = np.dtype('<f4')
 
@@ -34,6 +35,13 @@ class VectorFile:
         """Return rows as the file has them, byte for byte."""
         return np.ascontiguousarray(feats, _DTYPE)
 
+    def time_of_change(self) -> int:
+        """Return when the file was last changed, in nanoseconds; 0 if it is missing."""
+        try:
+            return os.stat(self.path).st_mtime_ns
+        except OSError:
+            return 0
+
     def write(self, start: int, feats: np.ndarray) -> None:
         """Write rows from the given one on, and to the disk.
 
@@ -41,7 +49,7 @@ class VectorFile:
             start: Row, at most the number of rows there are.
             feats: Shape (N, D).
         """
-        mode = 'r+b' if self.path.exists() else 'w+b'
+        mode = 'r+b' if self._is_there() else 'w+b'
         with open(self.path, mode) as file:
             file.seek(start * self.row_bytes)
             file.write(self.as_stored(feats).tobytes())
@@ -53,6 +61,7 @@ class VectorFile:
         """Fill up with zeros what a broken-off copy lacks of the first rows."""
         if not count:
             return
+        self._is_there()
         with open(self.path, 'ab') as file:
             if file.tell() < count * self.row_bytes:
                 file.truncate(count * self.row_bytes)
@@ -63,12 +72,7 @@ class VectorFile:
         Raises:
             DamagedGalleryError: If it has, as a copy of it that was broken off has.
         """
-        try:
-            size = os.stat(self.path).st_size if count else 0
-        except FileNotFoundError as error:
-            raise self._too_short(count) from error
-        except OSError as error:
-            raise self._unreadable(error) from error
+        size = stat_regular(self.path).st_size if count and self._is_there() else 0
         if size < count * self.row_bytes:
             raise self._too_short(count)
 
@@ -88,6 +92,13 @@ class VectorFile:
             raise self._unreadable(error) from error
         except ValueError as error:
             raise self._too_short(count) from error
+
+    def _is_there(self) -> bool:
+        """Return whether there is a file; refuse a pipe, which would be waited for."""
+        if not os.path.lexists(self.path):
+            return False
+        stat_regular(self.path)
+        return True
 
     def _unreadable(self, error: OSError) -> InputError:
         return InputError(f'{self.path}: cannot be read ({error.strerror})')

@@ -9,6 +9,8 @@ import numpy as np
 
 from gckd_mm.apis.person_search_inferencer import MAX_QUERY_LENGTH
 from gckd_mm.errors import InputError
+from gckd_mm.gallery import Condition
+from gckd_mm.gallery.conditions import split_conditions
 from gckd_mm.web.result_cards import problem, result_cards
 from gckd_mm.web.service import MAX_QUERIES, MAX_TOP_K, SearchService, read_upload
 from gckd_mm.web.uploads import Uploads
@@ -144,7 +146,7 @@ def make_page(service: SearchService, uploads: Uploads | None = None) -> Any:
             *chosen: str | None,
         ) -> str:
             # what was left empty is None
-            where = [part for part in (conditions or '').split(',') if part.strip()]
+            where: list[str | Condition] = [*split_conditions(conditions or '')]
             where += [
                 _condition(name, value, values)
                 for (name, values), value in zip(choices.items(), chosen, strict=True)
@@ -206,9 +208,7 @@ def _hint(service: SearchService) -> str:
     return f'of {", ".join(names)}; several with commas'
 
 
-def _condition(name: str, value: str, values: list[Any]) -> str:
-    """Return the condition of a choice; text in quotes, so that it stays text."""
+def _condition(name: str, value: str, values: list[Any]) -> Condition:
+    """Return the condition of a choice, of the type that the value has."""
     found = next(candidate for candidate in values if str(candidate) == value)
-    if isinstance(found, bool):
-        return f'{name}={str(found).lower()}'
-    return f'{name}="{found}"' if isinstance(found, str) else f'{name}={value}'
+    return Condition(name, '=', found)

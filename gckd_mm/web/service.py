@@ -73,7 +73,7 @@ class SearchService:
         like: str = '',
         top_k: int = 20,
         min_score: float = -1.0,
-        where: Sequence[str] = (),
+        where: Sequence[str | Condition] = (),
         rerank: str = '',
     ) -> list[Found]:
         """Search with every text, and with the picture in each of them.
@@ -85,7 +85,7 @@ class SearchService:
             like: Path of a picture of the gallery, to find those like it.
             top_k: At most as many matches each.
             min_score: Matches below are left out.
-            where: Conditions, as ``camera=3``.
+            where: Conditions, or texts such as ``camera=3``.
             rerank: How the first matches are ordered anew, empty for not at all: see
                 :class:`~gckd_mm.apis.search_reranking.SearchReranking`. It concerns
                 ``texts`` and ``image``.
@@ -101,7 +101,11 @@ class SearchService:
             raise InputError(f'at most {MAX_QUERIES} queries at once, got {len(texts)}')
         if not 1 <= top_k <= MAX_TOP_K:
             raise InputError(f'top_k must be 1 to {MAX_TOP_K}, got {top_k}')
-        conditions = [parse_condition(text) for text in where if text.strip()]
+        conditions = [
+            x if isinstance(x, Condition) else parse_condition(x)
+            for x in where
+            if isinstance(x, Condition) or x.strip()
+        ]
         found = []
         if like:
             matches = self.gallery.similar_to(like, top_k, conditions)

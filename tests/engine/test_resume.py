@@ -240,3 +240,21 @@ def test_checkpoints_of_mmengines_ema_hook_have_the_vocabulary(
     assert torch.equal(
         checkpoint['state_dict'][key], checkpoint['ema_state_dict'][f'module.{key}']
     )
+
+
+def _load_compiled(data: Path, work_dir: Path, start: Path) -> None:
+    checkpoint = read_checkpoint(start)
+    state = {f'_orig_mod.{key}': x for key, x in checkpoint['state_dict'].items()}
+    compiled = work_dir.with_name('compiled.pth')
+    torch.save({'state_dict': state, 'meta': {}}, compiled)
+    options = {'optim_wrapper__optimizer__lr': 0.0, 'train_cfg__max_iters': 1}
+    runner = train(small_config(data, work_dir, load_from=str(compiled), **options))
+    for name, value in runner.model.named_parameters():
+        assert torch.equal(value.cpu(), checkpoint['state_dict'][name]), name
+
+
+def test_weights_of_a_compiled_model_are_loaded(
+    miniature: Path, tmp_path: Path, trained: Path
+) -> None:
+    arguments = (miniature, tmp_path / 'work', last_checkpoint(trained))
+    assert in_process(_load_compiled, *arguments) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Condition, parse_condition
-from gckd_mm.gallery.conditions import check_conditions
+from gckd_mm.gallery.conditions import check_conditions, split_conditions
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,15 @@ def test_a_list_of_conditions_is_one(where: Any) -> None:
 def test_numbers_of_numpy_are_numbers() -> None:
     (condition,) = check_conditions([Condition('floor', '=', np.int64(2))])
     assert type(condition.value) is int
+
+
+def test_commas_within_quotes_separate_no_conditions() -> None:
+    line = ' place="salt, pepper", camera=3,, shift=\'a,b\' ,'
+    assert split_conditions(line) == ['place="salt, pepper"', 'camera=3', "shift='a,b'"]
+    assert split_conditions(' , ') == []
+
+
+@pytest.mark.parametrize('text', ['camera!=3|1', 'camera!=3 xor 1', 'camera=3&1'])
+def test_other_spellings_of_or(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_condition(text)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,39 @@ def test_a_folder_that_cannot_be_read(
     (tmp_path / 'other').mkdir()
     with pytest.raises(InputError, match='Permission denied'):
         Gallery.create(tmp_path / 'other', FAKE, 'f00', SIZE)
+
+
+def test_the_files_of_another_models_gallery(gallery: Gallery, tmp_path: Path) -> None:
+    with Gallery.create(tmp_path / 'other', FAKE, 'f01', SIZE) as other:
+        update(other, FakeInferencer(), find_images(tmp_path / 'crops'))
+    gallery.close()
+    for name in ('items.sqlite', 'gallery.json'):
+        mixed = tmp_path / f'mixed {name}'
+        shutil.copytree(gallery.folder, mixed)
+        shutil.copy(tmp_path / 'other' / name, mixed / name)
+        with pytest.raises(InputError, match='of another model'):
+            Gallery.open(mixed)
+
+
+def test_vectors_that_change_while_they_are_searched(gallery: Gallery) -> None:
+    query = embedding(b'7.jpg')[None]
+    gallery.search(query, 3)
+    (file,) = gallery.folder.glob('vectors-*.f32')
+    data = bytearray(file.read_bytes())
+    data[10] ^= 0xFF
+    file.write_bytes(data)
+    os.utime(file, ns=(1, 1))  # whatever the clock's resolution
+    with pytest.raises(InputError, match='damaged'):
+        gallery.search(query, 3)
+
+
+@pytest.mark.parametrize('name', ['vectors-0.f32', 'items.sqlite-journal'])
+def test_pipes_are_not_waited_for(gallery: Gallery, tmp_path: Path, name: str) -> None:
+    gallery.close()
+    (gallery.folder / name).unlink(missing_ok=True)
+    os.mkfifo(gallery.folder / name)
+    with (
+        pytest.raises(InputError, match='not a regular file'),
+        Gallery.open(gallery.folder, check=False) as again,
+    ):
+        update(again, FakeInferencer(), find_images(tmp_path / 'crops'))

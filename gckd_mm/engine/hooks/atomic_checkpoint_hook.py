@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,16 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
-from torch import nn
 
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
-from gckd_mm.checkpoint import check_resumable, check_state_dict, refuse_foreign
+from gckd_mm.checkpoint import (
+    check_resumable,
+    check_state_dict,
+    first_non_finite,
+    refuse_foreign,
+)
 from gckd_mm.checkpoint_resume import check_run_state
+from gckd_mm.engine.error_messages import keys_of_saving, nearest
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.engine.training_lock import (
     hold_work_dir_on_all_ranks,
@@ -27,7 +33,7 @@ from gckd_mm.engine.training_lock import (
 from gckd_mm.errors import CheckpointError, DivergedError, InputError
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
-from gckd_mm.model_wrapper import unwrapped
+from gckd_mm.model_wrapper import unwrapped, without_wrapper
 from gckd_mm.registry import HOOKS
 from gckd_mm.work_dir import (
     BEGUN,
@@ -40,6 +46,7 @@ from gckd_mm.work_dir import (
 SELECTIONS = ('last', 'source_val', 'oracle')
 #: in the message hub: checkpoints of this run that are deleted next
 _OUTDATED = 'outdated_ckpt_ids'
+_FILE_NAME = re.compile(r'[^{}/\\]*\{(:\w+)?\}[^{}/\\]*\.pth')
 
 
 @HOOKS.register_module()
@@ -107,10 +114,12 @@ class AtomicCheckpointHook(CheckpointHook):
                     f'AtomicCheckpointHook: {name} must be a whole number, got '
                     f'{number!r}'
                 )
-        if '://' in str(kwargs.get('out_dir') or ''):
+        _check_keys(kwargs)
+        if kwargs.get('out_dir') is not None:
             raise InputError(
-                f'AtomicCheckpointHook: out_dir must be a local folder, got '
-                f'{kwargs["out_dir"]}'
+                f'AtomicCheckpointHook: out_dir={kwargs["out_dir"]!r}: checkpoints lie '
+                f'in the work dir, where --resume finds them: remove out_dir, and name '
+                f'the folder with work_dir or --work-dir'
             )
         if kwargs.get('save_best') is not None:
             kwargs.setdefault('rule', 'greater')  # as for all of our metrics
@@ -149,6 +158,9 @@ class AtomicCheckpointHook(CheckpointHook):
         """
         where = str(runner._load_from or 'the checkpoint to load')
         refuse_foreign(checkpoint, where)
+        # mmengine, which loads it next, strips the prefix of DDP alone
+        if 'state_dict' in checkpoint:
+            checkpoint['state_dict'] = without_wrapper(checkpoint['state_dict'])
         if runner._resume:
             check_resumable(checkpoint, where)
         check_state_dict(
@@ -207,15 +219,16 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             DivergedError: If a weight is not finite; nothing is written then.
         """
-        spoilt = _not_finite(unwrapped(runner.model))
-        if spoilt:
+        model = unwrapped(runner.model)
+        buffers = {name for name, _ in model.named_buffers()}
+        spoilt = first_non_finite(model.state_dict(), buffers)
+        if spoilt is not None:
             last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
             raise DivergedError(
-                f'iteration {checkpoint["meta"].get("iter")}: {len(spoilt)} of the '
-                f'weights are not finite, the first is {spoilt[0]}: the training has '
-                f'diverged, and this checkpoint is not written. Last checkpoint: '
-                f'{last_good}. Lower optim_wrapper.optimizer.lr, or clip the gradients '
-                f'with optim_wrapper.clip_grad=dict(max_norm=1.0)'
+                f'iteration {checkpoint["meta"].get("iter")}: {spoilt} is not finite: '
+                f'the training has diverged, and this checkpoint is not written. Last '
+                f'checkpoint: {last_good}. Lower optim_wrapper.optimizer.lr, or clip '
+                f'the gradients with optim_wrapper.clip_grad=dict(max_norm=1.0)'
             )
         by_labels = self._saving_best or self.selection == 'oracle'
         checkpoint['meta']['selection'] = self.selection if by_labels else 'last'
@@ -382,25 +395,6 @@ def _is_about_to_train(runner: Runner) -> bool:
 
 
 @torch.no_grad()
-def _not_finite(model: nn.Module) -> list[str]:
-    """Return the names of the weights that hold NaN or infinity.
-
-    Buffers may: the similarity of a neighbour that there is none of.
-    """
-    weights = {name: p for name, p in model.named_parameters() if p.numel()}
-    if not weights:
-        return []
-    device = next(iter(weights.values())).device
-    # A sum is several times faster than a look at each, and not finite if one is not.
-    sums = torch.stack([p.sum().to(device, torch.float32) for p in weights.values()])
-    suspects = [
-        weight
-        for weight, good in zip(weights.items(), sums.isfinite().tolist(), strict=True)
-        if not good
-    ]
-    return [name for name, p in suspects if not bool(p.isfinite().all())]
-
-
 @contextmanager
 def _naming_what_is_left(runner: Runner) -> Iterator[None]:
     """Say of a checkpoint that could not be written which one is still there."""
@@ -413,6 +407,27 @@ def _naming_what_is_left(runner: Runner) -> Iterator[None]:
             f'({error.strerror or error}). Last good checkpoint: {last_good}. Make '
             f'room or restore the folder, then continue with --resume'
         ) from error
+
+
+def _check_keys(options: dict[str, Any]) -> None:
+    """Refuse what neither mmengine's hook nor its saving knows, before any training.
+
+    Raises:
+        InputError: Names the key and the nearest one; or if the name of the files
+            cannot tell one checkpoint from the next.
+    """
+    known = keys_of_saving() | {'interval', 'max_keep_ckpts', 'selection'}
+    for key in options.keys() - known:
+        raise InputError(f'AtomicCheckpointHook has no {key!r}{nearest(key, known)}')
+    name = options.get('filename_tmpl')
+    if name is not None and not (
+        isinstance(name, str)
+        and re.fullmatch(r'[^{}/\\]*\{(:\w+)?\}[^{}/\\]*\.pth', name)
+    ):
+        raise InputError(
+            f'AtomicCheckpointHook: filename_tmpl must be a file name such as '
+            f"'iter_{{}}.pth', with {{}} for the iteration, got {name!r}"
+        )
 
 
 def _is_val_split_of(source: Any, dataset: Any) -> bool:
