@@ -269,6 +269,8 @@ class EmbeddedEngine:
             if index is not None:
                 mask = None if allowed is None else allowed[:indexed]
                 more, at = index.search(queries, top_k, feats, mask)
+                if scores.shape[1] == 0:  # the index has all rows, as a rule
+                    return self._matches(state, more, at)
                 scores = np.concatenate([scores, more], axis=1)
                 rows = np.concatenate([rows, at], axis=1)
                 order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]

@@ -58,11 +58,14 @@ class StoredVectors:
             DamagedGalleryError: If they are too few, or :meth:`verify` finds damage.
         """
         file = self.file(state.vectors)
-        file.check_size(state.num_rows)  # what was cut off must not be touched
+        # what was cut off must not be touched
+        changed = file.check_size(state.num_rows)
         if self._mapped_of != state.vectors or len(self._mapped) < state.num_rows:
             self._mapped = file.read(state.num_rows)
             self._mapped_of = state.vectors
-        self.verify(state)
+        known = self._verified_of, self._changed
+        if known != (state.vectors, changed) or self._verified < state.num_rows:
+            self.verify(state)
         return self._mapped[: state.num_rows]
 
     def forget(self) -> None:
@@ -82,7 +85,7 @@ class StoredVectors:
         if self._verified_of != state.vectors:
             self._verified, self._verified_of = 0, state.vectors
             self.damaged = []
-        changed = self.file(state.vectors).time_of_change()
+        changed = self.file(state.vectors).check_size(state.num_rows)
         if changed != self._changed and not self.damaged:
             self._verified = 0  # whoever changed it may have changed any row
         self._changed = changed
