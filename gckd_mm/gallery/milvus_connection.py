@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 
 from gckd_mm.errors import InputError
 
+#: The client pings every ten seconds, of which a server in this process, that has been
+#: busy, hangs up ("too_many_pings"): a server takes one in five minutes.
+_LITE_CHANNEL = {'grpc.keepalive_time_ms': 300_000}
 _CONNECT_SECONDS = 5
 _SCHEMES = ('http', 'https', 'tcp')
 _INSTALL = 'https://milvus.io/docs/install_standalone-docker.md'
@@ -142,9 +145,9 @@ class MilvusConnection:
         return f'{self.uri}: Milvus says: {details}'
 
 
-def _client(uri: str, token: str = '') -> Any:
+def _client(uri: str, token: str = '', **options: Any) -> Any:
     return pymilvus().MilvusClient(
-        uri, token=token, timeout=_CONNECT_SECONDS, dedicated=True
+        uri, token=token, timeout=_CONNECT_SECONDS, dedicated=True, **options
     )
 
 
@@ -182,7 +185,7 @@ def _lite_client(file: str) -> Any:
         ) from error
     with _logged_errors('milvus_lite.server_manager') as reasons:
         try:
-            return _client(file)
+            return _client(file, grpc_options=_LITE_CHANNEL)
         except pymilvus().MilvusException as error:
             if any(isinstance(reason, DataDirLockedError) for reason in reasons):
                 raise InputError(
