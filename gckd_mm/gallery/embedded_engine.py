@@ -20,6 +20,7 @@ from gckd_mm.gallery.damage import (
     NEW_GALLERY,
     Checked,
     DamagedGalleryError,
+    UnreadableGalleryError,
 )
 from gckd_mm.gallery.embedded_schema import Damage, State, item_of
 from gckd_mm.gallery.embeddings import check_embeddings
@@ -289,7 +290,9 @@ class EmbeddedEngine:
             rows = dict(self._by('path', paths, 'SELECT path, row'))
             gone = [path for path in paths if path not in rows]
             if gone:  # since it was found
-                raise InputError(f'{self.folder}: has no picture {gone[0]!r} any more')
+                raise UnreadableGalleryError(
+                    f'{self.folder}: has no picture {gone[0]!r} any more'
+                )
             return self._vectors.feats(state)[[rows[path] for path in paths]]
 
     def field_values(self, limit: int) -> dict[str, list[Any]]:
@@ -357,12 +360,12 @@ class EmbeddedEngine:
     def _unreadable(self, error: Exception, doing: str) -> InputError:
         path, reason = self.folder / ITEMS, _on_one_line(error)
         if 'locked' in reason:
-            return InputError(
+            return UnreadableGalleryError(
                 f'{path}: cannot be {doing} ({reason}): another process has been '
                 f'writing for a minute; try again'
             )
         if any(cause in reason for cause in ('readonly', 'unable to open')):
-            return InputError(f'{path}: cannot be {doing} ({reason})')
+            return UnreadableGalleryError(f'{path}: cannot be {doing} ({reason})')
         return DamagedGalleryError(
             f'{path}: damaged: cannot be {doing} ({reason}): {NEW_GALLERY}'
         )
@@ -458,15 +461,20 @@ class EmbeddedEngine:
         allowed[rows] = True
         return allowed
 
-    def _by(self, column: str, keys: Sequence[Any], select: str) -> Iterator[Any]:
-        """Yield what ``select`` names of the items with these keys."""
+    def _by(self, column: str, keys: Sequence[Any], select: str) -> list[Any]:
+        """Return what ``select`` names of the items with these keys.
+
+        A list: where an item is damaged, a generator would keep the lock.
+        """
+        rows: list[Any] = []
         with self._lock:
             for start in range(0, len(keys), _VARIABLES):
                 some = keys[start : start + _VARIABLES]
                 marks = ', '.join('?' * len(some))
-                yield from self._sql.execute(
+                rows += self._sql.execute(
                     f'{select} FROM items WHERE {column} IN ({marks})', list(some)
                 )
+        return rows
 
     def _matches(
         self, state: State, scores: np.ndarray, rows: np.ndarray

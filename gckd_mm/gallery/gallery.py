@@ -24,6 +24,7 @@ from gckd_mm.gallery.damage import (
     NEW_GALLERY,
     Checked,
     DamagedGalleryError,
+    UnreadableGalleryError,
 )
 from gckd_mm.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
 from gckd_mm.gallery.embeddings import checked_queries
@@ -464,7 +465,7 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
 
 
 def _unreadable(folder: Path, error: OSError) -> InputError:
-    return InputError(f'{folder}: cannot be read ({error.strerror})')
+    return UnreadableGalleryError(f'{folder}: cannot be read ({error.strerror})')
 
 
 def _kept(uri: str, folder: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gckd_mm.errors import InputError
+from gckd_mm.gallery.damage import UnreadableGalleryError
 
 _CONNECT_SECONDS = 5
 _SCHEMES = ('http', 'https', 'tcp')
@@ -106,7 +107,7 @@ class MilvusConnection:
             with self._guard:
                 return function(*args, **options)
         except (pymilvus().MilvusException, grpc.RpcError) as error:
-            raise InputError(self._told(error)) from error
+            raise UnreadableGalleryError(self._told(error)) from error
 
     def close(self) -> None:
         """Disconnect."""

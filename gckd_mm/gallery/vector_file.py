@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from gckd_mm.errors import InputError
-from gckd_mm.gallery.damage import INDEX_AGAIN, DamagedGalleryError
+from gckd_mm.gallery.damage import (
+    INDEX_AGAIN,
+    DamagedGalleryError,
+    UnreadableGalleryError,
+)
 from gckd_mm.regular_files import stat_regular
 
 _DTYPE = np.dtype('<f4')
@@ -72,7 +76,7 @@ class VectorFile:
         Raises:
             DamagedGalleryError: If it has, as a copy of it that was broken off has.
         """
-        size = stat_regular(self.path).st_size if count and self._is_there() else 0
+        size = self._size() if count else 0
         if size < count * self.row_bytes:
             raise self._too_short(count)
 
@@ -97,11 +101,24 @@ class VectorFile:
         """Return whether there is a file; refuse a pipe, which would be waited for."""
         if not os.path.lexists(self.path):
             return False
-        stat_regular(self.path)
+        self._size()
         return True
 
+    def _size(self) -> int:
+        """Return the bytes of the file, 0 if it is missing.
+
+        Raises:
+            UnreadableGalleryError: If it is no regular file.
+        """
+        if not os.path.lexists(self.path):
+            return 0
+        try:
+            return stat_regular(self.path).st_size
+        except InputError as error:
+            raise UnreadableGalleryError(str(error)) from error
+
     def _unreadable(self, error: OSError) -> InputError:
-        return InputError(f'{self.path}: cannot be read ({error.strerror})')
+        return UnreadableGalleryError(f'{self.path}: cannot be read ({error.strerror})')
 
     def _too_short(self, count: int) -> DamagedGalleryError:
         return DamagedGalleryError(
