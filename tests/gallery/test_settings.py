@@ -130,7 +130,7 @@ def test_a_pipe_or_a_folder_is_no_file(tmp_path: Path) -> None:
         read_settings(tmp_path)
     (tmp_path / FILE).unlink()
     (tmp_path / FILE).mkdir()
-    with pytest.raises(InputError, match='is no file'):
+    with pytest.raises(InputError, match='not a regular file'):
         read_settings(tmp_path)
 
 
