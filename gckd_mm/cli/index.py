@@ -31,7 +31,7 @@ from gckd_mm.gallery.files import (
     read_list,
     scan_folder,
 )
-from gckd_mm.gallery.gallery import GalleryExistsError
+from gckd_mm.gallery.gallery_folder import GalleryExistsError
 from gckd_mm.gallery.indexing import ALL, Share, Update, finish, update
 from gckd_mm.gallery.vector_index import KINDS
 from gckd_mm.registry import DATASETS

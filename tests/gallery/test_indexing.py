@@ -380,7 +380,7 @@ import sys, time
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery
 from gckd_mm.gallery.files import find_images
-from gckd_mm.gallery.gallery import GalleryExistsError
+from gckd_mm.gallery.gallery_folder import GalleryExistsError
 from gckd_mm.gallery.indexing import update
 from tests.gallery.fakes import FAKE, SIZE, FakeInferencer
 
