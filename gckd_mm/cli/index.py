@@ -31,8 +31,8 @@ from gckd_mm.gallery.files import (
     read_list,
     scan_folder,
 )
-from gckd_mm.gallery.gallery import GalleryExistsError
-from gckd_mm.gallery.indexing import ALL, Share, Update, finish, prepare, update
+from gckd_mm.gallery.gallery_folder import GalleryExistsError
+from gckd_mm.gallery.indexing import ALL, Share, Update, finish, update
 from gckd_mm.gallery.vector_index import KINDS
 from gckd_mm.registry import DATASETS
 
@@ -104,7 +104,7 @@ def index(options: argparse.Namespace) -> int:
             held.enter_context(gallery)
             held.enter_context(gallery.indexing())
             _follow(options, gallery)
-            prepare(gallery)
+            gallery.prepare()
         if share != ALL:
             dist.barrier()  # the first one makes the gallery
         if share.rank != 0:

@@ -175,8 +175,8 @@ def info(options: argparse.Namespace) -> int:
             known = gallery.info()
             if options.recall is not None:
                 known['recall_at_10'] = gallery.measure_recall_on_own(options.recall)
-        # 0.1 stored nothing to compare with
-        what = 'verified' if known.get('checksums', 'yes') == 'yes' else 'readable'
+        # 0.1 stored nothing to compare with: that it can be read says little
+        what = 'verified' if known.get('checksums', 'yes') == 'yes' else 'not verified'
         known |= {f'{what} {x.name}': x.found for x in checked if not x.problem}
     if problems and options.json:
         known['damaged'] = problems

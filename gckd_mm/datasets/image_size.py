@@ -8,7 +8,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from gckd_mm.errors import InputError
-from gckd_mm.regular_files import open_regular
+from gckd_mm.regular_files import open_regular, unreadable
 
 #: of an image in memory; a crop of a person has a thousandth of them
 MAX_PIXELS = 50_000_000
@@ -51,7 +51,11 @@ def checked_size_of_file(path: str) -> tuple[int, int] | None:
         InputError: If it is no regular file, or too large: see :func:`check_size`.
     """
     with open_regular(path) as file:
-        size = size_from_head(file.read(_HEAD) or b'')
+        try:
+            head = file.read(_HEAD) or b''
+        except OSError as error:  # such as of /proc/self/mem
+            raise unreadable(path, error) from error
+        size = size_from_head(head)
         if size is None:
             size = _size_by_pillow(file, path)
         if size is None:

@@ -31,6 +31,10 @@ _NEXT_CONDITION = re.compile(rf'[,;]\s*{_NAME}\s*[<>=!~]')
 _LIST_OF_NUMBERS = re.compile(r'-?[0-9.]+(\s*[,;]\s*-?[0-9.]+)+')
 #: what comes after a quote that ends, if more follows it
 _AFTER_QUOTE = rf'\s*(?:(?:or|and)\b|[,;]|\|\||&&|{_NAME}\s*[<>=!~])'
+#: quotes enclose what follows a comparison; elsewhere they are apostrophes
+_BETWEEN_COMMAS = re.compile(
+    r"""(?:[<>=!~:]\s*(?:"(?:[^"]|"")*"|'(?:[^']|'')*')|[^,])+"""
+)
 _LONGEST = 12_000
 
 
@@ -51,24 +55,26 @@ class Condition(NamedTuple):
         value = str(shown_value(self.field, self.value))
         if isinstance(self.value, bool):
             value = value.lower()
-        elif isinstance(self.value, str) and self.field != 'camera':
+        elif isinstance(self.value, str):
             # so that text which looks like a number is seen to be text
-            value = f'"{value}"' if value_of(value) != value else value
+            is_plain = self.field == 'camera' or value_of(value) == value
+            if not is_plain or value[:1] in ('', *_QUOTES):
+                value = '"{}"'.format(value.replace('"', '""'))
         return f'{self.field}{self.operator}{value}'
 
 
 def split_conditions(text: str) -> list[str]:
     """Return the conditions of a line, between commas outside of quotes."""
-    parts = re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", text)
-    return [part.strip() for part in parts if part.strip()]
+    return [part.strip() for part in _BETWEEN_COMMAS.findall(text) if part.strip()]
 
 
 def parse_condition(text: str) -> Condition:
     """Read a condition.
 
     A value that looks like a number is one, ``true`` and ``false`` are what they say,
-    and quotes make anything text. ``time`` takes ISO dates, and ``camera`` is text.
-    ``==``, ``=<``, ``=>`` and ``<>`` mean ``=``, ``<=``, ``>=`` and ``!=``.
+    and quotes make anything text; the same quote within is written twice:
+    ``"a ""new"" coat"``. ``time`` takes ISO dates, and ``camera`` is text. ``==``,
+    ``=<``, ``=>`` and ``<>`` mean ``=``, ``<=``, ``>=`` and ``!=``.
 
     Args:
         text: Such as ``camera=3``, ``time>=2026-11-22``, ``shift!='night'``.
@@ -149,13 +155,17 @@ def _check_condition(field: Any, operator: Any, value: Any) -> None:
 
 
 def _unquoted(value: str, text: str) -> str:
-    """Return what stands in quotes; the same ones may be in it: "the "red" one"."""
-    inner = value[1:-1]
+    """Return what stands in quotes, those that are written twice in it being one.
+
+    A single one in it is one, too, where nothing follows that looks like a condition.
+    """
+    quote, inner = value[0], value[1:-1]
     if len(value) < 2 or value[-1] != value[0]:
         raise InputError(f'{text!r}: the quotes must enclose all of the value')
-    if re.search(value[0] + _AFTER_QUOTE, inner, re.IGNORECASE):
+    parts = inner.split(2 * quote)
+    if any(re.search(quote + _AFTER_QUOTE, part, re.IGNORECASE) for part in parts):
         raise InputError(f'{text!r}: is more than one comparison{_advice()}')
-    return inner
+    return quote.join(parts)
 
 
 def _checked_plain(value: str, text: str) -> str:
@@ -177,5 +187,6 @@ def _advice() -> str:
     return (
         ': give each condition by itself (in the shell, repeat --where): all of them '
         'must hold. There is no "or": search once for each. A value that is text with '
-        'such characters or words goes in quotes: place="salt and pepper"'
+        'such characters or words goes in quotes: place="salt and pepper" (a quote in '
+        'it is written twice)'
     )

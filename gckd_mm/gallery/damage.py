@@ -19,7 +19,11 @@ INDEX_AGAIN = 'run gckd-search index on this gallery again'
 _CHUNK = 1 << 24
 
 
-class DamagedGalleryError(InputError):
+class UnreadableGalleryError(InputError):
+    """A gallery cannot be read, whatever is asked of it; the message says why."""
+
+
+class DamagedGalleryError(UnreadableGalleryError):
     """A file of a gallery is not as it was written; the message says what to run."""
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +14,15 @@ from gckd_mm.errors import InputError
 from gckd_mm.gallery import embedded_schema as schema
 from gckd_mm.gallery.conditions import Condition
 from gckd_mm.gallery.damage import (
-    NEW_GALLERY,
     Checked,
     DamagedGalleryError,
+    UnreadableGalleryError,
+)
+from gckd_mm.gallery.embedded_items import (
+    DAMAGE,
+    ITEMS,
+    EmbeddedItems,
+    columns_of,
 )
 from gckd_mm.gallery.embedded_schema import Damage, State, item_of
 from gckd_mm.gallery.embeddings import check_embeddings
@@ -32,9 +35,7 @@ from gckd_mm.gallery.vector_index import (
     chosen_kind,
     exact_search,
 )
-from gckd_mm.regular_files import stat_regular
 
-ITEMS = 'items.sqlite'
 #: of a folder to which nothing has been added
 EMPTY_FILES = (ITEMS, f'{ITEMS}-journal')
 #: above this share of rows without an item the file of vectors is written anew
@@ -43,14 +44,9 @@ _MAX_DEAD = 0.25
 _MANY = 0.3
 #: up to as many are verified whenever a gallery is opened: 0.2 s on one core
 MAX_CHECKED_ITEMS = 100_000
-_SQL_TYPES = {str: "('text')", bool: "('true', 'false')"}
-_SQL_NUMBERS = "('integer', 'real')"
-_VARIABLES = 500  # of one SQL statement
-# sqlite3 cannot decode messages that quote what is damaged
-_DAMAGE = (Damage, UnicodeDecodeError)
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(EmbeddedItems):
     """Items and vectors in one folder: see :class:`Engine`.
 
     A change is one transaction: vectors go to the disk first, behind the rows that
@@ -84,49 +80,11 @@ class EmbeddedEngine:
         model: str = '',
     ) -> None:
         chosen_kind(index, 0)  # refuses what is none
-        self.folder = folder
+        super().__init__(folder, new, model)
         self.embedding_size = embedding_size
         self.kind = index
-        self._lock = threading.RLock()
-        path = folder / ITEMS
-        there = path.is_file()
-        # SQLite would wait for a pipe
-        for file in (path, folder / f'{ITEMS}-journal', folder / f'{ITEMS}-wal'):
-            if os.path.lexists(file):
-                stat_regular(file)
-        if not there and new is False:
-            raise DamagedGalleryError(
-                f'{folder}: damaged: it has no {ITEMS}: {NEW_GALLERY}'
-            )
-        try:
-            self._sql = sqlite3.connect(path, timeout=60, check_same_thread=False)
-            if new or not there:
-                with self._sql:
-                    self._sql.execute('BEGIN IMMEDIATE')
-                    schema.create_tables(self._sql)
-                    schema.write_model(self._sql, model)
-            schema.check_schema(self._sql)
-            schema.check_model(self._sql, model)
-        except (sqlite3.Error, *_DAMAGE) as error:
-            raise self._unreadable(error, 'opened') from error
-        self._model = model
-        self._known: dict[str, Any] = {}
-        self._known_of = (-1, -1)
         self._vectors = StoredVectors(folder, embedding_size, self._sql)
         self._index = StoredIndex(folder, index, embedding_size)
-
-    def __len__(self) -> int:
-        return self._once('count', lambda: self._one('SELECT COUNT(*) FROM items'))
-
-    def items(self) -> Iterator[Item]:
-        """Yield every item, in the order in which they came."""
-        with self._lock, self._sqlite('read'):
-            yield from map(
-                item_of,
-                self._sql.execute(
-                    f'SELECT {_columns_of(self._state())} FROM items ORDER BY row'
-                ),
-            )
 
     def upsert(self, items: Sequence[Item], feats: np.ndarray) -> None:
         """Add items, or replace those of the same path, in one transaction."""
@@ -278,43 +236,16 @@ class EmbeddedEngine:
                 rows = np.take_along_axis(rows, order, axis=1)
             return self._matches(state, scores, rows)
 
-    def get(self, paths: Sequence[str]) -> list[Item | None]:
-        """Return items by their paths."""
-        with self._lock, self._sqlite('read'):
-            rows = self._by('path', paths, f'SELECT {_columns_of(self._state())}')
-            found = {item.path: item for item in map(item_of, rows)}
-        return [found.get(path) for path in paths]
-
     def feats_of(self, paths: Sequence[str]) -> np.ndarray:
         """Return the embeddings of items that are there."""
         with self._reading() as state:
             rows = dict(self._by('path', paths, 'SELECT path, row'))
             gone = [path for path in paths if path not in rows]
             if gone:  # since it was found
-                raise InputError(f'{self.folder}: has no picture {gone[0]!r} any more')
+                raise UnreadableGalleryError(
+                    f'{self.folder}: has no picture {gone[0]!r} any more'
+                )
             return self._vectors.feats(state)[[rows[path] for path in paths]]
-
-    def field_values(self, limit: int) -> dict[str, list[Any]]:
-        """Return the fields and, of those with at most ``limit`` values, these."""
-        return self._once(f'values {limit}', lambda: self._field_values(limit))
-
-    def _field_values(self, limit: int) -> dict[str, list[Any]]:
-        values: dict[str, list[Any]] = {}
-        names = self._sql.execute(
-            'SELECT DISTINCT key FROM items, json_each(fields) ORDER BY key'
-        ).fetchall()
-        for (name,) in names:
-            found = self._sql.execute(
-                'SELECT DISTINCT value, type FROM items, json_each(fields) '
-                'WHERE key = ? ORDER BY value LIMIT ?',
-                (name, limit + 1),
-            ).fetchall()
-            values[name] = [
-                bool(value) if kind in ('true', 'false') else value
-                for value, kind in found
-                if len(found) <= limit
-            ]
-        return values
 
     def describe(self) -> dict[str, Any]:
         """Return kind of index, rows and bytes."""
@@ -347,40 +278,6 @@ class EmbeddedEngine:
             self._vectors.forget()
 
     @contextmanager
-    def _sqlite(self, doing: str) -> Iterator[None]:
-        """Turn what SQLite raises into errors for people."""
-        try:
-            yield
-        except sqlite3.ProgrammingError:
-            raise
-        except (sqlite3.Error, *_DAMAGE) as error:
-            raise self._unreadable(error, doing) from error
-
-    def _unreadable(self, error: Exception, doing: str) -> InputError:
-        path, reason = self.folder / ITEMS, _on_one_line(error)
-        if 'locked' in reason:
-            return InputError(
-                f'{path}: cannot be {doing} ({reason}): another process has been '
-                f'writing for a minute; try again'
-            )
-        if any(cause in reason for cause in ('readonly', 'unable to open')):
-            return InputError(f'{path}: cannot be {doing} ({reason})')
-        return DamagedGalleryError(
-            f'{path}: damaged: cannot be {doing} ({reason}): {NEW_GALLERY}'
-        )
-
-    @contextmanager
-    def _reading(self) -> Iterator[State]:
-        """See one state throughout: a writer waits, and so keeps its old files."""
-        with self._lock, self._sqlite('read'):
-            self._sql.execute('BEGIN')
-            try:
-                yield schema.read_state(self._sql)
-            finally:
-                if self._sql.in_transaction:
-                    self._sql.execute('COMMIT')
-
-    @contextmanager
     def _writing(self) -> Iterator[State]:
         """Make one transaction, while no other process makes one."""
         with self._lock:
@@ -393,7 +290,7 @@ class EmbeddedEngine:
                         state = schema.add_checksums(self._sql, state, segments)
                         schema.write_model(self._sql, self._model)
                     yield state
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise self._unreadable(error, 'read') from error
             except sqlite3.Error as error:
                 if type(error) is sqlite3.DatabaseError:  # malformed, or no database
@@ -403,80 +300,13 @@ class EmbeddedEngine:
                     f'before is kept'
                 ) from error
 
-    def _state(self) -> State:
-        with self._lock, self._sqlite('read'):
-            return schema.read_state(self._sql)
-
-    def _one(self, statement: str) -> Any:
-        with self._lock, self._sqlite('read'):
-            return self._sql.execute(statement).fetchone()[0]
-
-    def _once(self, name: str, ask: Callable[[], Any]) -> Any:
-        """Return what takes long to find out, and is so until somebody writes.
-
-        Counting a million takes longer than searching them.
-        """
-        with self._lock, self._sqlite('read'):
-            (data_version,) = self._sql.execute('PRAGMA data_version').fetchone()
-            version = (data_version, self._sql.total_changes)
-            if self._known_of != version:
-                self._known, self._known_of = {}, version
-            if name not in self._known:
-                self._known[name] = ask()
-            return self._known[name]
-
-    def _paths_in(self, rows: Sequence[range]) -> list[str]:
-        paths: list[str] = []
-        for some in rows:
-            found = self._sql.execute(
-                'SELECT path FROM items WHERE row >= ? AND row < ?',
-                (some.start, some.stop),
-            )
-            paths += [path for (path,) in found]
-        return paths
-
-    def _allowed(self, where: Sequence[Condition], num_rows: int) -> np.ndarray | None:
-        """Return which rows may be found, shape (num_rows,), None for all."""
-        if not where and len(self) == num_rows:
-            return None
-        if not where:
-            return self._once('live', lambda: self._fulfilling((), num_rows))
-        return self._fulfilling(where, num_rows)
-
-    def _fulfilling(self, where: Sequence[Condition], num_rows: int) -> np.ndarray:
-        """Return which rows have items that fulfil all conditions."""
-        clauses, values = ['row < ?'], [num_rows]
-        for condition in where:
-            clause, more = _sql_of(condition)
-            clauses.append(clause)
-            values += more
-        statement = f'SELECT row FROM items WHERE {" AND ".join(clauses)}'
-        rows = np.fromiter(
-            (row for (row,) in self._sql.execute(statement, values)), np.int64
-        )
-        if len(rows) and rows.min() < 0:
-            raise Damage(f'an item has row {rows.min()}')
-        allowed = np.zeros(num_rows, bool)
-        allowed[rows] = True
-        return allowed
-
-    def _by(self, column: str, keys: Sequence[Any], select: str) -> Iterator[Any]:
-        """Yield what ``select`` names of the items with these keys."""
-        with self._lock:
-            for start in range(0, len(keys), _VARIABLES):
-                some = keys[start : start + _VARIABLES]
-                marks = ', '.join('?' * len(some))
-                yield from self._sql.execute(
-                    f'{select} FROM items WHERE {column} IN ({marks})', list(some)
-                )
-
     def _matches(
         self, state: State, scores: np.ndarray, rows: np.ndarray
     ) -> list[list[Match]]:
         # Lists: numbers of NumPy are slow one by one, and most searches have one query.
         at = rows.tolist()
         wanted = list({row for of_query in at for row in of_query if row >= 0})
-        selected = self._by('row', wanted, f'SELECT {_columns_of(state)}')
+        selected = self._by('row', wanted, f'SELECT {columns_of(state)}')
         items = {row[4]: item_of(row) for row in selected}
         if len(items) != len(wanted):
             raise Damage(f'{len(wanted) - len(items)} of the items found are gone')
@@ -531,17 +361,6 @@ def _search_rows(
     return scores, candidates[rows]
 
 
-def _on_one_line(error: Exception) -> str:
-    """Return what SQLite says, which may quote lines of what is damaged."""
-    text = ' '.join(str(error).split())
-    return ''.join(x if x.isprintable() else '?' for x in text)[:200]
-
-
-def _columns_of(state: State) -> str:
-    """Return what of an item is selected."""
-    return schema.ITEM if state.has_checksums else schema.ITEM_OF_0_1
-
-
 def _bytes_in(folder: Path) -> int:
     """Return the bytes of the files of a folder, from which some may be vanishing."""
     total = 0
@@ -551,17 +370,3 @@ def _bytes_in(folder: Path) -> int:
         except FileNotFoundError:
             continue
     return total
-
-
-def _sql_of(condition: Condition) -> tuple[str, list[Any]]:
-    # SQLite orders any number before any text: types are compared first.
-    types = _SQL_TYPES.get(type(condition.value), _SQL_NUMBERS)
-    path, value = f'$.{condition.field}', condition.value
-    if isinstance(value, int) and abs(value) >= 2**63:  # more than SQLite's integers
-        most = sys.float_info.max
-        value = float(min(max(value, -most), most))
-    clause = (
-        f'json_type(fields, ?) IN {types} AND '
-        f'json_extract(fields, ?) {condition.operator} ?'
-    )
-    return clause, [path, path, value]

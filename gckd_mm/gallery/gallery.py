@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
@@ -24,32 +22,25 @@ from gckd_mm.gallery.damage import (
     NEW_GALLERY,
     Checked,
     DamagedGalleryError,
+    UnreadableGalleryError,
 )
 from gckd_mm.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
 from gckd_mm.gallery.embeddings import checked_queries
 from gckd_mm.gallery.engine import Engine
+from gckd_mm.gallery.gallery_folder import (
+    LOCK,
+    check_is_free,
+    new_collection,
+    open_engine,
+    remembered_uri,
+)
 from gckd_mm.gallery.items import Item, Match
-from gckd_mm.gallery.milvus_connection import is_file
-from gckd_mm.gallery.milvus_engine import MilvusEngine
 from gckd_mm.process_lock import process_lock
 
-#: held by whoever makes or changes a gallery
-_LOCK = 'index.lock'
-#: what a kill while making one leaves
-_LEFT_BEHIND = (
-    *EMPTY_FILES,
-    _LOCK,
-    f'{_LOCK}.owner',
-    f'.{gallery_settings.FILE}.partial',
-)
 #: for another process that makes the same gallery; filling it takes longer
 _SECONDS_TO_MAKE, _SECONDS_TO_CHANGE = 10.0, 2.0
 #: matches; of more, only as many as there are items are asked for
 _MANY = 10_000
-
-
-class GalleryExistsError(InputError):
-    """A gallery that was to be made is there already."""
 
 
 class Gallery:
@@ -118,16 +109,16 @@ class Gallery:
             'gckd_mm': gckd_mm.__version__,
         }
         if uri is not None:
-            settings['uri'] = _kept(uri, folder)
-            settings['collection'] = _new_collection(fingerprint)
+            settings['uri'] = remembered_uri(uri, folder)
+            settings['collection'] = new_collection(fingerprint)
         try:
-            _check_is_free(folder)
+            check_is_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder, _SECONDS_TO_MAKE):
-                _check_is_free(folder)
+                check_is_free(folder)
                 for name in EMPTY_FILES:
                     (folder / name).unlink(missing_ok=True)
-                engine = _engine(folder, settings, token, new=True)
+                engine = open_engine(folder, settings, token, new=True)
                 gallery = cls(folder, settings, engine)
                 # Last: a folder without it is no gallery yet.
                 gallery._write_settings()
@@ -157,7 +148,7 @@ class Gallery:
         """
         folder = Path(folder)
         settings = gallery_settings.read_settings(folder)
-        gallery = cls(folder, settings, _engine(folder, settings, token))
+        gallery = cls(folder, settings, open_engine(folder, settings, token))
         try:
             gallery._check_format()
             if check:
@@ -293,7 +284,7 @@ class Gallery:
 
     def is_kept_in(self, uri: str) -> bool:
         """Return whether a Milvus holds it: see :meth:`create`."""
-        return self.settings.get('uri') == _kept(uri, self.folder)
+        return self.settings.get('uri') == remembered_uri(uri, self.folder)
 
     def check_model(self, fingerprint: str, name: str) -> None:
         """Refuse a model whose embeddings are not like those of the gallery.
@@ -427,24 +418,9 @@ class Gallery:
         self.engine.close()
 
 
-def _check_is_free(folder: Path) -> None:
-    """Refuse a folder that has more than what a kill while making one leaves.
-
-    Raises:
-        InputError: If it has.
-        OSError: If it cannot be read.
-    """
-    if not folder.exists():
-        return
-    if Gallery.is_there(folder):
-        raise GalleryExistsError(f'{folder}: is a gallery already')
-    if not folder.is_dir() or any(x.name not in _LEFT_BEHIND for x in folder.iterdir()):
-        raise InputError(f'{folder}: exists, and is neither empty nor a gallery')
-
-
 @contextmanager
 def _locked(folder: Path, wait_seconds: float) -> Iterator[None]:
-    with process_lock(folder / _LOCK, str(folder), wait_seconds):
+    with process_lock(folder / LOCK, str(folder), wait_seconds):
         yield
 
 
@@ -464,32 +440,4 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
 
 
 def _unreadable(folder: Path, error: OSError) -> InputError:
-    return InputError(f'{folder}: cannot be read ({error.strerror})')
-
-
-def _kept(uri: str, folder: Path) -> str:
-    """Return the URI to remember: of a file in the folder, where it lies in there."""
-    if not is_file(uri):
-        return uri
-    file = os.path.abspath(uri)
-    inside = os.path.relpath(file, folder)
-    return file if inside.startswith(os.pardir) else inside
-
-
-def _new_collection(fingerprint: str) -> str:
-    """Return a name that no gallery of a server has yet, of letters that it takes."""
-    name = re.sub('[^0-9A-Za-z]', '_', fingerprint)
-    return f'gckd_{name}_{uuid.uuid4().hex[:12]}'
-
-
-def _engine(
-    folder: Path, settings: dict[str, Any], token: str | None, new: bool = False
-) -> Engine:
-    size, index = settings['embedding_size'], settings['index']
-    if settings.get('engine', 'embedded') == 'embedded':
-        return EmbeddedEngine(folder, size, index, new, settings['fingerprint'])
-    uri = settings['uri']
-    if is_file(uri):
-        uri = os.path.join(folder, uri)
-    token = token or os.environ.get('MILVUS_TOKEN')
-    return MilvusEngine(uri, settings['collection'], size, index, token, new)
+    return UnreadableGalleryError(f'{folder}: cannot be read ({error.strerror})')

@@ -101,7 +101,8 @@ def update(
 
     It writes as it goes: after a kill, the next call goes on where it was. Several
     processes may do a share each, at the same time: one of them holds
-    :meth:`Gallery.indexing` and calls :func:`prepare` first and :func:`finish` last.
+    :meth:`Gallery.indexing` and calls :meth:`Gallery.prepare` first and :func:`finish`
+    last.
     What lay in a folder that cannot be listed now is kept.
 
     All checksums are verified; images whose embeddings are damaged are embedded again.
@@ -128,7 +129,7 @@ def update(
             gallery, inferencer, images, batch_size, keep_missing, share, progress
         )
     with gallery.indexing():
-        prepare(gallery)
+        gallery.prepare()
         done = _update(
             gallery, inferencer, images, batch_size, keep_missing, share, progress
         )
@@ -185,15 +186,6 @@ def _update(
         repaired=repaired,
         wider_than_tall=num_wide,
     )
-
-
-def prepare(gallery: Gallery) -> None:
-    """Make a gallery ready for an update, before all shares of it.
-
-    Raises:
-        InputError: If it is damaged, or cannot be written to.
-    """
-    gallery.prepare()
 
 
 def finish(gallery: Gallery) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gckd_mm.errors import InputError
+from gckd_mm.gallery.damage import UnreadableGalleryError
 
 #: The client pings every ten seconds, of which a server in this process, that has been
 #: busy, hangs up ("too_many_pings"): a server takes one in five minutes.
@@ -109,7 +110,7 @@ class MilvusConnection:
             with self._guard:
                 return function(*args, **options)
         except (pymilvus().MilvusException, grpc.RpcError) as error:
-            raise InputError(self._told(error)) from error
+            raise UnreadableGalleryError(self._told(error)) from error
 
     def close(self) -> None:
         """Disconnect."""

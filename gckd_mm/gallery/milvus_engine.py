@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gckd_mm.errors import InputError, MissingDataError
+from gckd_mm.errors import MissingDataError
 from gckd_mm.gallery.conditions import Condition
-from gckd_mm.gallery.damage import Checked
+from gckd_mm.gallery.damage import Checked, UnreadableGalleryError
 from gckd_mm.gallery.embeddings import check_embeddings
 from gckd_mm.gallery.items import Item, Match, Stamp
 from gckd_mm.gallery.milvus_connection import MilvusConnection, is_file, pymilvus
@@ -204,7 +204,9 @@ class MilvusEngine:
         found = {row['id']: row['feat'] for row in self._rows(ids, ['feat'], at_once)}
         gone = [path for path, key in zip(paths, ids, strict=True) if key not in found]
         if gone:  # since it was found
-            raise InputError(f'{self.uri}: has no picture {gone[0]!r} any more')
+            raise UnreadableGalleryError(
+                f'{self.uri}: has no picture {gone[0]!r} any more'
+            )
         feats = np.array([found[key] for key in ids], np.float32)
         return feats.reshape(len(ids), self.embedding_size)
 

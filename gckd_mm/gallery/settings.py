@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.gallery.damage import NEW_GALLERY, DamagedGalleryError
 from gckd_mm.gallery.vector_index import KINDS
+from gckd_mm.regular_files import open_regular, unreadable
 
 FILE = 'gallery.json'
 #: 1, of version 0.1, has no checksums
@@ -111,18 +111,17 @@ def _checksum(settings: Mapping[str, Any]) -> str:
 def _read(folder: Path) -> bytes:
     path = folder / FILE
     try:
-        # not of a pipe, on which one would wait for ever
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f'{path}: is no file')
-        with open(path, 'rb') as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingDataError(
-            f'{folder}: is no gallery (it has no {FILE}): make one with '
-            f'gckd-search index'
-        ) from error
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise MissingDataError(
+                f'{folder}: is no gallery (it has no {FILE}): make one with '
+                f'gckd-search index'
+            ) from error
+        raise
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+        raise unreadable(path, error) from error
     if len(data) > _MAX_BYTES:
         raise DamagedGalleryError(
             f'{path}: damaged (more than {_MAX_BYTES} bytes): {NEW_GALLERY}'

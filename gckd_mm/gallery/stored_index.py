@@ -133,8 +133,8 @@ class StoredIndex:
                 problem = '' if is_sound else 'it is not as it was written'
                 self._problem_of = (version, problem)
             problem = self._problem_of[1]
-        except OSError as error:
-            problem = f'it cannot be read ({error.strerror})'
+        except (OSError, InputError) as error:
+            problem = f'it cannot be read ({error})'
         return f'{path}: damaged: {problem}' if problem else ''
 
     def _warn(self, problem: str, what_follows: str) -> None:

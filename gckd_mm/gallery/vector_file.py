@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from gckd_mm.errors import InputError
-from gckd_mm.gallery.damage import INDEX_AGAIN, DamagedGalleryError
+from gckd_mm.gallery.damage import (
+    INDEX_AGAIN,
+    DamagedGalleryError,
+    UnreadableGalleryError,
+)
 from gckd_mm.regular_files import stat_regular
 
 _DTYPE = np.dtype('<f4')
@@ -74,10 +78,12 @@ class VectorFile:
             return 0
         try:
             found = os.stat(self._name)  # every search asks, so once
-        except OSError:
+        except FileNotFoundError:
             raise self._too_short(count) from None
+        except OSError as error:
+            raise self._unreadable(error) from error
         if not stat.S_ISREG(found.st_mode):
-            stat_regular(self.path)  # says what it is
+            self._check_kind()
         if found.st_size < count * self.row_bytes:
             raise self._too_short(count)
         return found.st_mtime_ns
@@ -104,11 +110,17 @@ class VectorFile:
         """Return whether there is a file; refuse a pipe, which would be waited for."""
         if not os.path.lexists(self.path):
             return False
-        stat_regular(self.path)
+        self._check_kind()
         return True
 
+    def _check_kind(self) -> None:
+        try:
+            stat_regular(self.path)
+        except InputError as error:
+            raise UnreadableGalleryError(str(error)) from error
+
     def _unreadable(self, error: OSError) -> InputError:
-        return InputError(f'{self.path}: cannot be read ({error.strerror})')
+        return UnreadableGalleryError(f'{self.path}: cannot be read ({error.strerror})')
 
     def _too_short(self, count: int) -> DamagedGalleryError:
         return DamagedGalleryError(

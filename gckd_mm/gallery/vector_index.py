@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gckd_mm.errors import InputError
+from gckd_mm.gallery.damage import UnreadableGalleryError
 
 #: up to as many, comparing with all of them takes two milliseconds and misses none
 MAX_EXACT = 50_000
@@ -168,7 +169,7 @@ class VectorIndex:
             return cls(faiss().read_index(os.fspath(path)))
         except (RuntimeError, MemoryError) as error:  # of FAISS, with its source lines
             reason = str(error).strip().rpartition('\n')[2]
-            raise InputError(f'{path}: cannot be read: {reason}') from error
+            raise UnreadableGalleryError(f'{path}: cannot be read: {reason}') from error
 
     def write(self, path: Path) -> None:
         """Write the index, whole or not at all.

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from gckd_mm.errors import InputError
+from gckd_mm.web.service import UnavailableError
 
 #: of one message; a request can be wrong in many ways
 _MAX_PROBLEMS = 5
@@ -46,6 +47,7 @@ def error_response(
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error of an application the one shape."""
     app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(UnavailableError, _unavailable)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -54,6 +56,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def _refused(request: Any, error: Any) -> Response:
     return error_response(error.status, str(error))
+
+
+def _unavailable(request: Any, error: Any) -> Response:
+    return error_response(503, str(error))
 
 
 def _input_error(request: Any, error: Any) -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gradio
-import numpy as np
 
 from gckd_mm.apis.person_search_inferencer import MAX_QUERY_LENGTH
 from gckd_mm.errors import InputError
@@ -50,13 +49,12 @@ What you type and upload stays on the machine that serves this page.
 """
 
 
-def make_page(service: SearchService, uploads: Uploads | None = None) -> Any:
+def make_page(service: SearchService, uploads: Uploads) -> Any:
     """Make the page of a gallery.
 
     Args:
         service: What is searched.
         uploads: Where the images lie that visitors upload; none others are read.
-            Defaults to a folder of its own, which nobody can upload to.
 
     Returns:
         A ``gradio.Blocks``.
@@ -154,7 +152,8 @@ def make_page(service: SearchService, uploads: Uploads | None = None) -> Any:
             ]
             lines = (text or '').splitlines()
             try:
-                image = None if upload is None else _read_kept(upload, uploads)
+                # whatever has been checked of its path before
+                image = None if upload is None else read_upload(uploads.read(upload))
                 found = service.search(
                     lines,
                     without or '',
@@ -165,8 +164,7 @@ def make_page(service: SearchService, uploads: Uploads | None = None) -> Any:
                     where,
                     rerank,
                 )
-                warnings = service.warnings(lines, without or '', image)
-                return result_cards(found, warnings)
+                return result_cards(found)
             except InputError as error:
                 return problem(str(error))
 
@@ -190,11 +188,6 @@ def make_page(service: SearchService, uploads: Uploads | None = None) -> Any:
             search_like, None, results, api_visibility='private', concurrency_limit=4
         )
     return page
-
-
-def _read_kept(upload: str, uploads: Uploads | None = None) -> np.ndarray:
-    """Read an upload, whatever has been checked of its path before."""
-    return read_upload((uploads or Uploads()).read(upload))
 
 
 def _path_of(upload: Any) -> str | None:

@@ -61,7 +61,7 @@ _FORWARDED = {
 class PageRoutesMiddleware:
     """Let nothing through but what is on the list.
 
-    Gradio has some sixty routes, and each version has others. The page needs ten.
+    Gradio has some sixty routes, and each version has others. The page needs these.
 
     Args:
         app: The ASGI application behind it.

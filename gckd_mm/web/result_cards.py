@@ -27,17 +27,9 @@ CSS = """
 """
 
 
-def result_cards(
-    results: Sequence[Found], warnings: Sequence[Sequence[str]] = ()
-) -> str:
-    """Return the HTML of what was found; whatever is in it is shown as text.
-
-    Args:
-        results: One entry a query.
-        warnings: Sentences about each query. Defaults to none.
-    """
-    of_queries = warnings or [[]] * len(results)
-    return ''.join(map(_result, results, of_queries))
+def result_cards(results: Sequence[Found]) -> str:
+    """Return the HTML of what was found; whatever is in it is shown as text."""
+    return ''.join(map(_result, results))
 
 
 def problem(message: str) -> str:
@@ -45,10 +37,10 @@ def problem(message: str) -> str:
     return f'<p class="problem" role="alert">{escape(message)}</p>'
 
 
-def _result(found: Found, warnings: Sequence[str]) -> str:
+def _result(found: Found) -> str:
     heading = f'<h3 class="searched">{escape(found.query)}</h3>' + ''.join(
         f'<p class="warning" role="status">{escape(warning)}</p>'
-        for warning in warnings
+        for warning in found.warnings
     )
     if not found.matches:
         return f'{heading}<p>Nothing was found.</p>'

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from gckd_mm.apis.person_search_inferencer import MAX_QUERY_LENGTH
 from gckd_mm.errors import InputError
-from gckd_mm.gallery.items import Value, iso_time
+from gckd_mm.gallery.items import shown_value
 from gckd_mm.web.service import (
     MAX_QUERIES,
     MAX_TOP_K,
     MAX_UPLOAD_BYTES,
     Found,
     SearchService,
+    UnavailableError,
     read_upload,
 )
 
@@ -33,6 +35,7 @@ except ImportError as error:
 
 from gckd_mm.web.body_limit import BodyLimitMiddleware
 from gckd_mm.web.browser_cookie import BrowserCookieMiddleware
+from gckd_mm.web.error_shape import ErrorShapeMiddleware
 from gckd_mm.web.event_requests import EventRequestMiddleware
 from gckd_mm.web.host_names import HostNameMiddleware
 from gckd_mm.web.json_body import JsonBodyMiddleware
@@ -64,9 +67,9 @@ def make_app(
 ) -> Any:
     """Make the ASGI application.
 
-    What comes in passes, in this order: a limit to its size, the name of the server,
-    the password, the list of routes, the check of what must be JSON, and the check of
-    the events of the page.
+    What comes in passes, in this order: the one shape of errors, a limit to its
+    size, the name of the server, the password, the list of routes, the check of what
+    must be JSON, and the check of the events of the page.
 
     Args:
         service: What is searched.
@@ -88,19 +91,20 @@ def make_app(
     _add_pictures(app, service)
     _add_json(app, service)
     add_upload_routes(app, uploads)
-    page = make_page(service, uploads)
-    app = gradio.mount_gradio_app(
-        app,
-        page,
-        path='/',
-        show_error=False,
-        max_file_size=MAX_UPLOAD_BYTES,
-        theme=THEME,
-        css=CSS,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-    )
+    with _no_folder_of_gradio():
+        page = make_page(service, uploads)
+        app = gradio.mount_gradio_app(
+            app,
+            page,
+            path='/',
+            show_error=False,
+            max_file_size=MAX_UPLOAD_BYTES,
+            theme=THEME,
+            css=CSS,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+        )
     _use_folder(app, page, uploads)
     # the last one comes first
     app.add_middleware(EventRequestMiddleware, page=page, uploads=uploads)
@@ -115,7 +119,23 @@ def make_app(
     names = None if login is not None else [*_LOOPBACK_NAMES, host]
     app.add_middleware(HostNameMiddleware, names=names)
     app.add_middleware(BodyLimitMiddleware, max_bytes=_MAX_BODY_BYTES)
+    app.add_middleware(ErrorShapeMiddleware)
     return app
+
+
+@contextlib.contextmanager
+def _no_folder_of_gradio() -> Iterator[None]:
+    """Remove the folder for edits by a language model, which the page does not offer.
+
+    Gradio makes it while a page is made or mounted.
+    """
+    before = gradio.routes.DEFAULT_TEMP_DIR
+    with tempfile.TemporaryDirectory(prefix='gckd_mm-') as folder:
+        gradio.routes.DEFAULT_TEMP_DIR = folder
+        try:
+            yield
+        finally:
+            gradio.routes.DEFAULT_TEMP_DIR = before
 
 
 def _use_folder(app: Any, page: Any, uploads: Uploads) -> None:
@@ -168,6 +188,8 @@ def _add_pictures(app: Any, service: SearchService) -> None:
         """Return a picture of the gallery, or a small copy of it."""
         try:
             found = service.picture(path, height)
+        except UnavailableError:
+            raise
         except InputError as error:
             return error_response(404, str(error))
         return Response(found.data, media_type=found.media_type, headers=SAFE_HEADERS)
@@ -177,10 +199,10 @@ def _add_json(app: Any, service: SearchService) -> None:
     @app.get('/api/info')
     def info() -> dict[str, Any]:
         """Tell what is searched, by which model, and which fields there are."""
-        known = service.gallery.info()
+        known = service.info()
         keys = ('model', 'fingerprint', 'embedding_size', 'items', 'index')
         fields = {
-            name: [_as_shown(name, value) for value in values]
+            name: [shown_value(name, value) for value in values]
             for name, values in service.choices().items()
         }
         return {**{key: known[key] for key in keys}, 'fields': fields}
@@ -200,8 +222,7 @@ def _add_json(app: Any, service: SearchService) -> None:
         found = service.search(
             queries, without, None, like, top_k, min_score, where, rerank
         )
-        warnings = service.warnings(queries, without, None, like)
-        return _as_json(found, warnings, began)
+        return _as_json(found, began)
 
     @app.post('/api/search_by_image')
     async def search_by_image(
@@ -228,8 +249,7 @@ def _add_json(app: Any, service: SearchService) -> None:
             where,
             rerank,
         )
-        warnings = await run_in_threadpool(service.warnings, texts, without, image)
-        return _as_json(found, warnings, began)
+        return _as_json(found, began)
 
 
 async def _body(request: Any) -> bytes:
@@ -245,9 +265,7 @@ async def _body(request: Any) -> bytes:
     return bytes(data)
 
 
-def _as_json(
-    results: list[Found], warnings: list[list[str]], began: float
-) -> dict[str, Any]:
+def _as_json(results: list[Found], began: float) -> dict[str, Any]:
     return {
         'results': [
             {
@@ -256,21 +274,16 @@ def _as_json(
                     {
                         'path': match.item.path,
                         'score': round(match.score, 6),
-                        'fields': _shown(match.item.fields),
+                        'fields': {
+                            name: shown_value(name, value)
+                            for name, value in match.item.fields.items()
+                        },
                     }
                     for match in matches
                 ],
-                'warnings': of_query,
+                'warnings': warnings,
             }
-            for (query, matches), of_query in zip(results, warnings, strict=True)
+            for query, matches, warnings in results
         ],
         'milliseconds': round(1000 * (time.perf_counter() - began), 1),
     }
-
-
-def _shown(fields: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: _as_shown(name, value) for name, value in fields.items()}
-
-
-def _as_shown(name: str, value: Value) -> Value:
-    return iso_time(float(value)) if name == 'time' else value

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,8 @@ from gckd_mm.apis import PersonSearchInferencer, Query
 from gckd_mm.datasets.image_size import MAX_PIXELS, check_size
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Condition, Gallery, Item, Match, parse_condition
-from gckd_mm.gallery.items import Stamp, iso_time
+from gckd_mm.gallery.damage import UnreadableGalleryError
+from gckd_mm.gallery.items import Stamp, shown_value
 from gckd_mm.regular_files import open_regular
 
 MAX_QUERIES = 20
@@ -26,6 +29,7 @@ MAX_CHOICES = 50
 #: of a picture of the gallery, whatever its format: three bytes a pixel, and a header
 _MAX_FILE_BYTES = 3 * MAX_PIXELS + 1_000_000
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM')
+_LOG = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -34,10 +38,16 @@ class Found(NamedTuple):
     Attributes:
         query: What was asked, for people.
         matches: Best first.
+        warnings: What to know before trusting them, as sentences.
     """
 
     query: str
     matches: list[Match]
+    warnings: Sequence[str] = ()
+
+
+class UnavailableError(InputError):
+    """The gallery fails, through no fault of the request; the log says how."""
 
 
 class Picture(NamedTuple):
@@ -45,6 +55,23 @@ class Picture(NamedTuple):
 
     data: bytes
     media_type: str
+
+
+@contextmanager
+def _reading_gallery() -> Iterator[None]:
+    """Log how a gallery fails: the places of files are no concern of visitors.
+
+    Raises:
+        UnavailableError: If it does.
+    """
+    try:
+        yield
+    except UnreadableGalleryError as error:
+        _LOG.error('the gallery fails: %s', ' '.join(str(error).split()))
+        raise UnavailableError(
+            'the gallery is damaged or cannot be read: the log of the server says what '
+            'to do'
+        ) from error
 
 
 class SearchService:
@@ -65,6 +92,7 @@ class SearchService:
         self.gallery = gallery
         self.inferencer = inferencer
 
+    @_reading_gallery()
     def search(
         self,
         texts: Sequence[str] = (),
@@ -113,32 +141,17 @@ class SearchService:
         queries = _queries(texts, without, image, like)
         if queries:
             found += self._search(queries, top_k, conditions, rerank)
+        hints: list[str] = []
+        if conditions and not any(matches for _, matches, _ in found):
+            hints = self.gallery.hints(conditions)
         return [
-            Found(query, [match for match in matches if match.score >= min_score])
-            for query, matches in found
+            Found(
+                query,
+                [match for match in matches if match.score >= min_score],
+                [*warnings, *hints],
+            )
+            for query, matches, warnings in found
         ]
-
-    def warnings(
-        self,
-        texts: Sequence[str] = (),
-        without: str = '',
-        image: np.ndarray | None = None,
-        like: str = '',
-    ) -> list[list[str]]:
-        """Return what there is to say of each query, such as words nobody knows.
-
-        Args:
-            texts: As for :meth:`search`, like the others.
-            without: What is unwanted.
-            image: Of someone who looks alike.
-            like: Path of a picture of the gallery.
-
-        Returns:
-            Sentences, a list for each of what :meth:`search` finds.
-        """
-        queries = _queries(_without_empty(texts), without, image, like)
-        said = self.inferencer.query_warnings(queries) if queries else []
-        return [[] for _ in [like] if like] + said
 
     def _search(
         self,
@@ -150,11 +163,13 @@ class SearchService:
         found = self.inferencer.search(
             self.gallery, queries, top_k, conditions, rerank=rerank or None
         )
+        warnings = self.inferencer.query_warnings(queries)
         return [
-            Found(_name(query), matches)
-            for query, matches in zip(queries, found, strict=True)
+            Found(_name(query), matches, of_query)
+            for query, matches, of_query in zip(queries, found, warnings, strict=True)
         ]
 
+    @_reading_gallery()
     def picture(self, path: str, height: int | None = None) -> Picture:
         """Return a picture of the gallery.
 
@@ -201,6 +216,12 @@ class SearchService:
             raise ValueError(f'{path} is a link to another file than was indexed')
         return data
 
+    @_reading_gallery()
+    def info(self) -> dict[str, Any]:
+        """Return what people want to know of the gallery."""
+        return self.gallery.info()
+
+    @_reading_gallery()
     def choices(self) -> dict[str, list[Any]]:
         """Return the fields of the gallery's items, those of few values with these."""
         return self.gallery.engine.field_values(MAX_CHOICES)
@@ -214,10 +235,9 @@ class SearchService:
 
 def shown_fields(item: Item) -> dict[str, str]:
     """Return the fields of an item for people: ``time`` as a date."""
-    shown = {name: str(value) for name, value in item.fields.items()}
-    if 'time' in item.fields:
-        moment = iso_time(float(item.fields['time']))
-        shown['time'] = moment.removesuffix('+00:00').replace('T', ' ')
+    shown = {name: str(shown_value(name, value)) for name, value in item.fields.items()}
+    if 'time' in shown:
+        shown['time'] = shown['time'].removesuffix('+00:00').replace('T', ' ')
     return shown
 
 

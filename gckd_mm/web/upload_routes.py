@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mimetypes
 import os
 from typing import Any
@@ -25,6 +26,9 @@ SAFE_HEADERS = {
     'Content-Security-Policy': "default-src 'none'",
     'Cache-Control': 'private, max-age=3600',
 }
+#: more than a body may have, so that a form stays in memory: nothing touches a disk
+_IN_MEMORY = 2 * MAX_UPLOAD_BYTES
+_LOG = logging.getLogger(__name__)
 
 
 def add_upload_routes(app: FastAPI, uploads: Uploads) -> None:
@@ -46,7 +50,11 @@ def add_upload_routes(app: FastAPI, uploads: Uploads) -> None:
             suffix = ''
         try:
             path = uploads.add(data, suffix, cookie_of(request.scope))
+        except RefusedError as error:
+            log_refusal(request.scope, str(error))
+            raise
         except OSError as error:
+            _LOG.error('an upload cannot be kept: %s', error)
             raise RefusedError(507, 'the image could not be kept') from error
         return [path]
 
@@ -76,9 +84,7 @@ def add_upload_routes(app: FastAPI, uploads: Uploads) -> None:
 async def _sent_file(request: Any) -> tuple[bytes, str]:
     """Return what is in the one file of a form, and the name that it was given."""
     parser = MultiPartParser(request.headers, request.stream(), max_files=1)
-    parser.spool_max_size = (
-        2 * MAX_UPLOAD_BYTES
-    )  # in memory: nothing else touches a disk
+    parser.spool_max_size = _IN_MEMORY
     try:
         form = await parser.parse()
     except ClientDisconnect as error:

@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
@@ -22,7 +23,10 @@ from gckd_mm.web.json_errors import RefusedError
 from gckd_mm.web.service import MAX_UPLOAD_BYTES
 
 KEPT_SECONDS = 600.0
-_MAX_KEPT = 100
+#: of one visitor
+_MAX_KEPT, _MAX_KEPT_BYTES = 100, 100_000_000
+#: of all visitors
+_MAX_ALL, _MAX_ALL_BYTES = 5_000, 2_000_000_000
 #: uploads that are gone, but whose paths may still be sent
 _MAX_REMEMBERED = 10_000
 _NAME = re.compile(r'([0-9]+-[0-9a-f]{16})(\.lock|\.lock\.owner)?')
@@ -34,11 +38,13 @@ class _Upload:
 
     Args:
         owner: Cookie of the browser that sent it; None if it had none.
+        size: In bytes.
         at: Moment of the upload, of :func:`time.monotonic`.
     """
 
-    def __init__(self, owner: str | None, at: float) -> None:
+    def __init__(self, owner: str | None, size: int, at: float) -> None:
         self.owner = owner
+        self.size = size
         self.at = at
         self.session: str | None = None
         self.is_kept = True
@@ -52,6 +58,9 @@ class Uploads:
     server that was killed goes when the next one starts. Files have random names, and a
     path counts only if it is, letter by letter, one that :meth:`add` has given: nothing
     is looked up on the disk for it.
+
+    A visitor who uploads too much loses his own oldest images. Images of others are
+    never removed for it: where there is no room left, the new image is refused.
 
     Args:
         base: Folder of the folders of all servers. Defaults to one of the user's in the
@@ -124,16 +133,18 @@ class Uploads:
             The path by which it can be asked for.
 
         Raises:
+            RefusedError: If there is no room for it.
             OSError: If it cannot be written.
         """
         self.open()
+        self.drop_old()
         path = str(self.folder / f'{secrets.token_hex(16)}{suffix}')
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0)
-        with open(os.open(path, flags, 0o600), 'wb') as file:
-            file.write(data)
         with self._changing:
-            self._known[path] = _Upload(owner, time.monotonic())
-        self.drop_old()
+            self._make_room(owner, len(data))
+            with open(os.open(path, flags, 0o600), 'wb') as file:
+                file.write(data)
+            self._known[path] = _Upload(owner, len(data), time.monotonic())
         return path
 
     def claim(self, path: str, owner: str | None, session: str | None = None) -> None:
@@ -174,17 +185,49 @@ class Uploads:
             ) from error
 
     def drop_old(self) -> None:
-        """Remove what was kept long enough, and what is too much."""
+        """Remove what was kept long enough."""
         with self._changing:
-            kept = [path for path, upload in self._known.items() if upload.is_kept]
             too_old = time.monotonic() - self._kept_seconds
-            for path in kept:
-                upload = self._known[path]
-                if upload.at <= too_old or path in kept[:-_MAX_KEPT]:
-                    Path(path).unlink(missing_ok=True)
-                    upload.is_kept = False
-            for path in list(self._known)[:-_MAX_REMEMBERED]:
+            for path, upload in self._kept().items():
+                if upload.at <= too_old:
+                    self._drop(path)
+            gone = [path for path, upload in self._known.items() if not upload.is_kept]
+            for path in gone[:-_MAX_REMEMBERED]:
                 del self._known[path]
+
+    def _make_room(self, owner: str | None, size: int) -> None:
+        """Remove a visitor's own oldest images if there are too many of them.
+
+        Requests without a cookie may be of several visitors: nothing is removed.
+        """
+        own = {path: x for path, x in self._kept().items() if x.owner == owner}
+        while own and not _fits(own, size, _MAX_KEPT, _MAX_KEPT_BYTES):
+            if owner is None:
+                raise self._full(429, 'you have uploaded too many images')
+            oldest = next(iter(own))
+            self._drop(oldest)
+            del own[oldest]
+        if not _fits(self._kept(), size, _MAX_ALL, _MAX_ALL_BYTES):
+            raise self._full(507, 'there is no room for more images')
+
+    def _full(self, status: int, problem: str) -> RefusedError:
+        minutes = f'{self._kept_seconds / 60:.0f} minutes'
+        return RefusedError(
+            status, f'{problem}: each is kept for {minutes}, so try again later'
+        )
+
+    def _kept(self) -> dict[str, _Upload]:
+        return {path: upload for path, upload in self._known.items() if upload.is_kept}
+
+    def _drop(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+        self._known[path].is_kept = False
+
+
+def _fits(kept: Mapping[str, _Upload], size: int, count: int, num_bytes: int) -> bool:
+    """Return whether there is room for one more."""
+    used = sum(upload.size for upload in kept.values())
+    return len(kept) < count and used + size <= num_bytes
 
 
 def _default_base() -> Path:

@@ -20,6 +20,7 @@ from gckd_mm.apis import PersonSearchInferencer
 from gckd_mm.cli import index as index_command
 from gckd_mm.cli import search as cli
 from gckd_mm.gallery import Gallery
+from tests.gallery.old_gallery import write_old_gallery
 from tests.training import ROOT
 
 MODEL = 'gckd_mm://synthclip_tiny_web'
@@ -650,6 +651,37 @@ def test_a_damaged_index_is_a_warning_until_it_is_built_again(
     assert f'warning: {file}: damaged: ' in err
     code, out, err = run(capsys, 'query', folder, 'a man')
     assert (code, out, 'warning' in err) == (0, expected, False)
+
+
+def test_what_has_no_checksums_is_not_called_verified(
+    gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Gallery.open(gallery) as new:
+        items = list(new.engine.items())
+        feats = new.engine.feats_of([item.path for item in items])
+    folder = tmp_path / 'old'
+    write_old_gallery(folder, items, feats)
+    with (folder / 'vectors-0.f32').open('r+b') as file:
+        file.write((-feats[0]).tobytes())  # of length 1, as any other
+    code, out, _ = run(capsys, 'info', folder, '--verify', '--json')
+    known = json.loads(out)
+    assert code == 0
+    assert known['not verified vectors-0.f32'] == '12 embeddings'
+    assert not [name for name in known if name.startswith(('verified', 'readable'))]
+    code, out, _ = run(capsys, 'info', gallery, '--verify')
+    assert 'verified vectors-0.f32\t12 embeddings\n' in out
+    assert 'not verified' not in out
+
+
+@pytest.mark.parametrize('what', ['mem', 'clear_refs', 'fd', 'environ', 'task'])
+def test_an_image_that_is_no_image_is_named(
+    gallery: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    path = f'/proc/self/{what}'
+    code, _, err = run(capsys, 'query', gallery, '--image', path)
+    assert code == 2
+    assert f'{path}: ' in err
+    assert len(err.splitlines()) == 1
 
 
 def test_a_gallery_that_another_process_indexes(

@@ -109,7 +109,9 @@ def test_a_second_condition_says_what_to_do() -> None:
         parse_condition('camera=3 or camera=4')
 
 
-@pytest.mark.parametrize('text', ['camera=3', 'floor=2', 'x="2"', 'y=true', 'z=a b'])
+@pytest.mark.parametrize(
+    'text', ['camera=3', 'floor=2', 'x="2"', 'y=true', 'z=a b', 'z=""', 'camera="""3"']
+)
 def test_a_condition_is_shown_as_it_is_read(text: str) -> None:
     assert str(parse_condition(text)) == text
 
@@ -154,3 +156,41 @@ def test_commas_within_quotes_separate_no_conditions() -> None:
 def test_other_spellings_of_or(text: str) -> None:
     with pytest.raises(InputError):
         parse_condition(text)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ("x='it''s'", "it's"),
+        ('x="a ""new"" coat"', 'a "new" coat'),
+        ('x="""a"""', '"a"'),
+        ('x=""""', '"'),
+        ("x=''''''", "''"),
+        ('x="say ""a"", or floor=3"', 'say "a", or floor=3'),
+        ("x='both \" and '''", 'both " and \''),
+        ('x="it\'\'s"', "it''s"),
+        ('x="the "red" one"', 'the "red" one'),
+        ("x=it''s", "it''s"),
+    ],
+)
+def test_a_quote_within_quotes_is_written_twice(text: str, value: str) -> None:
+    assert parse_condition(text) == Condition('x', '=', value)
+    assert split_conditions(f'camera=1, {text} ,y>2') == ['camera=1', text, 'y>2']
+
+
+@pytest.mark.parametrize('value', ['"', "'", '"a" b', "'a'", '', '7', '"7', 'a "b"'])
+def test_quotes_are_shown_as_they_are_read(value: str) -> None:
+    condition = Condition('x', '=', value)
+    assert parse_condition(str(condition)) == condition
+
+
+@pytest.mark.parametrize(
+    'text', ['x="a" or x="b"', 'x="a""" or x="b"', 'x="a"", b" or x=""', 'x="', "x='a"]
+)
+def test_quotes_that_end_are_no_text(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_condition(text)
+
+
+def test_apostrophes_are_no_quotes() -> None:
+    assert split_conditions("x=Bob's, y=Al's") == ["x=Bob's", "y=Al's"]

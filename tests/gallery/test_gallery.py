@@ -16,7 +16,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery, Item, parse_condition
 from gckd_mm.gallery.damage import DamagedGalleryError
 from gckd_mm.gallery.files import find_images
-from gckd_mm.gallery.gallery import GalleryExistsError
+from gckd_mm.gallery.gallery_folder import GalleryExistsError
 from gckd_mm.gallery.indexing import update
 from gckd_mm.gallery.items import Stamp
 from tests.gallery.fakes import FAKE, SIZE, FakeInferencer, embedding, write_images

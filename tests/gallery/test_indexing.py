@@ -18,7 +18,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery
 from gckd_mm.gallery.damage import DamagedGalleryError
 from gckd_mm.gallery.files import ImageFile, find_images
-from gckd_mm.gallery.indexing import Share, Update, finish, prepare, update
+from gckd_mm.gallery.indexing import Share, Update, finish, update
 from gckd_mm.process_lock import LockedError, is_locked
 from tests.gallery.fakes import (
     FAKE,
@@ -333,7 +333,7 @@ def test_shares_repair_what_is_theirs(
         Gallery.open(tmp_path / 'gallery', check=False) as second,
         first.indexing(),
     ):
-        prepare(first)
+        first.prepare()
         parts = [
             update(one, FakeInferencer(), images, share=Share(rank, 2))
             for rank, one in enumerate((first, second))
@@ -380,7 +380,7 @@ import sys, time
 from gckd_mm.errors import InputError
 from gckd_mm.gallery import Gallery
 from gckd_mm.gallery.files import find_images
-from gckd_mm.gallery.gallery import GalleryExistsError
+from gckd_mm.gallery.gallery_folder import GalleryExistsError
 from gckd_mm.gallery.indexing import update
 from tests.gallery.fakes import FAKE, SIZE, FakeInferencer
 

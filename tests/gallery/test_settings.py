@@ -126,11 +126,11 @@ def test_flipped_bytes_are_noticed(tmp_path: Path) -> None:
 def test_a_pipe_or_a_folder_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / FILE)
     assert not is_there(tmp_path)
-    with pytest.raises(InputError, match='is no file'):
+    with pytest.raises(InputError, match='not a regular file'):
         read_settings(tmp_path)
     (tmp_path / FILE).unlink()
     (tmp_path / FILE).mkdir()
-    with pytest.raises(InputError, match='is no file'):
+    with pytest.raises(InputError, match='not a regular file'):
         read_settings(tmp_path)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from gckd_mm.errors import InputError
 from gckd_mm.web.service import SearchService
 
-page = pytest.importorskip('gckd_mm.web.page')
+pytest.importorskip('gradio')
+from gckd_mm.web import page
+from gckd_mm.web.uploads import Uploads
 
 
 @pytest.mark.parametrize(
@@ -24,18 +25,16 @@ def test_a_choice_is_the_condition_of_its_value(values: list[Any]) -> None:
         assert type(condition.value) is type(value)
 
 
-def test_an_upload_that_was_kept_too_long(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match='kept for 10 minutes: choose it again'):
-        page._read_kept(str(tmp_path / 'gone.png'))
-
-
 @pytest.mark.parametrize('has_matching', [False, True])
 def test_what_is_offered(
-    service: SearchService, monkeypatch: pytest.MonkeyPatch, has_matching: bool
+    service: SearchService,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    has_matching: bool,
 ) -> None:
     encoder = type(service.inferencer.encoder)
     monkeypatch.setattr(encoder, 'has_matching', has_matching)
-    blocks = page.make_page(service).blocks.values()
+    blocks = page.make_page(service, Uploads(tmp_path)).blocks.values()
     menus = {menu.label: menu for menu in blocks if type(menu).__name__ == 'Dropdown'}
     assert list(menus) == ['Order of the results', 'camera', 'note'], 'and no moments'
     orders = [value for _, value in menus['Order of the results'].choices]

@@ -61,8 +61,8 @@ def test_nothing_found_is_said() -> None:
 
 
 def test_warnings_stand_above_the_cards() -> None:
-    asked = [found('a.jpg'), found('b.jpg', 'a woman')]
-    html = result_cards(asked, [[], [NASTY, 'more']])
+    second_query = found('b.jpg', 'a woman')._replace(warnings=[NASTY, 'more'])
+    html = result_cards([found('a.jpg'), second_query])
     first, second = html.split('<h3')[1:]
     assert 'class="warning"' not in first
     assert second.count('class="warning"') == 2

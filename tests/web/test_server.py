@@ -56,7 +56,7 @@ def test_a_search_is_that_of_the_service(client: Any, service: SearchService) ->
             ],
             'warnings': [],
         }
-        for query, matches in expected
+        for query, matches, _ in expected
     ]
     assert answer['milliseconds'] > 0
 
@@ -93,6 +93,32 @@ def test_warnings_and_unknown_fields_are_told(
     refused = client.post('/api/search', json={**asked, 'where': ['camra=3']})
     assert refused.status_code == 422
     assert refused.json() == {'error': 'camra: no field of this gallery'}
+
+
+@pytest.mark.parametrize(
+    ('where', 'hint'),
+    [
+        ('camera=7', 'camera=7: no item has this value, but camera is one of 0, 1, 2'),
+        ('note=x', 'note=x: no item has this value, but note is one of <script>'),
+        ('camera=1', ''),
+        ('camera>=7', ''),
+    ],
+)
+def test_values_that_there_are_are_told(
+    service: SearchService, client: Any, where: str, hint: str
+) -> None:
+    asked = {'queries': ['a man', 'a woman'], 'where': [where], 'min_score': 0.99}
+    answers = [client.post('/api/search', json=asked)]
+    like = {'like': 'red1.png', 'where': [where], 'min_score': 0.99}
+    answers.append(client.post('/api/search', json=like))
+    data = service.picture('blue3.png').data
+    for_image = {'where': where, 'min_score': 0.9999}
+    answers.append(client.post('/api/search_by_image', params=for_image, content=data))
+    for answer in answers:
+        for result in answer.json()['results']:
+            assert result['matches'] == []
+            hints = [x for x in result['warnings'] if 'no item has' in x]
+            assert [x.startswith(hint) for x in hints] == [True] * bool(hint)
 
 
 def test_info(client: Any) -> None:

@@ -26,15 +26,15 @@ from tests.web.conftest import COLOURS, crop
 
 
 def paths(found: Any) -> list[list[str]]:
-    return [[match.item.path for match in matches] for _, matches in found]
+    return [[match.item.path for match in matches] for _, matches, _ in found]
 
 
 def test_each_text_is_a_search(service: SearchService) -> None:
     texts = ['a man in red', '  ', 'a woman in blue']
     found = service.search(texts, top_k=3)
-    assert [query for query, _ in found] == ['a man in red', 'a woman in blue']
+    assert [query for query, *_ in found] == ['a man in red', 'a woman in blue']
     expected = service.inferencer.search(service.gallery, [texts[0], texts[2]], 3)
-    assert [matches for _, matches in found] == expected
+    assert [matches for _, matches, _ in found] == expected
 
 
 def test_pictures_alone_and_with_words(service: SearchService) -> None:
@@ -266,13 +266,9 @@ def test_warnings_go_with_the_queries(
         {'texts': ['a'], 'like': 'red1.png', 'without': 'c'},
         {'like': 'red1.png'},
     ):
-        warnings = service.warnings(**asked)  # type: ignore[arg-type]
-        found = service.search(**asked)  # type: ignore[arg-type]
-        expected = [
-            [] if query.startswith('like') else [f'{query[0]}?', 'c']
-            for query, _ in found
-        ]
-        assert warnings == expected
+        for query, _, warnings in service.search(**asked):  # type: ignore[arg-type]
+            expected = [] if query.startswith('like') else [f'{query[0]}?', 'c']
+            assert warnings == expected
 
 
 @pytest.mark.parametrize(

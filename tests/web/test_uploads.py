@@ -137,9 +137,46 @@ def test_they_are_kept_for_a_while(
     with pytest.raises(InputError, match='choose it again'):
         uploads.read(first)
     assert uploads.read(second) == b'2'
-    paths = [uploads.add(b'3', '', None) for _ in range(100)]
-    assert not Path(second).exists(), 'the disk has an end'
+    uploads.close()
+
+
+def test_nobody_pushes_out_the_uploads_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('gckd_mm.web.uploads._MAX_KEPT', 5)
+    monkeypatch.setattr('gckd_mm.web.uploads._MAX_KEPT_BYTES', 1000)
+    monkeypatch.setattr('gckd_mm.web.uploads._MAX_REMEMBERED', 7)
+    uploads = Uploads(tmp_path)
+    mine, nameless = uploads.add(b'1', '', 'me'), uploads.add(b'2', '', None)
+    theirs = [uploads.add(b'3', '', 'other') for _ in range(50)]
+    assert [os.path.exists(path) for path in theirs] == [False] * 45 + [True] * 5
+    large = [uploads.add(b'4' * 400, '', 'other') for _ in range(3)]
+    assert [os.path.exists(path) for path in large] == [False, True, True]
+    assert not any(map(os.path.exists, theirs)), 'nor more bytes than a visitor may'
+    nameless_too = [uploads.add(b'5', '', None) for _ in range(4)]
+    with pytest.raises(RefusedError, match='uploaded too many images') as caught:
+        uploads.add(b'5', '', None)  # whose they are is not known
+    assert caught.value.status == 429
+    for path, owner in ((mine, 'me'), *((x, None) for x in (nameless, *nameless_too))):
+        uploads.claim(path, owner)
+        assert uploads.read(path)
+    uploads.close()
+
+
+@pytest.mark.parametrize('limit', ['_MAX_ALL', '_MAX_ALL_BYTES'])
+def test_many_visitors_do_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f'gckd_mm.web.uploads.{limit}', 8)
+    uploads = Uploads(tmp_path)
+    paths = [uploads.add(b'1', '', f'visitor {n}') for n in range(8)]
+    with pytest.raises(
+        RefusedError, match=r'no room for more images: .* 10 min'
+    ) as caught:
+        uploads.add(b'1', '', 'another visitor')
+    assert caught.value.status == 507
     assert all(map(os.path.exists, paths))
+    assert len(os.listdir(uploads.folder)) == 8
     uploads.close()
 
 
@@ -221,5 +258,4 @@ def test_a_server_that_is_stopped_leaves_nothing(
         process.communicate()
     (base,) = tmp_path.glob('gckd_mm-*')
     assert sorted(os.listdir(base)) == ['start.lock', 'start.lock.owner']
-    files = [path for path in (tmp_path / 'gradio').rglob('*') if path.is_file()]
-    assert not files, 'nor does Gradio keep any'
+    assert os.listdir(tmp_path) == [base.name], 'nor does Gradio keep any'

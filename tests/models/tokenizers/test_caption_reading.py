@@ -44,7 +44,7 @@ def test_ordinary_sentences_are_known(packaged: BaseTokenizer, caption: str) -> 
         ('a 红色 coat 🙂🎒 a 红色', ['红色', '🙂🎒']),
         ('человек, красный', ['человек', 'красный']),
         ('backpack一个', ['一个']),
-        ('number 10', ['number', '10']),
+        ('number 10', ['10']),
         ('a' * 150, ['a' * 150]),
         ('', []),
         ('!!! ... \u200b', []),
@@ -63,9 +63,32 @@ def test_of_random_letters_most_are_named_and_of_plurals_none(
     letters = 'abcdefghijklmnopqrstuvwxyz'
     noise = [''.join(rng.choices(letters, k=rng.randint(4, 9))) for _ in range(500)]
     named = sum(bool(packaged.unknown_words(word)) for word in noise)
-    assert named > 0.9 * len(noise)
+    assert named > 0.85 * len(noise)
     for thing in ('coat', 'backpack', 'shirt', 'scarf', 'handbag', 'jacket', 'boot'):
         assert packaged.unknown_words(f'{thing}s') == []
+
+
+_WORDS = """
+at next beside it boy girl adult student old tall aged young walks pushing standing
+rides socks helmet gloves belt pocket earrings mask moustache beard ponytail glasses
+watch apron left side bottom front face legs foot feet body wrist waist knee puffy
+fluffy striped floral text number bicycle bike dog newspaper bus stop stairs wall door
+day rain snow bridge taxi navy khaki beige turquoise maroon olive cream purple camera
+phone umbrella suitcase trolley jumper parka blazer kimono hijab bouquet lanyard suede
+velvet corduroy denim knitted baggy child toddler elderly slim heavy bald blonde curly
+braid headphones scooter wheelchair
+"""
+_NOISE = """
+qxzvkw asdfgh qwerty zxcvbn asdf qwer hjkl fghj dfgh sdfg xcvb lkjh mnbv wqeqwe zzzzzz
+xxxxx ghjkl tyuio vbnm rtyu aaaaaa kjhkjh sdlkfj wxyz bvnmxc qazwsx jfjfjf hhhh trgfd
+QWERTY
+"""
+
+
+def test_ordinary_words_are_told_from_noise(packaged: BaseTokenizer) -> None:
+    named = [word for word in _WORDS.split() if packaged.unknown_words(word)]
+    missed = [word for word in _NOISE.split() if not packaged.unknown_words(word)]
+    assert (named, missed) == ([], [])
 
 
 def test_a_caption_is_read_up_to_where_it_is_cut() -> None:
