@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, cast
 import pytest
 import torch
 import torch.nn.functional as F
+from gckd_mm.models.memory_graph import MemoryGraph
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from gckd_mm.datasets import CrossDomainDataset
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD
-from gckd_mm.models.memory_graph import MemoryGraph
 from gckd_mm.registry import MODELS
 from gckd_mm.visualization.propagation_graph import (
     MODALITIES,

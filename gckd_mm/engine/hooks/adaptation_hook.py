@@ -22,7 +22,7 @@ from gckd_mm.checkpoint import (
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
-from gckd_mm.models.memory import EmbeddingMemory
+from gckd_mm.models.gckd.memory import EmbeddingMemory
 from gckd_mm.registry import HOOKS
 
 #: file in the work dir: what the source stage ended with
@@ -222,7 +222,7 @@ def _check_learning_rate(runner: Runner, source_iters: int) -> None:
 
 def _warn_of_small_memories(runner: Runner, model: nn.Module) -> None:
     """Say if the target does not fit: captions would be matched with who is left."""
-    if getattr(model, 'distill', True) is None:
+    if getattr(model, 'labels', True) is None:
         return
     dataset = runner.train_dataloader.dataset
     for modality in ('images', 'captions'):
@@ -233,7 +233,7 @@ def _warn_of_small_memories(runner: Runner, model: nn.Module) -> None:
             runner.logger.warning(
                 f'The memory holds {memories[name].size} of {found} target {modality}. '
                 f'Balanced assignment wants all of them: raise model.memory_size, or '
-                f'set model.distill.assignment.relaxation'
+                f'set model.labels.assignment.relaxation'
             )
 
 

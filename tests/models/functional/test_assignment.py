@@ -18,7 +18,7 @@ from gckd_mm.models.functional.assignment import (
     score_edges,
     sinkhorn_potentials,
 )
-from gckd_mm.models.functional.neighbours import Neighbours
+from gckd_mm.models.gckd.neighbours import Neighbours
 
 Potentials = Callable[[CandidateEdges, int, int], tuple[Tensor, Tensor]]
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gckd_mm.models.functional.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.neighbours import nearest_neighbours
 
 
 def embeddings(num: int, dim: int = 8) -> Tensor:

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gckd_mm.models.functional.neighbours import Neighbours
 from gckd_mm.models.functional.propagation import (
     has_neighbours,
     neighbour_average,
     neighbour_weights,
 )
+from gckd_mm.models.gckd.neighbours import Neighbours
 
 NOBODY = float('-inf')
 #: rows with all, some, one and no neighbours, and one whose gap comes first

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from gckd_mm.models.functional.walk import lazy_walk, walked
 from torch import Tensor
 
-from gckd_mm.models.functional.neighbours import Neighbours, nearest_neighbours
-from gckd_mm.models.functional.walk import lazy_walk, walked
+from gckd_mm.models.gckd.neighbours import Neighbours, nearest_neighbours
 
 ROWS, K, TAU = 7, 3, 0.2
 

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from gckd_mm.models.functional.walk import Walk, lazy_walk
+from gckd_mm.models.memory_neighbours import MemoryNeighbours
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.neighbours import nearest_neighbours
-from gckd_mm.models.functional.walk import Walk, lazy_walk
+from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.neighbours import nearest_neighbours
 from gckd_mm.models.heads import MomentumDistillHead
 from gckd_mm.models.heads.momentum_distill_head import (
     DIRECTIONS,
     PseudoPairs,
     TargetBatch,
 )
-from gckd_mm.models.memory import EmbeddingMemory
-from gckd_mm.models.memory_neighbours import MemoryNeighbours
 
 MODALITIES = ('images', 'captions')
 SIZE, DIM = 12, 4

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.neighbours import Neighbours
+from gckd_mm.models.gckd.neighbours import Neighbours
 from gckd_mm.models.heads import NeighbourConsistencyHead
 
 SLOTS = torch.tensor([0, 4, 2, 2])

@@ -6,8 +6,8 @@ from typing import cast
 
 from torch import nn
 
+from gckd_mm.models.gckd.memory import EmbeddingMemory
 from gckd_mm.models.heads.uda.adaptation_head import MODALITIES, AdaptationHead
-from gckd_mm.models.memory import EmbeddingMemory
 
 
 class TargetMemoryHead(AdaptationHead):

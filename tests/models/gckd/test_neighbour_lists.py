@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gckd_mm.errors import InputError
-from gckd_mm.models import neighbour_lists
-from gckd_mm.models.functional.neighbours import Neighbours
-from gckd_mm.models.memory import EmbeddingMemory
-from gckd_mm.models.neighbour_lists import NeighbourLists
+from gckd_mm.models.gckd import neighbours as neighbour_lists
+from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.neighbours import NeighbourLists, Neighbours
 
 DIM = 6
 

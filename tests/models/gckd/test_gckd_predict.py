@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from gckd_mm.models import GCKD
-from tests.models.retrievers.test_gckd import _scope, build, picture  # noqa: F401
+from tests.models.gckd.test_gckd import _scope, build, picture  # noqa: F401
 
 CAPTIONS = ['a man in a red coat', 'a hat']
 MATCHING = dict(

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from gckd_mm.models.memory_neighbours import OTHER_MODALITY, MemoryNeighbours
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import MemoryGraph
-from gckd_mm.models.memory import EmbeddingMemory
-from gckd_mm.models.memory_neighbours import OTHER_MODALITY, MemoryNeighbours
+from gckd_mm.models.gckd.memory import EmbeddingMemory
 
 SIZE, DIM = 10, 4
 SIZES = {'size': SIZE, 'dim': DIM}

@@ -12,7 +12,7 @@ from torch import Tensor
 from gckd_mm.models import GCKD
 from gckd_mm.models.heads.momentum_distill_head import TargetBatch
 from gckd_mm.models.retrievers import gckd
-from tests.models.retrievers.test_gckd import (
+from tests.models.gckd.test_gckd import (
     LOSSES,
     PARTS,
     SOURCE_ITERS,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from gckd_mm.models.memory import EmbeddingMemory
 from gckd_mm.models.memory_neighbours import (
     OTHER_MODALITY,
     SEARCHED_RELATIONS,
     MemoryNeighbours,
 )
+from torch import Tensor, nn
+
+from gckd_mm.models.gckd.memory import EmbeddingMemory
 
 SIZE, DIM = 9, 5
 #: longer and shorter lists than there are rows at first, and different ones

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.memory import EmbeddingMemory
+from gckd_mm.models.gckd.memory import EmbeddingMemory
 from tests.training import on_ranks
 
 
