@@ -237,7 +237,7 @@ def test_only_what_was_written_since_the_last_look_is_compared(
     world.push([], [3], [])
     edges = world.edges()
 
-    written: dict[str, list[int]] = dict.fromkeys(world.memories, [])
+    written: dict[str, list[int]] = {name: [] for name in world.memories}
     keys = world.memories['target_images'].keys.tolist()
     image = {**written, 'target_images': [keys.index(3)]}
     assert given == [
