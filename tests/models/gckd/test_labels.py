@@ -380,7 +380,7 @@ def test_autocast_changes_nothing() -> None:
     ('options', 'message'),
     [
         (dict(candidates=0), 'candidates must be a whole number .*got 0'),
-        (dict(candidates=2.5), 'candidates must be a whole number .*got 2\.5'),
+        (dict(candidates=2.5), r'candidates must be a whole number .*got 2\.5'),
         (dict(candidates=True), 'candidates must be a whole number .*got True'),
         (dict(refresh=0), 'refresh must be .*got 0'),
         (dict(sharpening=0), 'sharpening must be positive, got 0'),
