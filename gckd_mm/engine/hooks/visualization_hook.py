@@ -167,7 +167,7 @@ class VisualizationHook(RetrievalLookHook):
 
 def _propagates(model: Any) -> bool:
     """Return whether a model has a graph, and memories that it leads along."""
-    adapts = isinstance(model, GCKD) and model.graph is not None
+    adapts = isinstance(model, GCKD) and model.graph.neck is not None
     return adapts and int(model.teacher.steps) > 0
 
 
