@@ -92,7 +92,7 @@ ABLATIONS = {
     # the propagation as the paper trains it, by the source's loss, and nothing else
     'gmp_learned': Method(
         'ablations/with_learned_graph_street2mall',
-        {'model.distill': None, 'model.consistency': None},
+        {'model.labels': None, 'model.distill': None, 'model.consistency': None},
     ),
     # one part of GCKD changed; the configs say which
     **{
@@ -110,14 +110,14 @@ ABLATIONS = {
     },
     # one number of GCKD changed
     'without_smoothing': Method('gckd_street2mall', {'model.graph.neck.share': 0.0}),
-    'without_label_walk': Method('gckd_street2mall', {'model.graph.label_share': 0.0}),
+    'without_label_walk': Method(
+        'gckd_street2mall', {'model.labels.propagation': None}
+    ),
     'distill_weight_1': Method(
-        'gckd_street2mall', {'model.distill.loss_weight.end': 1.0}
+        'gckd_street2mall', {'model.loss_weights.distill.end': 1.0}
     ),
     'momentum_0.99': Method('gckd_street2mall', {'model.teacher_momentum': 0.99}),
-    'temperature_0.04': Method(
-        'gckd_street2mall', {'model.distill.teacher_temperature': 0.04}
-    ),
+    'temperature_0.04': Method('gckd_street2mall', {'model.labels.temperature': 0.04}),
     'memory_1200': Method('gckd_street2mall', {'model.memory_size': 1200}),
     # without pretraining
     'source_only_scratch': STAGES['scratch'],

@@ -9,10 +9,10 @@ so that a busy machine slows both; and the parts of GCKD's steps. ``--vit`` adds
 CLIP ViT-B/16, and a source-only step of it against one on captions of 77 tokens with
 plain attention, as public codes take it. (That needs the extra ``clip``.)
 
-All memories that the config uses are full, and matching is off. A time is the mean over
-the steps from one renewal of graph and assignment to the next. Images and token ids are
-random: untrained encoders embed them all alike, and no list of neighbours could sort
-that. So the encoders run, but the memories get a made-up train set.
+All memories that the config uses are full. A time is the mean over the steps from one
+renewal of graph and potentials to the next. Images and token ids are random: untrained
+encoders embed them all alike, and no list of neighbours could sort that. So the
+encoders run, but the memories get a random train set.
 
 Exit code 1 when a target is missed.
 """
@@ -94,7 +94,7 @@ class Stopwatch:
 
     def steps(self, model: Any, repeats: int) -> Iterator[int]:
         """Count steps; a lap goes from one renewal to the next, the first warms up."""
-        lap = math.lcm(model.graph.refresh, model.distill.refresh)
+        lap = math.lcm(model.graph.refresh, model.labels.refresh)
         for start in range(0, (1 + repeats) * lap, lap):
             yield from range(start, start + lap)
             self._laps.append({k: 1000 * v / lap for k, v in self._seconds.items()})
@@ -133,11 +133,10 @@ def fill(model: Any, train_set: TrainSet) -> None:
     used = MEMORIES if model.needs_source_memory else MEMORIES[2:]
     parts = torch.arange(model.memories['target_images'].size).chunk(16)
     for keys in parts:
-        written = dict.fromkeys(MEMORIES, keys[:0])
         for name in used:
             feats = train_set.embed(name, keys)
-            written[name] = model.memories[name].push(feats, keys)
-        model.neighbours.update(model.memories, written)
+            model.memories[name].push(feats, keys)
+        model.graph.edges(model.memories)
 
 
 def pairs_of(inputs: dict[str, Any], keys: Tensor) -> dict[str, Any]:
@@ -256,10 +255,11 @@ def watch_parts(watch: Stopwatch, model: Any, optim_wrapper: Any) -> None:
         ('student forward', model, 'extract_feat'),
         ('teacher forward', model.teacher.module, 'extract_feat'),
         *(('push', memory, 'push') for memory in model.memories.values()),
-        ('neighbour lists', model.neighbours, 'update'),
-        ('graph refine', model.graph, 'refine'),
-        ('assignment', model.distill, 'assign'),
+        ('neighbour lists', model.graph, 'edges'),
+        ('propagation', model.graph, 'propagate'),
+        ('soft labels', model.labels, 'forward'),
         ('distillation loss', model.distill, 'loss'),
+        ('distillation loss', model.distill, 'describe'),
         ('consistency loss', model.consistency, 'loss'),
         *(('source loss', head, 'loss') for head in model.heads.values()),
         ('backward', optim_wrapper, 'backward'),
@@ -325,7 +325,6 @@ def main() -> int:
     torch.manual_seed(0)
     cfg = Config.fromfile(CONFIG)
     cfg.merge_from_dict(args.cfg_options)
-    cfg.model.matching = None
     # There is nothing to learn: weights that move far would diverge.
     cfg.optim_wrapper.optimizer.lr = 1e-6
     # First, while the peak of the process is its own.

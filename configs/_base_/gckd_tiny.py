@@ -11,18 +11,18 @@ model = dict(
         type='MemoryGraph',
         neck=dict(type='GraphPropagationNeck', layer='parameter_free', num_layers=1),
         k=dict(near=6, cross_domain=3),
-        label_share=0.5,
     ),
-    distill=dict(
-        type='MomentumDistillHead',
+    labels=dict(
+        type='PseudoLabels',
         candidates=32,
-        assignment=dict(method='sinkhorn', epsilon=0.06, iterations=4),
-        teacher_temperature=0.02,
-        student_temperature=0.06,
-        loss_weight=dict(start=0.0, end=8.0, length=_ramp),
+        assignment=dict(epsilon=0.06, iterations=4),
+        temperature=0.02,
+        propagation=dict(alpha=0.5, k=6),
     ),
-    consistency=dict(
-        type='NeighbourConsistencyHead',
-        loss_weight=dict(start=0.0, end=0.5, length=_ramp),
+    distill=dict(type='MomentumDistillHead', temperature=0.06),
+    consistency=dict(type='NeighbourConsistencyHead'),
+    loss_weights=dict(
+        distill=dict(start=0.0, end=8.0, length=_ramp),
+        consistency=dict(start=0.0, end=0.5, length=_ramp),
     ),
 )

@@ -1,3 +1,3 @@
 # The graph alone: no soft matching of captions and images.
 _base_ = '../gckd_campus2street.py'
-model = dict(distill=None)
+model = dict(labels=None, distill=None)

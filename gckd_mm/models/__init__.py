@@ -8,6 +8,10 @@ from gckd_mm.models.backbones import (
     TinyTextEncoder,
 )
 from gckd_mm.models.data_preprocessors import PersonTextPreprocessor
+from gckd_mm.models.gckd.graph import MemoryGraph
+from gckd_mm.models.gckd.labels import PseudoLabels
+from gckd_mm.models.gckd.matching import GCKDWithMatching
+from gckd_mm.models.gckd.model import GCKD
 from gckd_mm.models.heads import (
     ClusterContrastHead,
     CORALHead,
@@ -22,14 +26,13 @@ from gckd_mm.models.heads import (
     POUFHead,
     SDMHead,
 )
-from gckd_mm.models.memory_graph import MemoryGraph
 from gckd_mm.models.necks import (
     GraphPropagationNeck,
     ImageProjection,
     TextProjection,
     TokenProjection,
 )
-from gckd_mm.models.retrievers import GCKD, AdaptedDualEncoder, DualEncoder
+from gckd_mm.models.retrievers import AdaptedDualEncoder, DualEncoder
 from gckd_mm.models.tokenizers import HFTokenizer, WordPieceTokenizer
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     'ClusterContrastHead',
     'DomainAdversarialHead',
     'DualEncoder',
+    'GCKDWithMatching',
     'GraphPropagationNeck',
     'HFTextBackbone',
     'HFTokenizer',
@@ -55,6 +59,7 @@ __all__ = [
     'NeighbourConsistencyHead',
     'POUFHead',
     'PersonTextPreprocessor',
+    'PseudoLabels',
     'SDMHead',
     'TextProjection',
     'TinyImageEncoder',

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
-from mmengine.model import ExponentialMovingAverage
 from torch import nn
 
 from gckd_mm.errors import InputError
 
 
-class MomentumTeacher(ExponentialMovingAverage):
+class MomentumTeacher(nn.Module):
     """A copy of the student that follows it and never receives a gradient.
 
     It always stays in eval mode, whatever mode its parent is put into: without dropout
@@ -18,9 +20,7 @@ class MomentumTeacher(ExponentialMovingAverage):
 
     The copy is :attr:`module`; the buffer :attr:`steps` counts the updates since it
     was last synchronised. Call :meth:`synchronise` once the student has the
-    weights to start from, and :meth:`update` after each optimiser step. The inherited
-    ``update_parameters`` is not for it: its first call copies the student, and its
-    momentum is 1 − m and can be neither 0 nor 1.
+    weights to start from, and :meth:`update` after each optimiser step.
 
     Args:
         student: The encoders and necks; anything else of the model, such as memories,
@@ -30,8 +30,13 @@ class MomentumTeacher(ExponentialMovingAverage):
     Learning* (MoCo), CVPR 2020, eq. 2.
     """
 
+    module: Any
+    steps: torch.Tensor
+
     def __init__(self, student: nn.Module) -> None:
-        super().__init__(student)
+        super().__init__()
+        self.module = copy.deepcopy(student).requires_grad_(False)
+        self.register_buffer('steps', torch.tensor(0))
         self.train(False)
 
     def train(self, mode: bool = True) -> MomentumTeacher:
@@ -55,7 +60,7 @@ class MomentumTeacher(ExponentialMovingAverage):
 
         Args:
             student: Of the same structure as the one it was built from.
-            momentum: m, the share that is kept: 0 copies the student's weights, 1
+            momentum: m, the fraction that is kept: 0 copies the student's weights, 1
                 never moves.
 
         Raises:
@@ -63,13 +68,14 @@ class MomentumTeacher(ExponentialMovingAverage):
         """
         if not 0 <= momentum <= 1:
             raise InputError(
-                f'teacher_momentum must be in [0, 1], the share of the teacher that '
+                f'teacher_momentum must be in [0, 1], the fraction of the teacher that '
                 f'is kept at each step, got {momentum}'
             )
-        sources = dict(student.named_parameters())
+        of_student = dict(student.named_parameters())
+        of_teacher = dict(self.module.named_parameters())
         torch._foreach_lerp_(
-            list(self.avg_parameters.values()),
-            [sources[name] for name in self.avg_parameters],
+            list(of_teacher.values()),
+            [of_student[name] for name in of_teacher],
             1 - momentum,
         )
         self._copy_buffers(student)
@@ -77,6 +83,6 @@ class MomentumTeacher(ExponentialMovingAverage):
 
     def _copy_buffers(self, student: nn.Module) -> None:
         # Not through the state dict, which leaves out those that are not persistent.
-        sources = dict(student.named_buffers())
+        of_student = dict(student.named_buffers())
         for name, buffer in self.module.named_buffers():
-            buffer.copy_(sources[name])
+            buffer.copy_(of_student[name])

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
 
 from gckd_mm.datasets.cross_domain import CrossDomainDataset
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD
-from gckd_mm.models.memory import EmbeddingMemory
-from gckd_mm.models.memory_graph import Edges, MemoryGraph
-from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
-
-MODALITIES = ('images', 'captions')
+from gckd_mm.models.gckd.graph import edge_type
+from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.neighbours import Neighbours
+from gckd_mm.models.gckd.relations import MODALITIES
+from gckd_mm.models.necks.graph_propagation_neck import EdgeType, GraphPropagationNeck
 
 
 class GraphNode(NamedTuple):
@@ -87,27 +85,27 @@ def held_samples(model: GCKD) -> dict[str, list[int]]:
     return {name: sorted(keys.tolist()) for name, keys in found.items() if len(keys)}
 
 
-def read_edges(model: GCKD) -> Edges:
-    """Return the edges that a GCKD would now give to its neck, from all its memories.
+def read_edges(model: GCKD) -> dict[EdgeType, Neighbours]:
+    """Return the edges that a GCKD propagates along, of all rows of its memories.
 
     Returns:
         (type of the senders, relation, type of the receivers) -> the rows of the
-        senders' memory that each row of the receivers' hears. Types are
+        senders' memory that are neighbours of each row of the receivers'. Types are
         ``<domain>_<modality>``.
 
     Raises:
-        InputError: If the model has no graph.
+        InputError: If the model propagates nothing.
     """
-    graph = cast('MemoryGraph | None', model.graph)
-    if graph is None:
+    if model.graph.neck is None:
         raise InputError(
-            'the model has no graph to draw: its config must have model.graph'
+            'the model has no graph to plot: its config must have model.graph'
         )
-    listener = _Listener()
-    neck = cast(GraphPropagationNeck, listener)
-    # a copy, as what the model has refined is overwritten
-    copy.deepcopy(graph).refine(model.memories, model.neighbours, {}, neck, step=0)
-    return listener.edges
+    edges = model.graph.edges(model.memories)
+    return {
+        edge_type(modality, relation): edges.of(modality, relation, k=k)
+        for modality in MODALITIES
+        for relation, k in model.graph.k.items()
+    }
 
 
 def neighbourhood(
@@ -151,7 +149,7 @@ def neighbourhood(
     ]
     places = {seed: place for place, seed in enumerate(seeds)}
     shown = []
-    neck = cast(MemoryGraph, model.graph).neck
+    neck = cast(GraphPropagationNeck, model.graph.neck)
     averages = neck.layer == 'parameter_free'
     for receiver, row in seeds:
         heard = _heard(edges, receiver, row)
@@ -176,17 +174,6 @@ def neighbourhood(
     )
 
 
-class _Listener:
-    """Stands in for the neck, and remembers the graph that it is given."""
-
-    def __init__(self) -> None:
-        self.edges: Edges = {}
-
-    def propagate(self, nodes: dict[str, Tensor], edges: Edges) -> dict[str, Tensor]:
-        self.edges = edges
-        return nodes
-
-
 def _memory(model: GCKD, kind: str) -> EmbeddingMemory:
     return cast(EmbeddingMemory, model.memories[kind])
 
@@ -205,7 +192,7 @@ def _similar(memory: EmbeddingMemory, keys: list[int], num: int) -> list[int]:
 
 
 def _heard(
-    edges: Edges, receiver: str, row: int
+    edges: Mapping[EdgeType, Neighbours], receiver: str, row: int
 ) -> list[tuple[str, str, int, int, float]]:
     """Return sender, relation, place on the list, slot and similarity of each."""
     heard = []

@@ -306,7 +306,7 @@ def test_two_ranks_with_half_of_the_batch_do_what_one_process_does(
 
 def _diverge(data: Path, work_dir: Path) -> None:
     # Similarities overflow.
-    options = {'model__consistency__student_temperature': 1e-42}
+    options = {'model__consistency__temperature': 1e-42}
     with pytest.raises(DivergedError) as error:
         train(_config(data, work_dir, options))
     (work_dir / 'error.txt').write_text(str(error.value))

@@ -5,8 +5,6 @@ _ramp = 75
 model = dict(
     graph=None,
     consistency=None,
-    distill=dict(
-        assignment=None,
-        loss_weight=dict(start=0.0, end=0.3, length=_ramp),
-    ),
+    labels=dict(assignment=None, propagation=None),
+    loss_weights=dict(distill=dict(start=0.0, end=0.3, length=_ramp)),
 )

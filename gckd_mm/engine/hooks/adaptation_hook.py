@@ -14,6 +14,7 @@ from torch import nn
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import (
     ADAPTATION_STEPS,
+    ENCODERS,
     load_weights,
     read_checkpoint,
     refuse_foreign,
@@ -22,7 +23,8 @@ from gckd_mm.checkpoint import (
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
-from gckd_mm.models.memory import EmbeddingMemory
+from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.registry import HOOKS
 
 #: file in the work dir: what the source stage ended with
@@ -36,14 +38,7 @@ _CONTRACT = (
     'schedules',
 )
 #: what a source stage trains, and all that the adaptation takes over from it
-_SOURCE_MODULES = (
-    'data_preprocessor',
-    'heads',
-    'image_backbone',
-    'image_neck',
-    'text_backbone',
-    'text_neck',
-)
+_SOURCE_MODULES = (*ENCODERS, 'heads')
 
 
 @HOOKS.register_module()
@@ -222,10 +217,10 @@ def _check_learning_rate(runner: Runner, source_iters: int) -> None:
 
 def _warn_of_small_memories(runner: Runner, model: nn.Module) -> None:
     """Say if the target does not fit: captions would be matched with who is left."""
-    if getattr(model, 'distill', True) is None:
+    if getattr(model, 'labels', True) is None:
         return
     dataset = runner.train_dataloader.dataset
-    for modality in ('images', 'captions'):
+    for modality in MODALITIES:
         memories = getattr(model, 'memories', {})
         found = getattr(dataset, f'num_target_{modality}', 0)
         name = f'target_{modality}'
@@ -233,7 +228,7 @@ def _warn_of_small_memories(runner: Runner, model: nn.Module) -> None:
             runner.logger.warning(
                 f'The memory holds {memories[name].size} of {found} target {modality}. '
                 f'Balanced assignment wants all of them: raise model.memory_size, or '
-                f'set model.distill.assignment.relaxation'
+                f'set model.labels.assignment.relaxation'
             )
 
 

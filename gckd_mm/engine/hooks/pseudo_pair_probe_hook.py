@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from gckd_mm.datasets.cross_domain import canonical_order
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped
-from gckd_mm.models.heads.momentum_distill_head import PseudoPairs
+from gckd_mm.models.gckd.labels import PseudoLabels, SoftLabels
 from gckd_mm.registry import DATASETS, HOOKS
 
 
@@ -45,9 +45,10 @@ class PseudoPairProbeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Read the labels, in the order in which the run numbers its samples."""
-        if getattr(unwrapped(runner.model), 'distill', None) is None:
+        labels = getattr(unwrapped(runner.model), 'labels', None)
+        if labels is None:
             raise InputError(
-                'PseudoPairProbeHook looks at the pseudo pairs of GCKD with `distill`'
+                'PseudoPairProbeHook looks at the pseudo-labels of GCKD with `labels`'
             )
         dataset = DATASETS.build({**self._target, 'lazy_init': True, 'view': 'images'})
         pid_of_image: dict[str, int] = {}
@@ -71,6 +72,11 @@ class PseudoPairProbeHook(Hook):
                 f"captions, the run's has {train.num_target_images} and "
                 f'{train.num_target_captions}'
             )
+        self._handle = labels.register_forward_hook(self._count)
+
+    def after_train(self, runner: Runner) -> None:
+        """Let go of the model."""
+        self._handle.remove()
 
     def after_train_iter(
         self,
@@ -79,15 +85,7 @@ class PseudoPairProbeHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Count the pairs of this step; log every ``interval`` iterations."""
-        pairs: PseudoPairs | None = unwrapped(runner.model).last_pairs
-        if pairs is not None:
-            for caption, image in zip(
-                pairs.captions.tolist(), pairs.images.tolist(), strict=True
-            ):
-                pid = int(self._image_pids[image])
-                self._right.append(pid in self._caption_pids[caption])
-            self._kept += pairs.kept.tolist()
+        """Log every ``interval`` iterations."""
         if not self.every_n_train_iters(runner, self._interval) or not self._right:
             return
         right, kept = np.array(self._right), np.array(self._kept)
@@ -100,3 +98,19 @@ class PseudoPairProbeHook(Hook):
             f'Probe (labels of the target, for the log alone) at {runner.iter + 1}: '
             + '  '.join(f'{name}: {value:.3f}' for name, value in shown.items())
         )
+
+    def _count(
+        self,
+        module: PseudoLabels,
+        given: tuple[Any, ...],
+        found: dict[str, SoftLabels],
+    ) -> None:
+        """Compare the labels of a step's captions; ``given`` is what made them."""
+        _, keys, _, slots, _ = given
+        labels, weights = found['text_to_image']
+        images = keys['images'][labels.argmax(dim=1)]
+        captions = keys['captions'][slots['captions']]
+        for caption, image in zip(captions.tolist(), images.tolist(), strict=True):
+            pid = int(self._image_pids[image])
+            self._right.append(pid in self._caption_pids[caption])
+        self._kept += (weights > 0).tolist()

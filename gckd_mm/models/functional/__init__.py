@@ -4,8 +4,6 @@ from gckd_mm.models.functional.alignment import coral, mmd, reverse_gradient
 from gckd_mm.models.functional.assignment import (
     CandidateEdges,
     candidate_edges,
-    csls_potentials,
-    dual_softmax_potentials,
     score_edges,
     sinkhorn_potentials,
 )
@@ -39,16 +37,22 @@ from gckd_mm.models.functional.label_propagation import (
     close_modality_gap,
     propagate_labels,
 )
-from gckd_mm.models.functional.neighbours import Neighbours, nearest_neighbours
-from gckd_mm.models.functional.propagation import neighbour_average
+from gckd_mm.models.functional.propagation import (
+    Transitions,
+    neighbour_average,
+    propagate_labels_once,
+    transition_matrix,
+)
 from gckd_mm.models.functional.reciprocal import ClosePairs, close_pairs
 from gckd_mm.models.functional.transport import prediction_entropies, transport_cost
+from gckd_mm.models.gckd.neighbours import Neighbours, nearest_neighbours
 
 __all__ = [
     'AffinityGraph',
     'CandidateEdges',
     'ClosePairs',
     'Neighbours',
+    'Transitions',
     'affinity_graph',
     'agreement',
     'candidate_edges',
@@ -56,9 +60,7 @@ __all__ = [
     'close_modality_gap',
     'close_pairs',
     'coral',
-    'csls_potentials',
     'density_classes',
-    'dual_softmax_potentials',
     'entropy',
     'gather_with_gradient',
     'hard_negatives',
@@ -75,6 +77,7 @@ __all__ = [
     'overlap',
     'prediction_entropies',
     'propagate_labels',
+    'propagate_labels_once',
     'quantile_gate',
     'reverse_gradient',
     'score_edges',
@@ -82,5 +85,6 @@ __all__ = [
     'sinkhorn_potentials',
     'soft_cross_entropy',
     'soft_labels',
+    'transition_matrix',
     'transport_cost',
 ]

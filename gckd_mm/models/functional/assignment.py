@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gckd_mm.models.functional.neighbours import Neighbours
+from gckd_mm.models.gckd.neighbours import Neighbours
 
 
 class CandidateEdges(NamedTuple):
@@ -166,75 +166,6 @@ def sinkhorn_potentials(
     f = epsilon * row_scaling.log() - shift
     g = epsilon * column_scaling.log() - shift
     return f.where(has_row, 0), g.where(has_column, 0)
-
-
-@torch.no_grad()
-def dual_softmax_potentials(
-    edges: CandidateEdges, num_rows: int, num_columns: int, epsilon: float = 0.06
-) -> tuple[Tensor, Tensor]:
-    """Discount each image by how much all captions ask for it, and the reverse.
-
-    g_j = −ε log Σ_k exp(s_kj / ε), and f_k likewise over the columns, with the sums
-    over the edges alone. Then exp((s + g) / ε) is the softmax over the captions.
-
-    Args:
-        edges: See :class:`CandidateEdges`.
-        num_rows: N.
-        num_columns: M.
-        epsilon: ε, in units of cosine similarity. Defaults to 0.06.
-
-    Returns:
-        f, shape (N,), and g, shape (M,), float32, in units of cosine similarity. Rows
-        and columns without an edge have 0.
-
-    Source: Cheng et al., *Improving Video-Text Retrieval by Multi-Stream Corpus
-    Alignment and Dual Softmax Loss* (CAMoE), 2021. They multiply the similarities by
-    that softmax p; s + g = ε log p takes their place here, which is the inverted
-    softmax of Smith et al., ICLR 2017. On candidate edges: ours.
-    """
-    kernel, shift = _kernel(edges.similarity, epsilon)
-
-    def potentials(index: Tensor, size: int) -> Tensor:
-        sums = _guarded(_sums(kernel, index, size))
-        has_edge = torch.bincount(index, minlength=size) > 0
-        return (-epsilon * sums.log() - shift).where(has_edge, 0)
-
-    return potentials(edges.rows, num_rows), potentials(edges.columns, num_columns)
-
-
-@torch.no_grad()
-def csls_potentials(
-    edges: CandidateEdges, num_rows: int, num_columns: int, k: int = 10
-) -> tuple[Tensor, Tensor]:
-    """Discount each image by half its mean similarity to its k best captions.
-
-    The same for captions: s + f + g is then half of the paper's measure.
-
-    Args:
-        edges: See :class:`CandidateEdges`.
-        num_rows: N.
-        num_columns: M.
-        k: A row or column with fewer edges uses those that it has. Defaults to 10.
-
-    Returns:
-        f, shape (N,), and g, shape (M,), float32, in units of cosine similarity. Rows
-        and columns without an edge have 0.
-
-    Source: Conneau et al., *Word Translation Without Parallel Data*, ICLR 2018,
-    section 2.3 (cross-domain similarity local scaling). On candidate edges: ours.
-    """
-    similarity, best_first = edges.similarity.float().sort(descending=True)
-
-    def potentials(index: Tensor, size: int) -> Tensor:
-        grouped, order = index[best_first].sort(stable=True)
-        counts = torch.bincount(index, minlength=size)
-        starts = counts.cumsum(0) - counts
-        places = torch.arange(len(index), device=index.device) - starts[grouped]
-        best = places < k
-        sums = _sums(similarity[order][best], grouped[best], size)
-        return -sums / counts.clamp(1, k) / 2
-
-    return potentials(edges.rows, num_rows), potentials(edges.columns, num_columns)
 
 
 def _kernel(similarity: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.neighbours import nearest_neighbours
 from gckd_mm.models.functional.reciprocal import ClosePairs
+from gckd_mm.models.gckd.neighbours import nearest_neighbours
 
 
 def density_classes(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gckd_mm.models.functional.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.neighbours import nearest_neighbours
 
 #: of the larger mean: a direction below it is rounding, not a gap between modalities
 _NO_DIRECTION = 1e-5

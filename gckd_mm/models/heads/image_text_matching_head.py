@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.hard_negatives import hard_negatives
-from gckd_mm.models.schedule import Schedule
 from gckd_mm.registry import MODELS
 
 _EPSILON = 1e-8
@@ -39,7 +38,6 @@ class ImageTextMatchingHead(BaseModule):
             tokens instead of a map: (24, 8) for 384×128 pixels in patches of 16. What
             comes before the patches, such as the class token, is left out. Defaults to
             None, for maps.
-        loss_weight: A number or a schedule, which GCKD applies. Defaults to 1.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -61,7 +59,6 @@ class ImageTextMatchingHead(BaseModule):
         grid: tuple[int, int] = (8, 4),
         dropout: float = 0.0,
         patch_grid: tuple[int, int] | None = None,
-        loss_weight: float | dict = 1.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -75,7 +72,6 @@ class ImageTextMatchingHead(BaseModule):
             raise InputError(f'both sides of grid must be at least 1, got {grid}')
         self.grid = (grid[0], grid[1])
         self.patch_grid = patch_grid
-        self.schedules = {'loss_weight': Schedule.build(loss_weight, 'loss_weight')}
         self.image_projection = nn.Linear(image_channels, channels)
         self.image_position = nn.Parameter(torch.empty(grid[0] * grid[1], channels))
         nn.init.trunc_normal_(self.image_position, std=0.02)

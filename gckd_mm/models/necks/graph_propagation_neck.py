@@ -12,12 +12,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.neighbours import Neighbours, nearest_neighbours
 from gckd_mm.models.functional.propagation import (
     has_neighbours,
     neighbour_average,
     neighbour_weights,
 )
+from gckd_mm.models.gckd.neighbours import Neighbours, nearest_neighbours
 from gckd_mm.registry import MODELS
 
 LAYERS = ('SAGEConv', 'GCNConv', 'GATv2Conv', 'parameter_free')

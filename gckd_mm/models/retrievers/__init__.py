@@ -2,6 +2,5 @@
 
 from gckd_mm.models.retrievers.adapted_dual_encoder import AdaptedDualEncoder
 from gckd_mm.models.retrievers.dual_encoder import DualEncoder
-from gckd_mm.models.retrievers.gckd import GCKD
 
-__all__ = ['GCKD', 'AdaptedDualEncoder', 'DualEncoder']
+__all__ = ['AdaptedDualEncoder', 'DualEncoder']

@@ -23,7 +23,7 @@ from gckd_mm.datasets.samplers import CrossDomainSampler, PairedSampler
 from gckd_mm.engine.hooks import AdaptationHook, AtomicCheckpointHook
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import CheckpointError, DivergedError, InputError
-from gckd_mm.models.memory import EmbeddingMemory
+from gckd_mm.models.gckd.memory import EmbeddingMemory
 from gckd_mm.models.schedule import Schedule
 from gckd_mm.models.teacher import MomentumTeacher
 

@@ -21,7 +21,7 @@ from gckd_mm.models.functional.distillation import (
     soft_cross_entropy,
     soft_labels,
 )
-from gckd_mm.models.functional.neighbours import Neighbours
+from gckd_mm.models.gckd.neighbours import Neighbours
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.neighbours import Neighbours
+from gckd_mm.models.gckd.neighbours import Neighbours
 from gckd_mm.models.necks.graph_propagation_neck import (
     LAYERS,
     EdgeType,

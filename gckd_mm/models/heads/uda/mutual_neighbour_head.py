@@ -9,10 +9,9 @@ from torch import Tensor
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.distillation import soft_cross_entropy
 from gckd_mm.models.functional.gather import gather_with_gradient
-from gckd_mm.models.functional.neighbours import nearest_neighbours
-from gckd_mm.models.heads.momentum_distill_head import DIRECTIONS
+from gckd_mm.models.gckd.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
 from gckd_mm.models.heads.uda.adaptation_head import (
-    MODALITIES,
     CrossDomainFeats,
 )
 from gckd_mm.models.heads.uda.target_memory_head import TargetMemoryHead

@@ -136,6 +136,14 @@ class EmbeddingMemory(nn.Module):
         slot_of_sample[kept] = slots
         return slot_of_sample[sample_of_row]
 
+    def written_since(self, num_pushed: Tensor) -> Tensor:
+        """Return the slots written after a moment, ascending, shape (W,), int64.
+
+        Args:
+            num_pushed: What :attr:`num_pushed` was then.
+        """
+        return (self.slot_stamps >= num_pushed).nonzero().squeeze(1)
+
     def reset(self) -> None:
         """Forget everything."""
         self.slot_feats.zero_()

@@ -57,6 +57,8 @@ class Numbers(NamedTuple):
     graph_share: float = 0.5
     graph_refresh: int = 10
     propagation_alpha: float = 0.5
+    propagation_k: int = 6
+    propagation_temperature: float = 0.1
     candidates: int = 32
     epsilon: float = 0.06
     iterations: int = 4
@@ -244,9 +246,11 @@ class PlainGCKD:
 
     def _transitions(self, modality: str) -> Tensor:
         """Return the probabilities with which labels go from row to row."""
-        near = nearest(similarities(self.target[modality].feats), self.numbers.near)
-        moves = softmax(near / self.numbers.graph_temperature)
-        moves = self.numbers.propagation_alpha * moves
+        numbers = self.numbers
+        similarity = similarities(self.target[modality].feats)
+        near = nearest(similarity, numbers.propagation_k)
+        moves = softmax(near / numbers.propagation_temperature)
+        moves = numbers.propagation_alpha * moves
         return moves + (1 - moves.sum(dim=1)).diag()
 
 

@@ -1,24 +1,83 @@
-"""Nearest-neighbour lists between two memories, kept up to date as they change."""
+"""Nearest neighbours by cosine similarity: by brute force, and kept up to date."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.neighbours import Neighbours, nearest_neighbours
 
 # Similarities that exist at a time: 64 MiB, enough for matrix products at full speed.
 _CHUNK_SIZE = 2**24
+
+
+class Neighbours(NamedTuple):
+    """The K nearest neighbours of N rows, the most similar first.
+
+    Attributes:
+        index: The neighbours' rows, shape (N, K), int64; -1 where there is none.
+        similarity: Their cosine similarities, shape (N, K), float32; -inf where there
+            is none.
+    """
+
+    index: Tensor  # type: ignore[assignment] # not what tuple.index is
+    similarity: Tensor
+
+
+def nearest_neighbours(
+    queries: Tensor,
+    keys: Tensor,
+    k: int,
+    exclude: Tensor | None = None,
+    chunk_size: int = 4096,
+) -> Neighbours:
+    """Find the k keys most similar to each query, by brute force.
+
+    Computed in float32, under autocast too, and without a gradient. The order of equal
+    similarities is left open.
+
+    Args:
+        queries: L2-normalised, shape (N, D).
+        keys: L2-normalised, shape (M, D).
+        k: Neighbours a query; those that M keys cannot give are padded.
+        exclude: The key that each query must not find (itself, as a rule), shape (N,),
+            int64; -1 for none. Defaults to none for all.
+        chunk_size: Queries compared at a time: the largest intermediate tensor takes
+            4 · chunk_size · M bytes, which is 1.07 GB for M = 65,536 and the default.
+            Defaults to 4096.
+
+    Returns:
+        Shapes (N, k).
+
+    Source: ours.
+    """
+    index = queries.new_full((len(queries), k), -1, dtype=torch.int64)
+    best = queries.new_full((len(queries), k), -torch.inf, dtype=torch.float32)
+    found = min(k, len(keys))
+    if found == 0:
+        return Neighbours(index, best)
+    with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+        transposed = keys.float().t()
+        for start in range(0, len(queries), chunk_size):
+            chunk = slice(start, start + chunk_size)
+            similarity = queries[chunk].float() @ transposed
+            if exclude is not None:
+                _exclude(similarity, exclude[chunk, None])
+            torch.topk(
+                similarity, found, out=(best[chunk, :found], index[chunk, :found])
+            )
+    return Neighbours(index.masked_fill(best == -torch.inf, -1), best)
 
 
 class NeighbourLists(nn.Module):
     """The exact k nearest columns of every row, updated at a cost linear in the memory.
 
     Rows and columns are the embeddings of two memories, or of one. Each row keeps a
-    list of up to L = k + surplus columns, and a bound that no column outside of its
+    list of up to L = 2k columns, and a bound that no column outside of its
     list exceeds. The list's best k are therefore the best k of all, as long as it holds
-    k; a list that has lost more than its surplus is found anew by brute force.
+    k; a list that has lost more than k is found anew by brute force.
 
     An update with B written slots compares B rows with all columns and B columns with
     all rows, and merges only the lists that one of them enters. No rows × columns
@@ -30,8 +89,6 @@ class NeighbourLists(nn.Module):
     Args:
         size: Rows at most: the size of the rows' memory.
         k: Neighbours a row.
-        surplus: Further columns that a list keeps. More of them take memory and save
-            brute force. Defaults to k.
         exclude_self: Rows and columns are the same memory, and no row is its own
             neighbour. Defaults to False.
 
@@ -39,7 +96,7 @@ class NeighbourLists(nn.Module):
         num_repaired: How many lists were found anew although their row was not written.
 
     Raises:
-        InputError: If size or k is below 1, or the surplus below 0.
+        InputError: If size or k is below 1.
 
     Source: ours.
     """
@@ -49,25 +106,15 @@ class NeighbourLists(nn.Module):
     bound: Tensor
     num_rows: Tensor
 
-    def __init__(
-        self,
-        size: int,
-        k: int,
-        surplus: int | None = None,
-        exclude_self: bool = False,
-    ) -> None:
+    def __init__(self, size: int, k: int, exclude_self: bool = False) -> None:
         super().__init__()
         if size < 1:
             raise InputError(f'lists need at least 1 row, got size={size}')
         if k < 1:
             raise InputError(f'a row needs at least 1 neighbour, got k={k}')
-        if surplus is None:
-            surplus = k
-        if surplus < 0:
-            raise InputError(f'the surplus must not be negative, got {surplus}')
         self.size = size
         self.k = k
-        self.length = k + surplus
+        self.length = 2 * k
         self.exclude_self = exclude_self
         self.num_repaired = 0
         empty = (size, self.length)
@@ -192,6 +239,14 @@ class NeighbourLists(nn.Module):
         self.similarity[wanted] = found.similarity
         all_held = len(columns) - self.exclude_self <= self.length
         self.bound[wanted] = -torch.inf if all_held else found.similarity[:, -1]
+
+
+def _exclude(similarity: Tensor, columns: Tensor) -> None:
+    # A masked scatter instead of the index of the rows concerned, which would make an
+    # accelerator wait.
+    inside = columns.clamp(min=0)
+    values = similarity.gather(1, inside).masked_fill(columns >= 0, -torch.inf)
+    similarity.scatter_(1, inside, values)
 
 
 def _written(slots: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from gckd_mm.models import GCKD, DualEncoder
+from gckd_mm.models.gckd.labels import SoftLabels
 from gckd_mm.registry import MODELS
-from tests.models.retrievers.plain_gckd import Numbers, PlainGCKD, Ramp
-from tests.models.retrievers.test_gckd import picture, total_of
+from tests.models.gckd.plain_gckd import Numbers, PlainGCKD, Ramp
+from tests.models.gckd.test_model import random_image, total_of
 from tests.training import SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,19 +45,21 @@ KEYS = {
     'graph_temperature': 'graph.neck.temperature',
     'graph_share': 'graph.neck.share',
     'graph_refresh': 'graph.refresh',
-    'propagation_alpha': 'graph.label_share',
-    'candidates': 'distill.candidates',
-    'epsilon': 'distill.assignment.epsilon',
-    'iterations': 'distill.assignment.iterations',
-    'assign_refresh': 'distill.refresh',
-    'teacher_temperature': 'distill.teacher_temperature',
-    'student_temperature': 'distill.student_temperature',
-    'sharpening': 'distill.sharpening',
-    'distill_weight': 'distill.loss_weight',
+    'propagation_alpha': 'labels.propagation.alpha',
+    'propagation_k': 'labels.propagation.k',
+    'propagation_temperature': 'labels.propagation.temperature',
+    'candidates': 'labels.candidates',
+    'epsilon': 'labels.assignment.epsilon',
+    'iterations': 'labels.assignment.iterations',
+    'assign_refresh': 'labels.refresh',
+    'teacher_temperature': 'labels.temperature',
+    'student_temperature': 'distill.temperature',
+    'sharpening': 'labels.sharpening',
+    'distill_weight': 'loss_weights.distill',
     'consistency_k': 'consistency.k',
     'consistency_temperature': 'consistency.neighbour_temperature',
-    'consistency_student_temperature': 'consistency.student_temperature',
-    'consistency_weight': 'consistency.loss_weight',
+    'consistency_student_temperature': 'consistency.temperature',
+    'consistency_weight': 'loss_weights.consistency',
 }
 #: everything else is as the config ships it
 SHIPPED: dict[str, Any] = dict(
@@ -74,6 +77,8 @@ OTHER: dict[str, Any] = dict(
     graph_share=0.35,
     graph_refresh=4,
     propagation_alpha=0.6,
+    propagation_k=8,
+    propagation_temperature=0.11,
     candidates=11,
     epsilon=0.13,
     iterations=3,
@@ -88,7 +93,13 @@ OTHER: dict[str, Any] = dict(
     consistency_weight=Ramp(0.25, 1.3, 12),
 )
 #: the same, with the lists' lengths in another order
-SHORT: dict[str, Any] = {**OTHER, 'near': 4, 'cross_domain': 5, 'consistency_k': 3}
+SHORT: dict[str, Any] = {
+    **OTHER,
+    'near': 4,
+    'cross_domain': 5,
+    'propagation_k': 2,
+    'consistency_k': 3,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +158,7 @@ class Batches:
         return torch.randint(count, (size,), generator=self.generator).tolist()
 
     def _image(self, number: int) -> Tensor:
-        image = picture(number).float()
+        image = random_image(number).float()
         noise = torch.randn(image.shape, generator=self.generator)
         return (image + 20 * noise).clamp(0, 255).byte()
 
@@ -254,6 +265,8 @@ def test_every_step_is_the_plain_one(
     model.set_iteration(SOURCE_ITERS)
     model.start_adaptation()
     plain = PlainGCKD(student, Numbers(**numbers))
+    made: list[dict[str, SoftLabels]] = []
+    model.labels.register_forward_hook(lambda _, given, found: made.append(found))
 
     for step in range(STEPS):
         batch = prepared(same_image=step == 0)
@@ -262,11 +275,13 @@ def test_every_step_is_the_plain_one(
 
         assert_same(terms, plain.losses(batch, step), weights)
         if captions:
-            pairs = model.last_pairs
-            assert pairs.captions.tolist() == batch['target']['caption_index']
-            assert pairs.images.tolist() == [image for image, _ in plain.best]
+            soft = made[-1]['text_to_image']
+            best = soft.labels.max(dim=1)
+            keys = model.memories['target_images'].keys[best.indices]
+            assert keys.tolist() == [image for image, _ in plain.best]
             confidence = [label for _, label in plain.best]
-            assert pairs.confidence.tolist() == pytest.approx(confidence, rel=1e-4)
+            assert best.values.tolist() == pytest.approx(confidence, rel=1e-4)
+            assert (soft.weights == 1).all()
         train(terms)
         model.update_teacher()
         plain.follow(step)

@@ -1,0 +1,1 @@
+"""GCKD: the model, its memories, their graph, and the pseudo-labels."""
