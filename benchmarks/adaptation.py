@@ -63,10 +63,10 @@ COMPARED = {
     'continued': Method('baselines/uda/continued_street2mall'),
     # for as long as GCKD takes, not for as many steps: 700 and 340 instead of 300
     'continued_as_long': Method(
-        'baselines/uda/continued_street2mall', {'train_cfg.max_iters': 1100}
+        'baselines/uda/continued_street2mall', {'train_cfg.adapt_iters': 700}
     ),
     'reclip_as_long': Method(
-        'baselines/uda/reclip_street2mall', {'train_cfg.max_iters': 740}
+        'baselines/uda/reclip_street2mall', {'train_cfg.adapt_iters': 340}
     ),
     **{
         name: Method(f'baselines/uda/{name}_street2mall')

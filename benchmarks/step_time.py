@@ -129,6 +129,7 @@ def fill(model: Any, train_set: TrainSet) -> None:
     pushed again. Pushing everything once more, to let the lists age, changed no time by
     more than these vary, and takes twice as long.
     """
+    model.set_stages(source_iters=0, adapt_iters=1000)
     model.start_adaptation()
     used = MEMORIES if model.needs_source_memory else MEMORIES[2:]
     parts = torch.arange(model.memories['target_images'].size).chunk(16)
@@ -199,7 +200,7 @@ def measure_growth(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     for step in watch.steps(model, args.repeats):
         for size, model in models.items():
             batch = cross_domain(size, args.batch_size, dict)
-            model.set_iteration(model.source_iters + step)
+            model.set_iteration(step)
             with watch.time(f'{size} rows'):
                 model.parse_losses(model.loss(**batch))[0].backward()
     times, largest = watch.times(), models[max(args.sizes)]
@@ -240,7 +241,7 @@ def measure_steps(
         batch = cross_domain(size, batch_size, partial(draw, batch_size))
         with watch.time('source-only'):
             _train(source_only, source_only_optim, pairs)
-        gckd.set_iteration(gckd.source_iters + step)
+        gckd.set_iteration(step)
         with watch.time('GCKD'):
             _train(gckd, gckd_optim, batch)
             gckd.update_teacher()

@@ -6,7 +6,6 @@ _base_ = [
     './_base_/large_adaptation_runtime.py',
 ]
 model = dict(
-    source_iters=_base_.train_dataloader.sampler.source_iters,
     memory_size=38_000,  # RSTPReid: 37,010 captions of 18,505 images
 )
 train_dataloader = dict(

@@ -6,7 +6,6 @@ _base_ = [
     './_base_/large_adaptation_runtime.py',
 ]
 model = dict(
-    source_iters=_base_.train_dataloader.sampler.source_iters,
     memory_size=69_000,  # CUHK-PEDES: 68,126 captions of 34,054 images
 )
 train_dataloader = dict(

@@ -6,7 +6,6 @@ _base_ = [
     './_base_/large_adaptation_runtime.py',
 ]
 model = dict(
-    source_iters=_base_.train_dataloader.sampler.source_iters,
     memory_size=35_000,  # ICFG-PEDES: 34,674 images with a caption each
 )
 train_dataloader = dict(

@@ -7,7 +7,6 @@ _base_ = [
     './_base_/large_adaptation_runtime.py',
 ]
 model = dict(
-    source_iters=_base_.train_dataloader.sampler.source_iters,
     memory_size=5000,
 )
 train_dataloader = dict(

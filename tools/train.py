@@ -21,6 +21,7 @@ from gckd_mm.engine.launch import (
     refuse_address,
     user_errors,
 )
+from gckd_mm.engine.loops.two_stage_loop import check_lengths
 from gckd_mm.engine.training_lock import hold_work_dir, release_work_dir
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.work_dir import checkpoint_to_resume, other_checkpoints
@@ -41,6 +42,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--source-checkpoint',
         metavar='CHECKPOINT',
         help='skip the source stage: begin the adaptation with these weights',
+    )
+    parser.add_argument(
+        '--source-iters',
+        type=int,
+        metavar='N',
+        help='iterations on the source alone; overrides train_cfg.source_iters',
+    )
+    parser.add_argument(
+        '--adapt-iters',
+        type=int,
+        metavar='N',
+        help='iterations of the adaptation; overrides train_cfg.adapt_iters',
     )
     parser.add_argument(
         '--amp',
@@ -76,6 +89,7 @@ def make_config(arguments: argparse.Namespace) -> Config:
         visualizer.setdefault('vis_backends', []).append(
             {'type': 'TensorboardVisBackend'}
         )
+    set_stages(cfg, arguments)
     if arguments.source_checkpoint:
         refuse_address(arguments.source_checkpoint, '--source-checkpoint')
         if 'adaptation' not in cfg.get('default_hooks', {}):
@@ -91,6 +105,26 @@ def make_config(arguments: argparse.Namespace) -> Config:
     if arguments.seed is not None:
         cfg.merge_from_dict({'randomness.seed': arguments.seed})
     return cfg
+
+
+def set_stages(cfg: Config, arguments: argparse.Namespace) -> None:
+    """Set the lengths of the two stages that the command line gives.
+
+    Raises:
+        InputError: If the config does not adapt, or a length makes no sense.
+    """
+    train_cfg = cfg.get('train_cfg') or {}
+    stages = ('source_iters', 'adapt_iters')
+    given = {name: getattr(arguments, name) for name in stages}
+    given = {name: value for name, value in given.items() if value is not None}
+    if 'adapt_iters' in train_cfg:
+        train_cfg.update(given)
+        check_lengths(train_cfg)
+    elif given:
+        raise InputError(
+            f'--{next(iter(given)).replace("_", "-")}: {arguments.config} does not '
+            f'adapt; set train_cfg.max_iters instead'
+        )
 
 
 def use_mixed_precision(optim_wrapper: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 # GCKD on the tiny model. The ramps take the first quarter of the adaptation.
 _base_ = './two_stages_tiny.py'
-_ramp = 75
 
 model = dict(
     type='GCKD',
@@ -22,7 +21,7 @@ model = dict(
     distill=dict(type='MomentumDistillHead', temperature=0.06),
     consistency=dict(type='NeighbourConsistencyHead'),
     loss_weights=dict(
-        distill=dict(start=0.0, end=8.0, length=_ramp),
-        consistency=dict(start=0.0, end=0.5, length=_ramp),
+        distill=dict(start=0.0, end=8.0, length=0.25),
+        consistency=dict(start=0.0, end=0.5, length=0.25),
     ),
 )

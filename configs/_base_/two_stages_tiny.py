@@ -5,26 +5,18 @@ _base_ = [
     './schedules/source_400.py',
     './synthclip_runtime.py',
 ]
-_source_iters = _base_.train_cfg.max_iters
-_batch_size = 64
-
-model = dict(source_iters=_source_iters)
-train_dataloader = dict(
-    batch_size=_batch_size,
-    dataset=dict(type='CrossDomainDataset'),
-    sampler=dict(
-        type='CrossDomainSampler', source_iters=_source_iters, batch_size=_batch_size
-    ),
+train_cfg = dict(
+    _delete_=True, type='TwoStageTrainLoop', source_iters=400, adapt_iters=300
 )
-train_cfg = dict(max_iters=_source_iters + 300)
+train_dataloader = dict(
+    dataset=dict(type='CrossDomainDataset'),
+    sampler=dict(type='CrossDomainSampler'),
+)
+# Bounds are fractions of the source stage; the adaptation has a schedule of its own.
 param_scheduler = [
-    *_base_.param_scheduler,
-    dict(
-        type='AdaptationLR',
-        by_epoch=False,
-        begin=_source_iters,
-        warmup=30,
-    ),
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=0.125),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0.125),
+    dict(type='AdaptationLR', by_epoch=False, warmup=0.1),
 ]
 default_hooks = dict(adaptation=dict(type='AdaptationHook'))
 # What adapts has no gradient in the source stage.

@@ -14,7 +14,7 @@ _REQUIRED = ('start', 'end', 'length')
 _OPTIONAL = ('begin', 'shape')
 
 
-@dataclass(frozen=True)
+@dataclass
 class Schedule:
     """A number as a pure function of the adaptation step: nothing of it is resumed.
 
@@ -23,16 +23,21 @@ class Schedule:
     Attributes:
         start: Value up to ``begin``.
         end: Value from ``begin + length`` on.
-        length: Steps that the ramp takes; 0 jumps at ``begin``.
-        begin: Adaptation step at which the ramp begins.
+        length: How long the ramp takes, as a fraction of the adaptation; 0 jumps at
+            ``begin``.
+        begin: Where the ramp begins, as a fraction of the adaptation.
         shape: ``'linear'``, or ``'cosine'``: half a period, level at both ends.
+        num_steps: Steps of the adaptation; None as long as nobody has said.
+        name: The config key, for messages.
     """
 
     start: float
     end: float
-    length: int
-    begin: int = 0
+    length: float
+    begin: float = 0.0
     shape: str = 'linear'
+    num_steps: int | None = None
+    name: str = ''
 
     @classmethod
     def build(cls, value: float | Mapping[str, Any], name: str) -> Schedule:
@@ -46,12 +51,12 @@ class Schedule:
 
         Raises:
             InputError: If it is neither, if a key is missing or unknown, if a value is
-                not a finite number, if ``length`` or ``begin`` is not a whole number
-                of at least 0, or if the shape is unknown.
+                not a finite number, if the ramp does not lie within the adaptation, or
+                if the shape is unknown.
         """
         if not isinstance(value, Mapping):
             number = _finite(value, name)
-            return cls(start=number, end=number, length=0)
+            return cls(start=number, end=number, length=0.0, name=name)
         unknown = sorted(value.keys() - {*_REQUIRED, *_OPTIONAL})
         missing = [key for key in _REQUIRED if key not in value]
         if unknown or missing:
@@ -62,29 +67,45 @@ class Schedule:
         shape = value.get('shape', 'linear')
         if shape not in _SHAPES:
             raise InputError(f'{name}: shape must be one of {_SHAPES}, got {shape!r}')
-        return cls(
-            start=_finite(value['start'], f'{name}.start'),
-            end=_finite(value['end'], f'{name}.end'),
-            length=_steps(value['length'], f'{name}.length'),
-            begin=_steps(value.get('begin', 0), f'{name}.begin'),
-            shape=shape,
+        start, end, length, begin = (
+            _finite(value.get(key, 0.0), f'{name}.{key}')
+            for key in ('start', 'end', 'length', 'begin')
         )
+        if begin < 0 or length < 0 or begin + length > 1:
+            raise InputError(
+                f'{name}: begin and length are fractions of the adaptation, which '
+                f'their sum must not exceed; got begin={begin:g}, length={length:g}'
+            )
+        return cls(start, end, length, begin, shape, name=name)
 
     @property
-    def last_step(self) -> int:
-        """Adaptation step from which on the value stays; 0 for a constant."""
-        return self.begin + self.length
+    def is_constant(self) -> bool:
+        """Whether the value never changes."""
+        return self.start == self.end
 
     def at(self, step: int) -> float:
-        """Return the value at an adaptation step, which may lie before the first."""
-        if step >= self.last_step:
+        """Return the value at an adaptation step, which may lie before the first.
+
+        Raises:
+            InputError: If it is a ramp, and nobody has said how long the adaptation is.
+        """
+        if self.is_constant:
             return self.end
-        if step <= self.begin:
+        if not self.num_steps:
+            raise InputError(
+                f'{self.name} is a ramp over the adaptation, and nobody says how many '
+                f"steps that has: train with train_cfg=dict(type='TwoStageTrainLoop', "
+                f'source_iters=…, adapt_iters=…), or call model.set_stages'
+            )
+        progress = step / self.num_steps
+        if progress >= self.begin + self.length:
+            return self.end
+        if progress <= self.begin:
             return self.start
-        share = (step - self.begin) / self.length
+        covered = (progress - self.begin) / self.length
         if self.shape == 'cosine':
-            share = (1 - math.cos(math.pi * share)) / 2
-        return self.start + (self.end - self.start) * share
+            covered = (1 - math.cos(math.pi * covered)) / 2
+        return self.start + (self.end - self.start) * covered
 
 
 def _finite(value: Any, name: str) -> float:
@@ -93,12 +114,3 @@ def _finite(value: Any, name: str) -> float:
     if not math.isfinite(value):
         raise InputError(f'{name} must be finite, got {value}')
     return float(value)
-
-
-def _steps(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InputError(
-            f'{name} must be a whole number of adaptation steps, at least 0, got '
-            f'{value!r}'
-        )
-    return value

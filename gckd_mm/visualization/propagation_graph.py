@@ -69,8 +69,9 @@ def fill_memories(
     if int(model.teacher.steps) == 0:
         model.start_adaptation()
     target: dict[str, Any] = {}
+    model.set_stages(source_iters=0, adapt_iters=steps)
     for step, batch in zip(range(steps), batches, strict=False):
-        model.set_iteration(model.source_iters + step)
+        model.set_iteration(step)
         model(**model.data_preprocessor(batch), mode='loss')
         target = batch['target']
     if not target:

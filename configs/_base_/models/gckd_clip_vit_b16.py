@@ -2,7 +2,6 @@
 # 0.4, as the source head's is; the teacher's half-life is a third of a pass over RSTPReid.
 # None of it has been tuned on the official datasets.
 _base_ = './dual_encoder_clip_vit_b16.py'
-_ramp = 1500  # a quarter of the adaptation
 
 model = dict(
     type='GCKD',
@@ -23,7 +22,7 @@ model = dict(
     distill=dict(type='MomentumDistillHead', temperature=0.024),
     consistency=dict(type='NeighbourConsistencyHead'),
     loss_weights=dict(
-        distill=dict(start=0.0, end=8.0, length=_ramp),
-        consistency=dict(start=0.0, end=0.5, length=_ramp),
+        distill=dict(start=0.0, end=8.0, length=0.25),
+        consistency=dict(start=0.0, end=0.5, length=0.25),
     ),
 )

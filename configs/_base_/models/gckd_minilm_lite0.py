@@ -1,6 +1,5 @@
 # GCKD on EfficientNet-lite0 and MiniLM, with the settings of the tiny model.
 _base_ = './dual_encoder_minilm_lite0.py'
-_ramp = 100  # a quarter of the adaptation
 
 model = dict(
     type='GCKD',
@@ -21,7 +20,7 @@ model = dict(
     distill=dict(type='MomentumDistillHead', temperature=0.06),
     consistency=dict(type='NeighbourConsistencyHead'),
     loss_weights=dict(
-        distill=dict(start=0.0, end=8.0, length=_ramp),
-        consistency=dict(start=0.0, end=0.5, length=_ramp),
+        distill=dict(start=0.0, end=8.0, length=0.25),
+        consistency=dict(start=0.0, end=0.5, length=0.25),
     ),
 )

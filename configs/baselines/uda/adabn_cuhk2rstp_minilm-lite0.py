@@ -8,7 +8,6 @@ _base_ = [
 ]
 model = dict(
     type='AdaptedDualEncoder',
-    source_iters=_base_.train_dataloader.sampler.source_iters,
 )
 train_dataloader = dict(
     dataset=dict(source=_base_.cuhk_pedes_train, target=_base_.rstpreid_target),

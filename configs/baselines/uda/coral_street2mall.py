@@ -3,6 +3,6 @@ _base_ = './continued_street2mall.py'
 model = dict(
     adaptation=dict(
         type='CORALHead',
-        loss_weight=dict(start=0.0, end=10.0, length=75),
+        loss_weight=dict(start=0.0, end=10.0, length=0.25),
     ),
 )

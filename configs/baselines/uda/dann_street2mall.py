@@ -4,6 +4,6 @@ model = dict(
     adaptation=dict(
         type='DomainAdversarialHead',
         embedding_size=128,
-        reversal=dict(start=0.0, end=0.3, length=75),
+        reversal=dict(start=0.0, end=0.3, length=0.25),
     ),
 )

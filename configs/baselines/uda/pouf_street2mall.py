@@ -6,6 +6,6 @@ model = dict(
         embedding_size=128,
         memory_size=5000,
         temperature=0.05,  # the source head's
-        loss_weight=dict(start=0.0, end=8.0, length=75),
+        loss_weight=dict(start=0.0, end=8.0, length=0.25),
     ),
 )

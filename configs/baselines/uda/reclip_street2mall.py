@@ -6,6 +6,6 @@ model = dict(
         embedding_size=128,
         memory_size=5000,
         mutual=False,
-        loss_weight=dict(start=0.0, end=4.0, begin=40, length=35),
+        loss_weight=dict(start=0.0, end=4.0, begin=40 / 300, length=35 / 300),
     ),
 )

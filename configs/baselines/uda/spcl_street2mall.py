@@ -9,6 +9,6 @@ model = dict(
         k1=8,
         k2=3,
         min_samples=2,
-        loss_weight=dict(start=0.0, end=8.0, length=75),
+        loss_weight=dict(start=0.0, end=8.0, length=0.25),
     ),
 )

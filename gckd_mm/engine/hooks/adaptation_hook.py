@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook, IterTimerHook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
@@ -20,18 +19,20 @@ from gckd_mm.checkpoint import (
     refuse_foreign,
     steps_of_teacher,
 )
-from gckd_mm.engine.schedulers import AdaptationLR
+from gckd_mm.engine.loops import TwoStageTrainLoop
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
 from gckd_mm.models.gckd.memory import EmbeddingMemory
 from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.registry import HOOKS
 
+#: key in a checkpoint's meta: iterations of the source stage and of the adaptation
+STAGES = 'stages'
 #: file in the work dir: what the source stage ended with
 SOURCE_CHECKPOINT = 'source.pth'
 #: what a model must have to be driven
 _CONTRACT = (
-    'source_iters',
+    'set_stages',
     'set_iteration',
     'start_adaptation',
     'update_teacher',
@@ -70,21 +71,24 @@ class AdaptationHook(Hook):
         self._source_checkpoint = source_checkpoint
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the model, the data and the schedules agree on the two stages.
+        """Check that the model, the data and the loop agree on the two stages.
 
         Raises:
-            InputError: If the model does not adapt; if the source stage ends between
-                two optimiser steps; if the sampler has another source stage or batch
-                size; if a ramp does not end before the training does; if the learning
-                rate has another stage; if a memory does not hold a batch; or if there
-                is nothing to branch off for.
+            InputError: If the model does not adapt; if the loop has no two stages; if
+                the source stage ends between two optimiser steps; if a memory does not
+                hold a batch; or if there is nothing to branch off for.
         """
-        model = unwrapped(runner.model)
+        model, loop = unwrapped(runner.model), runner.train_loop
         missing = [name for name in _CONTRACT if not hasattr(model, name)]
         if missing:
             raise InputError(
                 f'AdaptationHook: {type(model).__name__} does not adapt (it has no '
                 f"{missing[0]}): set model.type='GCKD', or remove the hook"
+            )
+        if not isinstance(loop, TwoStageTrainLoop):
+            raise InputError(
+                f"AdaptationHook: set train_cfg=dict(type='TwoStageTrainLoop', "
+                f'source_iters=…, adapt_iters=…), got a {type(loop).__name__}'
             )
         counts = runner.optim_wrapper._accumulative_counts
         if model.source_iters % counts:
@@ -93,25 +97,13 @@ class AdaptationHook(Hook):
                 f'optim_wrapper.accumulative_counts={counts}: the source stage would '
                 f'end between two optimiser steps'
             )
-        _check_sampler(runner, model.source_iters)
-        adaptation_iters = runner.max_iters - model.source_iters
-        if adaptation_iters > 0:
-            _check_ramps(model, adaptation_iters)
+        if loop.adapt_iters > 0:
             _check_memories(model, runner.train_dataloader.batch_size)
-            _check_learning_rate(runner, model.source_iters)
             _warn_of_small_memories(runner, model)
         elif self._source_checkpoint is not None:
             raise InputError(
-                f'source_checkpoint={self._source_checkpoint!r} is to begin at '
-                f'iteration {model.source_iters}, but train_cfg.max_iters='
-                f'{runner.max_iters} leaves no iteration for the adaptation'
-            )
-        else:
-            print_log(
-                f'train_cfg.max_iters={runner.max_iters} ends within the source stage '
-                f'(source_iters={model.source_iters}): this run does not adapt',
-                'current',
-                logging.WARNING,
+                f'source_checkpoint={self._source_checkpoint!r} is to begin with the '
+                f'adaptation, but train_cfg.adapt_iters=0 leaves no iteration for it'
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -158,36 +150,41 @@ class AdaptationHook(Hook):
             model.update_teacher()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note how many steps of the adaptation the weights have seen."""
-        steps = checkpoint['meta']['iter'] - unwrapped(runner.model).source_iters
+        """Note the stages, and how many adaptation steps the weights have seen."""
+        loop: Any = runner.train_loop
+        steps = checkpoint['meta']['iter'] - loop.source_iters
         checkpoint['meta'][ADAPTATION_STEPS] = max(0, steps)
+        checkpoint['meta'][STAGES] = [loop.source_iters, loop.adapt_iters]
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to resume a run of other lengths: its steps would have been others.
 
-def _check_sampler(runner: Runner, source_iters: int) -> None:
-    loader = runner.train_dataloader
-    found = getattr(loader.sampler, 'source_iters', None)
-    if found != source_iters:
-        raise InputError(
-            f'the model has source_iters={source_iters}, the sampler has {found}: set '
-            f"train_dataloader.sampler=dict(type='CrossDomainSampler', "
-            f'source_iters={source_iters}, batch_size={loader.batch_size})'
+        Raises:
+            InputError: If the stages are not those of the run; names the command that
+                begins an adaptation of another length.
+        """
+        loop = runner._train_loop
+        if not runner._resume or not isinstance(loop, TwoStageTrainLoop):
+            return
+        given = [loop.source_iters, loop.adapt_iters]
+        found = checkpoint['meta'].get(STAGES)
+        if found == given:
+            return
+        where = runner._load_from
+        then = (
+            f'to adapt for another time, begin with what the source stage ended with: '
+            f'--source-checkpoint {Path(where).with_name(SOURCE_CHECKPOINT)}'
         )
-    if source_iters > 0 and loader.sampler.batch_size != loader.batch_size:
-        raise InputError(
-            f'train_dataloader.sampler.batch_size={loader.sampler.batch_size} must be '
-            f'train_dataloader.batch_size={loader.batch_size}: otherwise the target '
-            f'would not begin with the adaptation'
-        )
-
-
-def _check_ramps(model: Any, adaptation_iters: int) -> None:
-    for name, schedule in model.schedules().items():
-        if schedule.last_step > adaptation_iters:
+        if found is None:
             raise InputError(
-                f'ramp {name} ends at adaptation step {schedule.last_step}, but the '
-                f'adaptation has {adaptation_iters} iterations: shorten the ramp, or '
-                f'raise train_cfg.max_iters'
+                f'{where}: was written by version 0.1 and cannot be resumed: {then}'
             )
+        raise InputError(
+            f'{where}: is of a run of {found[0]} + {found[1]} iterations, this one is '
+            f'to have {given[0]} + {given[1]}: its learning rates and ramps would have '
+            f'been others. Resume with --source-iters {found[0]} --adapt-iters '
+            f'{found[1]}; {then}'
+        )
 
 
 def _check_memories(model: nn.Module, batch_size: int) -> None:
@@ -199,19 +196,6 @@ def _check_memories(model: nn.Module, batch_size: int) -> None:
                 f'a memory of {memory.size} rows does not hold the batch of all ranks, '
                 f"{pushed}: raise {part}memory_size, best to the size of the target's "
                 f'train set'
-            )
-
-
-def _check_learning_rate(runner: Runner, source_iters: int) -> None:
-    stage = (source_iters, runner.max_iters)
-    for scheduler in runner.param_schedulers or []:
-        if not isinstance(scheduler, AdaptationLR):
-            continue
-        if (scheduler.begin, scheduler.end) != stage:
-            raise InputError(
-                f'AdaptationLR goes from iteration {scheduler.begin} to '
-                f'{scheduler.end}, the adaptation from {stage[0]} to {stage[1]}: mend '
-                f'its begin, and leave out its end (a resumed run keeps its own)'
             )
 
 

@@ -26,24 +26,26 @@ class AdaptationLR(LRSchedulerMixin, _ParamScheduler):
 
     Args:
         optimizer: The optimiser or its wrapper; given by the runner.
-        factor: The highest learning rate, as a share of the optimiser's initial one.
+        factor: The highest learning rate, as a fraction of the optimiser's initial one.
             Defaults to 1.
-        warmup: Iterations of the warm-up. Defaults to 0.
-        begin: First iteration. Defaults to 0.
-        end: Iteration before which it stops; the runner's default is ``max_iters``.
+        warmup: How long the warm-up takes, as a fraction of the iterations, in [0, 1).
+            Defaults to 0.
+        begin: First iteration: that of the adaptation, from
+            :class:`gckd_mm.engine.loops.TwoStageTrainLoop`, as ``end`` is.
+        end: Iteration before which it stops.
         last_step: See :class:`mmengine.optim._ParamScheduler`.
         by_epoch: Must be False, and be given: the runner reads it, too.
 
     Raises:
         InputError: If it is to count epochs, if ``factor`` is not positive, or if the
-            warm-up is negative or leaves no iteration to anneal in.
+            warm-up is no such fraction.
     """
 
     def __init__(
         self,
         optimizer: Any,
         factor: float = 1.0,
-        warmup: int = 0,
+        warmup: float = 0.0,
         *,
         begin: int = 0,
         end: int,
@@ -54,21 +56,21 @@ class AdaptationLR(LRSchedulerMixin, _ParamScheduler):
             raise InputError('AdaptationLR counts iterations: set by_epoch=False')
         if factor <= 0:
             raise InputError(f'AdaptationLR: factor must be positive, got {factor}')
-        if not 0 <= warmup < end - begin:
+        if not 0 <= warmup < 1:
             raise InputError(
-                f'AdaptationLR: warmup must be at least 0 and end before the '
-                f'{end - begin} iterations from begin={begin} to end={end} do, got '
-                f'{warmup}'
+                f'AdaptationLR: warmup is a fraction of the adaptation, at least 0 and '
+                f'below 1; got {warmup}'
             )
         self.factor = factor
-        self.warmup = warmup
+        # less than all of them; 0.1 · 30 is a little less than 3
+        self.warmup = int(warmup * (end - begin) + 1e-6)
         super().__init__(optimizer, begin, end, last_step, by_epoch)
 
     def _get_value(self) -> list[float]:
         if self.last_step < self.warmup:
-            share = _WARMUP_START + (1 - _WARMUP_START) * self.last_step / self.warmup
+            scale = _WARMUP_START + (1 - _WARMUP_START) * self.last_step / self.warmup
         else:
             annealed = self.last_step - self.warmup
             length = self.end - self.begin - self.warmup
-            share = (1 + math.cos(math.pi * annealed / length)) / 2
-        return [self.factor * share * initial for initial in self.base_values]
+            scale = (1 + math.cos(math.pi * annealed / length)) / 2
+        return [self.factor * scale * initial for initial in self.base_values]

@@ -59,7 +59,7 @@ class AdaptationBatch(NamedTuple):
 class GCKD(StagedDualEncoder):
     """A dual encoder that adapts to an unlabelled target domain.
 
-    One run has two stages. The first ``source_iters`` iterations are those of
+    One run has two stages. The first iterations are those of
     :class:`DualEncoder` on the source alone. Then the teacher is set equal to the
     student, the memories are emptied, and every later batch is one of :meth:`adapt`.
     :class:`gckd_mm.engine.hooks.AdaptationHook` drives the stages and the teacher.
@@ -70,7 +70,6 @@ class GCKD(StagedDualEncoder):
         embedding_size: D, of both towers.
         memory_size: Rows of each of the four memories: at least as many as the target
             has images and captions, since balanced assignment wants to see them all.
-        source_iters: Iterations on the source alone. Defaults to 0.
         teacher_momentum: m, the fraction of itself that the teacher keeps in an update,
             in [0, 1]; a number or a schedule. Defaults to 0.98.
         graph: Config of a :class:`MemoryGraph`; None: nothing is propagated.
@@ -107,7 +106,6 @@ class GCKD(StagedDualEncoder):
         *,
         embedding_size: int,
         memory_size: int,
-        source_iters: int = 0,
         teacher_momentum: float | dict = 0.98,
         graph: dict | None = None,
         labels: dict | None = None,
@@ -116,7 +114,7 @@ class GCKD(StagedDualEncoder):
         loss_weights: Mapping[str, float | dict] | None = None,
         **towers: Any,
     ) -> None:
-        super().__init__(source_iters=source_iters, **towers)
+        super().__init__(**towers)
         self.embedding_size = embedding_size
         self.teacher_momentum = Schedule.build(teacher_momentum, 'teacher_momentum')
         _check_momentum(self.teacher_momentum)
@@ -335,6 +333,6 @@ def _read_weights(
 
 
 def _check_momentum(momentum: Schedule) -> None:
-    for value in (momentum.at(0), momentum.at(momentum.last_step)):
+    for value in (momentum.start, momentum.end):
         if not 0 <= value <= 1:
             raise InputError(f'teacher_momentum must be within [0, 1], got {value}')

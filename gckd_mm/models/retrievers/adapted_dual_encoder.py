@@ -26,14 +26,11 @@ class AdaptedDualEncoder(StagedDualEncoder):
     Args:
         adaptation: Config of an :class:`AdaptationHead`, or None: the source's losses
             alone.
-        source_iters: Iterations on the source alone. Defaults to 0.
         **towers: See :class:`DualEncoder`.
     """
 
-    def __init__(
-        self, *, adaptation: dict | None = None, source_iters: int = 0, **towers: Any
-    ) -> None:
-        super().__init__(source_iters=source_iters, **towers)
+    def __init__(self, *, adaptation: dict | None = None, **towers: Any) -> None:
+        super().__init__(**towers)
         self.adaptation = (
             None
             if adaptation is None

@@ -21,16 +21,26 @@ class StagedDualEncoder(DualEncoder):
     stage. Then :meth:`start_adaptation` is called once, and every later batch is
     :meth:`adapt`'s. :class:`gckd_mm.engine.hooks.AdaptationHook` drives it.
 
+    :class:`gckd_mm.engine.loops.TwoStageTrainLoop` says how long either stage is.
+
     Args:
-        source_iters: Iterations on the source alone. Defaults to 0.
         **towers: See :class:`DualEncoder`: the encoders, the source's heads and the
             data preprocessor.
+
+    Attributes:
+        source_iters: Iterations on the source alone; 0 until :meth:`set_stages`.
     """
 
-    def __init__(self, *, source_iters: int = 0, **towers: Any) -> None:
+    def __init__(self, **towers: Any) -> None:
         super().__init__(**towers)
-        self.source_iters = source_iters
+        self.source_iters = 0
         self._iteration: int | None = None
+
+    def set_stages(self, source_iters: int, adapt_iters: int) -> None:
+        """Say how many iterations the source stage and the adaptation have."""
+        self.source_iters = source_iters
+        for schedule in self.schedules().values():
+            schedule.num_steps = adapt_iters
 
     def schedules(self) -> dict[str, Schedule]:
         """Return everything that changes over the adaptation, by name."""

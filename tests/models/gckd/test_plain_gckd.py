@@ -33,7 +33,7 @@ CAPTIONS = [
 #: a memory of 40 comes to hold all images of the target, but not all else
 NUM_SOURCE, NUM_IMAGES, NUM_CAPTIONS = 60, 36, 50
 BATCH_SIZE = 8
-SOURCE_ITERS = 2
+SOURCE_ITERS, ADAPT_ITERS = 2, 300
 STEPS = 16
 
 #: what the step depends on -> its key in the model's config
@@ -177,7 +177,6 @@ def build(seed: int, numbers: dict[str, Any]) -> GCKD:
         {
             **SMALL_MODEL,
             'model.embedding_size': 16,
-            'model.source_iters': SOURCE_ITERS,
             'model.text_backbone.dropout': 0.0,
         }
     )
@@ -187,11 +186,17 @@ def build(seed: int, numbers: dict[str, Any]) -> GCKD:
     for name, value in numbers.items():
         *parents, key = KEYS[name].split('.')
         part = functools.reduce(dict.__getitem__, parents, config)
-        part[key] = value._asdict() if isinstance(value, Ramp) else value
+        part[key] = in_config(value) if isinstance(value, Ramp) else value
     torch.manual_seed(seed)
     model = MODELS.build(config)
     model.data_preprocessor.tokenizer.fit(CAPTIONS)
+    model.set_stages(SOURCE_ITERS, ADAPT_ITERS)
     return model.train()
+
+
+def in_config(ramp: Ramp) -> dict[str, float]:
+    """The ramp as a config has it: its length is a fraction of the adaptation."""
+    return {**ramp._asdict(), 'length': ramp.length / ADAPT_ITERS}
 
 
 def towers_of(model: GCKD) -> DualEncoder:
@@ -298,7 +303,7 @@ def test_the_plain_numbers_are_those_of_the_config() -> None:
         if last in part:  # what is left out is the same in the runs above
             given, expected = part[last], numbers[name]
             if isinstance(given, dict):
-                expected = expected._asdict()
+                expected = in_config(expected)
             elif isinstance(expected, Ramp):
                 assert expected.start == expected.end
                 expected = expected.end
