@@ -122,7 +122,7 @@ def test_the_adaptation_fills_all_that_is_compared(runs: Path) -> None:
     for modality in ('images', 'captions'):
         assert (state[f'memories.target_{modality}.slot_keys'] >= 0).sum() > 30
         assert state[f'labels.{modality}_potentials'].abs().sum() > 0
-        assert state[f'graph.{modality}'].abs().sum() > 0
+        assert state[f'graph.propagated_{modality}'].abs().sum() > 0
     for name, value in _of(state, *TOWERS).items():
         assert not torch.equal(state[f'teacher.module.{name}'], value), name
 
