@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD, DualEncoder
+from gckd_mm.models.gckd import model as module
 from gckd_mm.registry import MODELS
 from tests.training import SMALL_MODEL
 
@@ -602,6 +603,30 @@ def test_a_learned_neck_is_trained_and_its_teacher_follows() -> None:
         own, averaged = state[name].item(), teacher[f'graph_neck.{name}'].item()
         assert own != 0
         assert averaged not in (0, own)
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_a_learned_neck_leaves_out_the_own_pairs_of_its_rank(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    model = begin(build(graph=LEARNED))
+    monkeypatch.setattr(module, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(module, 'get_rank', lambda: rank)
+    given: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(
+        model.graph, 'propagate_source', lambda feats, rows, _: given.append(rows)
+    )
+    slots = {
+        'source_images': torch.tensor([4, 2, 0, 1]),
+        'source_captions': torch.tensor([7, 9, 8, 5]),
+    }
+
+    model._propagate_source(dict.fromkeys(('images', 'captions')), slots)
+
+    assert [rows.tolist() for rows in given[0].values()] == [
+        slots[f'source_{modality}'].tolist()[2 * rank : 2 * rank + 2]
+        for modality in given[0]
+    ]
 
 
 def test_the_target_is_propagated_with_the_neck_of_the_teacher() -> None:
