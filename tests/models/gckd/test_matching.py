@@ -18,6 +18,7 @@ from gckd_mm.models.gckd.model import AdaptationBatch
 from tests.models.gckd.test_model import (
     LOSSES,
     PARTS,
+    ADAPT_ITERS,
     SOURCE_ITERS,
     _scope,  # noqa: F401
     adapt,
