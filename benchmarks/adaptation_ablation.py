@@ -45,7 +45,7 @@ PARTS = {
     'gckd': '**GCKD**',
     'without_graph': 'no graph: soft labels from the embeddings as they are',
     'without_smoothing': 'no smoothing of the embeddings over the graph',
-    'without_label_walk': 'no walk of the labels over the graph',
+    'without_label_walk': 'no label propagation',
     'without_cross_domain': 'no edges to the source',
     'with_cross_modal': 'edges to the other modality, too',
     'with_learned_graph': 'two learned layers (`SAGEConv`)',

@@ -111,10 +111,10 @@ def small_gckd_config(data: Path, work_dir: Path, **overrides: Any) -> Config:
             'model.memory_size': 64,
             'model.source_iters': 3,
             'model.graph.refresh': 2,
-            'model.distill.refresh': 2,
-            'model.distill.candidates': 8,
-            'model.distill.loss_weight.length': 2,
-            'model.consistency.loss_weight.length': 2,
+            'model.labels.refresh': 2,
+            'model.labels.candidates': 8,
+            'model.loss_weights.distill.length': 2,
+            'model.loss_weights.consistency.length': 2,
             **{key.replace('__', '.'): value for key, value in overrides.items()},
         }
     )

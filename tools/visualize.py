@@ -140,9 +140,9 @@ def graph(options: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(options.checkpoint)
     with DefaultScope.overwrite_default_scope('gckd_mm'):
         model = MODELS.build(cfg.model)
-        if not isinstance(model, GCKD) or model.graph is None:
+        if not isinstance(model, GCKD) or model.graph.neck is None:
             raise InputError(
-                f'{options.config}: its model has no graph to draw: it must be a GCKD '
+                f'{options.config}: its model has no graph to plot: it must be a GCKD '
                 f'with model.graph'
             )
         load_weights(model, checkpoint, options.checkpoint)

@@ -195,7 +195,8 @@ class TorchEncoder:
         if head is None:
             raise InputError(
                 f'{self.name}: has no matching head that was trained, to re-rank with: '
-                "adapt it with matching=dict(type='ImageTextMatchingHead', …)"
+                "adapt it with type='GCKDWithMatching' and matching=dict(type='"
+                "ImageTextMatchingHead', …)"
             )
         logits = [np.empty(0, np.float32)]
         with self._autocast():

@@ -18,7 +18,7 @@ def trials(
     script = benchmark_script('adaptation_trials')
 
     def row(cell: Any) -> dict[str, Any]:
-        score = 40 + float(cell.method.options.get('model.distill.candidates', 0))
+        score = 40 + float(cell.method.options.get('model.labels.candidates', 0))
         ends = {'source': cell.source, 'target': cell.target, 'world': cell.world}
         return {**ends, 'R1': score}
 
@@ -32,14 +32,14 @@ def test_a_trial_is_logged_with_its_settings_and_gains(
     trials: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / 'trials.json'
-    settings = ['default', 'model.distill.candidates=3,model.graph=None']
+    settings = ['default', 'model.labels.candidates=3,model.graph=None']
 
     trials.main(['gckd', *settings, '--trials', str(path), '--worlds', '0', '1'])
 
     first, second = json.loads(path.read_text())
     assert (first['method'], first['trial'], first['options']) == ('gckd', 1, {})
     assert second['options'] == {
-        'model.distill.candidates': 3,
+        'model.labels.candidates': 3,
         'model.graph': None,
     }
     assert len(second['cells']) == 4
@@ -65,7 +65,7 @@ def test_with_another_config_the_same_changes_are_another_trial(
     path = ['--trials', str(tmp_path / 'trials.json'), '--directions', 'street2mall']
     trials.main(['gckd', 'default', *path])
     gckd = trials.METHODS['gckd']
-    other = gckd._replace(options={'model.distill.candidates': 7})
+    other = gckd._replace(options={'model.labels.candidates': 7})
     monkeypatch.setitem(trials.METHODS, 'gckd', other)
 
     trials.main(['gckd', 'default', *path])
@@ -89,7 +89,7 @@ def test_a_trial_that_fails_keeps_its_number(
 
     monkeypatch.setattr(trials.Cell, 'row', fail)
     trials.main(['gckd', 'default', *path])
-    trials.main(['gckd', 'model.distill.candidates=5', *path])
+    trials.main(['gckd', 'model.labels.candidates=5', *path])
 
     first, second = json.loads((tmp_path / 'trials.json').read_text())
     assert (first['trial'], first['options'], first['cells']) == (1, {}, [])
@@ -122,11 +122,11 @@ def test_a_method_has_eight_trials_and_no_reported_world(
     trials: ModuleType, tmp_path: Path
 ) -> None:
     path = ['--trials', str(tmp_path / 'trials.json')]
-    settings = [f'model.distill.candidates={number}' for number in range(1, 9)]
+    settings = [f'model.labels.candidates={number}' for number in range(1, 9)]
     trials.main(['gckd', *settings, *path])
     trials.main(['cmkd', 'default', *path])  # has its own count
 
     with pytest.raises(SystemExit, match='gckd has had its 8 trials'):
-        trials.main(['gckd', 'model.distill.candidates=9', *path])
+        trials.main(['gckd', 'model.labels.candidates=9', *path])
     with pytest.raises(SystemExit):
         trials.main(['gckd', 'default', '--worlds', '10', *path])

@@ -20,8 +20,8 @@ PARTS = {
     'teacher forward',
     'push',
     'neighbour lists',
-    'graph refine',
-    'assignment',
+    'propagation',
+    'soft labels',
     'distillation loss',
     'consistency loss',
     'source loss',
@@ -67,7 +67,7 @@ def test_it_measures_and_reports_everything(
     monkeypatch.setattr(step_time, 'GROWTH_DIM', 8)
     path = tmp_path / 'step_time.json'
     options = '--threads 1 --repeats 1 --batch-size 2 --vit 2 --sizes 16 48'
-    small = 'model.memory_size=32 model.graph.refresh=2 model.distill.refresh=2'
+    small = 'model.memory_size=32 model.graph.refresh=2 model.labels.refresh=2'
     arguments = f'step_time.py {options} --json {path} --cfg-options {small}'
     monkeypatch.setattr(sys, 'argv', arguments.split())
 

@@ -20,7 +20,7 @@ from tests.datasets.test_cross_domain import permute_labels
 from tests.training import in_process, on_ranks, small_config, small_gckd_config, train
 
 SOURCE_ITERS, MAX_ITERS = 3, 8
-WITHOUT_DISTILLATION = {'model__distill': None}
+WITHOUT_DISTILLATION = {'model__labels': None, 'model__distill': None}
 ACCUMULATED = {
     'optim_wrapper__accumulative_counts': 2,
     'model__source_iters': 4,
@@ -121,8 +121,8 @@ def test_the_adaptation_fills_all_that_is_compared(runs: Path) -> None:
     assert state['teacher.steps'] == MAX_ITERS - SOURCE_ITERS
     for modality in ('images', 'captions'):
         assert (state[f'memories.target_{modality}.slot_keys'] >= 0).sum() > 30
-        assert state[f'distill.{modality}_potentials'].abs().sum() > 0
-        assert state[f'graph.{modality}'].abs().sum() > 0
+        assert state[f'labels.{modality}_potentials'].abs().sum() > 0
+        assert state[f'graph.propagated_{modality}'].abs().sum() > 0
     for name, value in _of(state, *TOWERS).items():
         assert not torch.equal(state[f'teacher.module.{name}'], value), name
 
@@ -306,7 +306,7 @@ def test_two_ranks_with_half_of_the_batch_do_what_one_process_does(
 
 def _diverge(data: Path, work_dir: Path) -> None:
     # Similarities overflow.
-    options = {'model__consistency__student_temperature': 1e-42}
+    options = {'model__consistency__temperature': 1e-42}
     with pytest.raises(DivergedError) as error:
         train(_config(data, work_dir, options))
     (work_dir / 'error.txt').write_text(str(error.value))

@@ -14,7 +14,10 @@ from gckd_mm.errors import InputError
 from tests.training import in_process, small_gckd_config, train
 
 MAX_ITERS = 8
-OURS = ('memory_size', 'teacher_momentum', 'graph', 'distill', 'consistency')
+OURS = (
+    *('memory_size', 'teacher_momentum', 'graph', 'labels', 'distill', 'consistency'),
+    'loss_weights',
+)
 #: one with weights of its own, one whose state is memories and classes
 HEADS: dict[str, dict[str, Any]] = {
     'dann': dict(type='DomainAdversarialHead', hidden=8),

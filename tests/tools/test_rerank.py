@@ -32,7 +32,8 @@ NAMES = ('R1', 'R5', 'R10', 'mAP', 'mINP')
 def checkpoint(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model with a matching head, as a checkpoint with its config."""
     folder = tmp_path_factory.mktemp('matching')
-    cfg = small_gckd_config(miniature, folder, model__matching=MATCHING)
+    options = dict(model__type='GCKDWithMatching', model__matching=MATCHING)
+    cfg = small_gckd_config(miniature, folder, **options)
     torch.manual_seed(0)
     model = Runner.from_cfg(cfg).model
     model.data_preprocessor.tokenizer.fit(['a person in a red coat and black jeans'])

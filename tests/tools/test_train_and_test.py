@@ -290,8 +290,8 @@ def test_a_source_checkpoint_that_is_not_there(miniature: Path, tmp_path: Path) 
     ('options', 'expected'),
     [
         pytest.param(
-            ['model.distill.loss_weight.length=6'],
-            'error: ramp distill.loss_weight ends at adaptation step 6, but the '
+            ['model.loss_weights.distill.length=6'],
+            'error: ramp loss_weights.distill ends at adaptation step 6, but the '
             'adaptation has 5 iterations',
             id='ramp',
         ),

@@ -122,7 +122,7 @@ def test_input_that_cannot_be_drawn(adapted: Path, trained: Path) -> None:
         (['graph', config, plain, *out], 'of another architecture'),
         (
             ['graph', config, checkpoint, *out, '--cfg-options', 'model.graph=None'],
-            'its model has no graph to draw',
+            'its model has no graph to plot',
         ),
         (
             ['embeddings', checkpoint, *out, '--titles', 'a', 'b'],

@@ -13,6 +13,7 @@ from torch import nn
 import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import (
     ADAPTATION_STEPS,
+    ENCODERS,
     load_weights,
     read_checkpoint,
     refuse_foreign,
@@ -22,6 +23,7 @@ from gckd_mm.engine.loops import TwoStageTrainLoop
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
 from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.registry import HOOKS
 
 #: key in a checkpoint's meta: iterations of the source stage and of the adaptation
@@ -37,14 +39,7 @@ _CONTRACT = (
     'schedules',
 )
 #: what a source stage trains, and all that the adaptation takes over from it
-_SOURCE_MODULES = (
-    'data_preprocessor',
-    'heads',
-    'image_backbone',
-    'image_neck',
-    'text_backbone',
-    'text_neck',
-)
+_SOURCE_MODULES = (*ENCODERS, 'heads')
 
 
 @HOOKS.register_module()
@@ -209,7 +204,7 @@ def _warn_of_small_memories(runner: Runner, model: nn.Module) -> None:
     if getattr(model, 'labels', True) is None:
         return
     dataset = runner.train_dataloader.dataset
-    for modality in ('images', 'captions'):
+    for modality in MODALITIES:
         memories = getattr(model, 'memories', {})
         found = getattr(dataset, f'num_target_{modality}', 0)
         name = f'target_{modality}'

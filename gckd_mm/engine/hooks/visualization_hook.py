@@ -14,6 +14,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.models import GCKD
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.registry import HOOKS
 from gckd_mm.visualization.embedding_map import (
     COLOURS,
@@ -154,7 +155,7 @@ class VisualizationHook(RetrievalLookHook):
         parts = {
             (test_set.name, modality): getattr(test_set, modality)
             for test_set in test_sets
-            for modality in ('images', 'captions')
+            for modality in MODALITIES
         }
         rows = sample_people(
             {group: part.pids for group, part in parts.items()}, self._max_points
@@ -166,7 +167,7 @@ class VisualizationHook(RetrievalLookHook):
 
 def _propagates(model: Any) -> bool:
     """Return whether a model has a graph, and memories that it leads along."""
-    adapts = isinstance(model, GCKD) and model.graph is not None
+    adapts = isinstance(model, GCKD) and model.graph.neck is not None
     return adapts and int(model.teacher.steps) > 0
 
 

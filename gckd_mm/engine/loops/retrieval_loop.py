@@ -136,8 +136,8 @@ class _RetrievalLoop(BaseLoop):
         elif asking:
             raise InputError(
                 'rerank (--rerank) needs a model with a matching head, which '
-                f"{type(model).__name__} has not: train it with matching=dict(type='"
-                "ImageTextMatchingHead', …)"
+                f"{type(model).__name__} has not: train it with type='GCKDWithMatching'"
+                " and matching=dict(type='ImageTextMatchingHead', …)"
             )
         for metric in asking:
             metric.matcher = _matcher(model)

@@ -71,9 +71,9 @@ class Edges(Mapping[EdgeType, Neighbours]):
 
     def __getitem__(self, edge: EdgeType) -> Neighbours:
         """Return the neighbours of all receivers."""
-        _, relation, receiver = edge
         if edge not in self:
             raise KeyError(edge)
+        _, relation, receiver = edge
         return self.of(receiver.removeprefix('target_'), relation)
 
     def __iter__(self) -> Iterator[EdgeType]:

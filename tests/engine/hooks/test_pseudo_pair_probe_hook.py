@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from torch import nn
 
 from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.datasets import CrossDomainDataset
 from gckd_mm.engine.hooks import PseudoPairProbeHook
 from gckd_mm.errors import InputError
-from gckd_mm.models.heads.momentum_distill_head import PseudoPairs
+from gckd_mm.models.gckd.labels import SoftLabels
 from tests.training import in_process, small_config, train
 
 #: id, image, captions: two people are described in the same words
@@ -64,9 +66,17 @@ class Run(SimpleNamespace):
         self.shown[step] = scalars
 
 
+class Believed(nn.Module):
+    """Stands in for the pseudo-labels: gives those that it is told to."""
+
+    def forward(self, *given: Any) -> dict[str, SoftLabels]:
+        *_, believed = given
+        return {'text_to_image': believed}
+
+
 def start(target: dict[str, Any], **options: Any) -> tuple[PseudoPairProbeHook, Run]:
     dataset = CrossDomainDataset(source=dict(target), target=dict(target))
-    run = Run(dataset, SimpleNamespace(last_pairs=None, distill=True))
+    run = Run(dataset, SimpleNamespace(labels=Believed()))
     hook = PseudoPairProbeHook(target, **options)
     hook.before_train(run)
     return hook, run
@@ -78,14 +88,22 @@ def follow(
     """One iteration, whose model believes in these (caption, image, kept)."""
     dataset = run.train_dataloader.dataset
     images = [Path(path).name for path in dataset.target_images]
-    if pairs is None:
-        run.model.last_pairs = None
-    else:
-        run.model.last_pairs = PseudoPairs(
-            torch.tensor([dataset.target_captions.index(c) for c, _, _ in pairs]),
-            torch.tensor([images.index(image) for _, image, _ in pairs]),
-            torch.ones(len(pairs)),
-            torch.tensor([kept for _, _, kept in pairs]),
+    if pairs is not None:
+        captions = [dataset.target_captions.index(caption) for caption, _, _ in pairs]
+        # The memory of the images has another order than the data.
+        order = torch.arange(len(images)).flip(0)
+        rows = [len(images) - 1 - images.index(image) for _, image, _ in pairs]
+        labels = 0.6 * F.one_hot(torch.tensor(rows), len(images)) + 0.1
+        weights = torch.tensor([0.5 * kept for _, _, kept in pairs])
+        # That of the captions holds the batch in its last rows, the last one first.
+        keys = torch.tensor([99, *reversed(captions)])
+        slots = {'captions': torch.arange(len(captions), 0, -1)}
+        run.model.labels(
+            {},
+            {'images': order, 'captions': keys},
+            None,
+            slots,
+            SoftLabels(labels, weights),
         )
     hook.after_train_iter(run, run.iter)
     run.iter += 1
@@ -104,6 +122,10 @@ def test_right_pairs_are_counted_since_the_last_look(target: dict[str, Any]) -> 
         2: {'probe/pair_precision': 3 / 4, 'probe/gated_pair_precision': 1.0},
         4: {'probe/pair_precision': pytest.approx(1 / 3)},  # none passed the gate
     }
+    hook.after_train(run)
+    for _ in range(2):
+        follow(hook, run, [('a woman', 'a.jpg', True)])
+    assert list(run.shown) == [2, 4]
 
 
 def test_the_source_stage_has_nothing_to_show(target: dict[str, Any]) -> None:
@@ -118,7 +140,7 @@ def test_the_source_stage_has_nothing_to_show(target: dict[str, Any]) -> None:
 def test_a_model_without_pseudo_pairs_is_refused(target: dict[str, Any]) -> None:
     run = Run(CrossDomainDataset(dict(target), dict(target)), SimpleNamespace())
 
-    with pytest.raises(InputError, match='pseudo pairs of GCKD'):
+    with pytest.raises(InputError, match='pseudo-labels of GCKD'):
         PseudoPairProbeHook(target).before_train(run)
 
 
@@ -146,7 +168,8 @@ def _run(data: Path, work_dir: Path, probe: bool) -> None:
         embedding_size=16,
         memory_size=64,
         source_iters=1,
-        distill=dict(type='MomentumDistillHead', candidates=8),
+        labels=dict(type='PseudoLabels', candidates=8),
+        distill=dict(type='MomentumDistillHead'),
     )
     cfg.default_hooks.adaptation = dict(type='AdaptationHook')
     if probe:

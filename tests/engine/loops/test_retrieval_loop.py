@@ -81,6 +81,7 @@ def test_a_metric_that_reranks_calls_the_matching_head(
     cfg = small_gckd_config(
         miniature,
         tmp_path,
+        model__type='GCKDWithMatching',
         model__matching=matching,
         test_evaluator__rerank=dict(top=top, weight=weight),
     )

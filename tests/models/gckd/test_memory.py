@@ -131,6 +131,19 @@ def test_the_filled_part_is_not_copied() -> None:
         assert view.data_ptr() == buffer.data_ptr()
 
 
+def test_the_slots_written_since_a_moment() -> None:
+    chance = random.Random(0)
+    memory = EmbeddingMemory(8, 3)
+    moments = [(memory.num_pushed.clone(), memory.slot_feats.clone())]
+    for num in (3, 2, 0, 6, 1, 4, 30):  # the last one more than there are slots
+        memory.push(*batch(chance.choices(range(20), k=num)))
+        for moment, feats in moments:
+            # No two random embeddings are equal.
+            changed = (memory.slot_feats != feats).any(dim=1).nonzero().flatten()
+            assert torch.equal(memory.written_since(moment), changed)
+        moments.append((memory.num_pushed.clone(), memory.slot_feats.clone()))
+
+
 def test_an_empty_push_changes_nothing() -> None:
     memory = EmbeddingMemory(4, 3)
     memory.push(*batch([0, 1]))

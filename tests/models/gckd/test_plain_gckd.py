@@ -18,7 +18,7 @@ from gckd_mm.models import GCKD, DualEncoder
 from gckd_mm.models.gckd.labels import SoftLabels
 from gckd_mm.registry import MODELS
 from tests.models.gckd.plain_gckd import Numbers, PlainGCKD, Ramp
-from tests.models.gckd.test_gckd import picture, total_of
+from tests.models.gckd.test_model import random_image, total_of
 from tests.training import SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,7 +158,7 @@ class Batches:
         return torch.randint(count, (size,), generator=self.generator).tolist()
 
     def _image(self, number: int) -> Tensor:
-        image = picture(number).float()
+        image = random_image(number).float()
         noise = torch.randn(image.shape, generator=self.generator)
         return (image + 20 * noise).clamp(0, 255).byte()
 

@@ -184,7 +184,7 @@ def test_tokens_without_their_grid_are_refused() -> None:
 
 
 def test_the_loss_against_a_loop() -> None:
-    head = small_head(loss_weight=0.5)
+    head = small_head()
     batch = tokens(head)
     # So far apart that the draw has no choice: captions 0, 1 and 2 are taken in by
     # images 5, 4 and 1, images 0 and 1 by captions 4 and 2. Image 3 may be anyone.
@@ -218,7 +218,6 @@ def test_the_loss_against_a_loop() -> None:
         ).item()
         total += weight * math.log(1 + math.exp(-logit if match else logit))
         right += (logit > 0) == match
-    # loss_weight is a schedule of the model's: the head knows no step.
     expected = total / sum(weight for *_, weight in judged)
     assert result['loss'].item() == pytest.approx(expected, rel=1e-5)
     assert result['num_negatives'].item() == 5
@@ -450,7 +449,6 @@ def test_it_learns_whether_colours_agree() -> None:
         ({'channels': 10, 'num_heads': 4}, 'must divide channels, got 4 and 10'),
         ({'num_layers': 0}, 'num_layers must be at least 1, got 0'),
         ({'grid': (8, 0)}, r'at least 1, got \(8, 0\)'),
-        ({'loss_weight': 'much'}, 'loss_weight must be a number or a ramp'),
     ],
 )
 def test_wrong_settings_are_refused(options: dict[str, Any], message: str) -> None:

@@ -10,8 +10,6 @@ from torch import Tensor
 from gckd_mm.errors import InputError
 from gckd_mm.models.schedule import Schedule
 
-MODALITIES = ('images', 'captions')
-
 
 class CrossDomainFeats(NamedTuple):
     """The embeddings of one step of the adaptation, of this rank alone.

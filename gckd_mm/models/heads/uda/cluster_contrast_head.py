@@ -21,8 +21,8 @@ from gckd_mm.models.functional.contrastive import identity_targets
 from gckd_mm.models.functional.gather import gather_with_gradient
 from gckd_mm.models.functional.reciprocal import close_pairs
 from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.models.heads.uda.adaptation_head import (
-    MODALITIES,
     AdaptationHead,
     CrossDomainFeats,
 )

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.alignment import reverse_gradient
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.models.heads.uda.adaptation_head import (
-    MODALITIES,
     AdaptationHead,
     CrossDomainFeats,
 )

@@ -22,18 +22,12 @@ from gckd_mm.models.functional.label_propagation import (
     close_modality_gap,
     propagate_labels,
 )
+from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
 from gckd_mm.models.heads.uda.adaptation_head import (
-    MODALITIES,
     CrossDomainFeats,
 )
 from gckd_mm.models.heads.uda.target_memory_head import TargetMemoryHead
 from gckd_mm.registry import MODELS
-
-#: direction -> modality of the queries, modality of what they look for
-_DIRECTIONS = {
-    'text_to_image': ('captions', 'images'),
-    'image_to_text': ('images', 'captions'),
-}
 
 
 @MODELS.register_module()
@@ -174,10 +168,10 @@ class LabelPropagationHead(TargetMemoryHead):
             self._build_graph()
         keys = {m: torch.cat(all_gather(feats.keys[m])) for m in MODALITIES}
         labels = self._labels(slots, keys)
-        for query, other in _DIRECTIONS.values():
+        for query, other in DIRECTIONS.values():
             self._choose(query, other, slots[query], labels[query])
         terms = {}
-        for direction, (query, other) in _DIRECTIONS.items():
+        for direction, (query, other) in DIRECTIONS.items():
             kept = labelled = labels[query].any(dim=1)
             if self.mutual:
                 kept = labelled & mutual_gate(

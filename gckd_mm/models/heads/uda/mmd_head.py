@@ -7,8 +7,8 @@ from torch import Tensor
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.alignment import mmd
 from gckd_mm.models.functional.gather import gather_with_gradient
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.models.heads.uda.adaptation_head import (
-    MODALITIES,
     AdaptationHead,
     CrossDomainFeats,
 )

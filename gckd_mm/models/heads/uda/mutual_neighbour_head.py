@@ -10,9 +10,8 @@ from gckd_mm.errors import InputError
 from gckd_mm.models.functional.distillation import soft_cross_entropy
 from gckd_mm.models.functional.gather import gather_with_gradient
 from gckd_mm.models.gckd.neighbours import nearest_neighbours
-from gckd_mm.models.gckd.relations import DIRECTIONS
+from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
 from gckd_mm.models.heads.uda.adaptation_head import (
-    MODALITIES,
     CrossDomainFeats,
 )
 from gckd_mm.models.heads.uda.target_memory_head import TargetMemoryHead

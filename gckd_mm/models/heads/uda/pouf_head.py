@@ -8,9 +8,8 @@ from torch import Tensor
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.gather import gather_with_gradient
 from gckd_mm.models.functional.transport import prediction_entropies, transport_cost
-from gckd_mm.models.gckd.relations import DIRECTIONS
+from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
 from gckd_mm.models.heads.uda.adaptation_head import (
-    MODALITIES,
     CrossDomainFeats,
 )
 from gckd_mm.models.heads.uda.target_memory_head import TargetMemoryHead

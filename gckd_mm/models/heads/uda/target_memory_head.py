@@ -7,7 +7,8 @@ from typing import cast
 from torch import nn
 
 from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.heads.uda.adaptation_head import MODALITIES, AdaptationHead
+from gckd_mm.models.gckd.relations import MODALITIES
+from gckd_mm.models.heads.uda.adaptation_head import AdaptationHead
 
 
 class TargetMemoryHead(AdaptationHead):

@@ -1,4 +1,4 @@
-"""What the model that adapts gives its matching head, against loops over the pairs."""
+"""GCKD with matching: what its head is given, against loops, and what a test gets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from gckd_mm.models import GCKD
-from gckd_mm.models.heads.momentum_distill_head import TargetBatch
-from gckd_mm.models.retrievers import gckd
-from tests.models.gckd.test_gckd import (
+from gckd_mm.models import GCKDWithMatching
+from gckd_mm.models.gckd import matching
+from gckd_mm.models.gckd.labels import SoftLabels
+from gckd_mm.models.gckd.matching import pairs_of_batch
+from gckd_mm.models.gckd.model import AdaptationBatch
+from tests.models.gckd.test_model import (
     LOSSES,
     PARTS,
     SOURCE_ITERS,
@@ -20,10 +23,12 @@ from tests.models.gckd.test_gckd import (
     adapt,
     assert_equal,
     begin,
-    build,
     collated,
     losses_of,
+    random_image,
+    without,
 )
+from tests.models.gckd.test_model import build as build_plain
 
 MATCHING = dict(
     type='ImageTextMatchingHead',
@@ -34,10 +39,8 @@ MATCHING = dict(
     grid=(2, 1),
 )
 #: soft enough for some captions to be sure of an image of the batch, and some not
-DISTILL = dict(
-    PARTS['distill'], candidates=8, teacher_temperature=0.05, assignment=None
-)
-GATED = dict(DISTILL, gate=dict(method='quantile', threshold=0.5))
+LABELS = dict(PARTS['labels'], candidates=8, temperature=0.05, assignment=None)
+GATED = dict(LABELS, gate=0.5)
 ARGUMENTS = (
     'image_tokens',
     'caption_tokens',
@@ -48,22 +51,37 @@ ARGUMENTS = (
     'same',
 )
 NUM = 5
+BATCHES = {
+    'images': [random_image(0), random_image(1)],
+    'captions': ['a man in a red coat', 'a hat'],
+}
 
 
 class Call(NamedTuple):
-    """What the head was given, and what it answered."""
+    """What the head was given, what it answered, and the batch of that step."""
 
     given: dict[str, Tensor]
     result: dict[str, Tensor]
+    batch: AdaptationBatch
 
 
-def spy_on(model: GCKD, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+def build(**changes: Any) -> GCKDWithMatching:
+    return build_plain(**{'type': 'GCKDWithMatching', 'matching': MATCHING, **changes})
+
+
+def spy_on(model: GCKDWithMatching, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     calls: list[Call] = []
+    batches: list[AdaptationBatch] = []
+    match = model.matching_loss
+    monkeypatch.setattr(
+        model, 'matching_loss', lambda batch: batches.append(batch) or match(batch)
+    )
     original = model.matching.loss
 
     def loss(*args: Tensor) -> dict[str, Tensor]:
         result = original(*args)
-        calls.append(Call(dict(zip(ARGUMENTS, args, strict=True)), result))
+        given = dict(zip(ARGUMENTS, args, strict=True))
+        calls.append(Call(given, result, batches[-1]))
         return result
 
     monkeypatch.setattr(model.matching, 'loss', loss)
@@ -75,7 +93,7 @@ def matched(
     captions: bool = True,
     words: dict[str, int] | None = None,
     **changes: Any,
-) -> tuple[GCKD, dict[str, Any], dict[str, Tensor], Call]:
+) -> tuple[GCKDWithMatching, dict[str, Any], dict[str, Tensor], Call]:
     """The last of three steps: the memories hold more than its batch.
 
     Args:
@@ -87,7 +105,7 @@ def matched(
     Returns:
         The model, its inputs in that step, the terms and what the head was given.
     """
-    model = begin(build(**{'matching': MATCHING, 'distill': DISTILL, **changes})).eval()
+    model = begin(build(**{'labels': LABELS, **changes})).eval()
     calls = spy_on(model, monkeypatch)
     for step in range(3):
         batch = collated(step, captions=captions)
@@ -104,19 +122,19 @@ def matched(
 
 
 def naive_target(
-    model: GCKD, batch: dict[str, Any], rows: range
+    model: GCKDWithMatching, batch: dict[str, Any], soft: SoftLabels, rows: range
 ) -> tuple[list[tuple[int, int]], list[float], list[list[bool]]]:
     """Pairs, trust and what is possible among rows of the target's batch."""
     held = model.memories['target_images'].keys.tolist()
     pairs, trust, possible = [], [], []
     for caption in rows:
-        labels = model.distill.last_labels[caption].tolist()
+        labels = soft.labels[caption].tolist()
         of_batch = [
             labels[held.index(batch['target']['image_index'][image])] for image in rows
         ]
         possible.append([label > 0.001 for label in of_batch])
         best = max(of_batch)
-        if best >= 0.1 and model.last_pairs.kept[caption]:
+        if best >= 0.1 and soft.weights[caption] > 0:
             pairs.append((caption - rows.start, of_batch.index(best)))
             trust.append(best)
     return pairs, trust, possible
@@ -129,17 +147,22 @@ def naive_same(pids: list[int], possible: list[list[bool]]) -> list[list[bool]]:
     return same + [[False] * num + row for row in possible]
 
 
-@pytest.mark.parametrize('distill', [DISTILL, GATED, None], ids=['all', 'gated', 'off'])
+@pytest.mark.parametrize(
+    'parts',
+    [{}, {'labels': GATED}, without('distill')],
+    ids=['all', 'gated', 'off'],
+)
 def test_the_pairs_of_the_batch_against_a_loop(
-    monkeypatch: pytest.MonkeyPatch, distill: dict | None
+    monkeypatch: pytest.MonkeyPatch, parts: dict[str, Any]
 ) -> None:
-    model, batch, terms, call = matched(monkeypatch, distill=distill)
+    model, batch, terms, call = matched(monkeypatch, **parts)
     given = call.given
 
     pairs, trust = [], []
     possible = [[True] * NUM] * NUM  # nobody knows
-    if distill is not None:
-        pairs, trust, possible = naive_target(model, batch, range(NUM))
+    if model.labels is not None:
+        soft = call.batch.labels['text_to_image']
+        pairs, trust, possible = naive_target(model, batch, soft, range(NUM))
     pids = [sample.pid for sample in batch['data_samples']]
     assert given['positives'].tolist() == [
         *([row, row] for row in range(NUM)),
@@ -153,9 +176,10 @@ def test_the_pairs_of_the_batch_against_a_loop(
 
 def test_the_loop_sees_pairs_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
-    for distill in (DISTILL, GATED):
-        model, batch, _, _ = matched(monkeypatch, distill=distill)
-        pairs, trust, possible = naive_target(model, batch, range(NUM))
+    for labels in (LABELS, GATED):
+        model, batch, _, call = matched(monkeypatch, labels=labels)
+        soft = call.batch.labels['text_to_image']
+        pairs, trust, possible = naive_target(model, batch, soft, range(NUM))
         counts.append(len(pairs))
 
         assert 0 < sum(map(sum, possible)) < NUM**2
@@ -224,33 +248,22 @@ def test_tokens_and_similarities_are_those_of_source_and_then_target(
 
 
 def test_each_rank_matches_its_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, batch, *_ = matched(monkeypatch)
-    prepared = model.data_preprocessor(batch, training=True)
-    domains = [prepared['inputs'], prepared['target']['inputs']]
-    slots = {
-        modality: torch.tensor(
-            [
-                model.memories[f'target_{modality}'].keys.tolist().index(key)
-                for key in batch['target'][f'{modality.rstrip("s")}_index']
-            ]
-        )
-        for modality in ('images', 'captions')
-    }
-    whole = TargetBatch({}, slots, {}, {}, {})
-    pids = [sample.pid for sample in batch['data_samples']]
+    model, batch, _, call = matched(monkeypatch)
+    whole, calls = call.batch, spy_on(model, monkeypatch)
+    pids = whole.pids.tolist()
 
     for rank, rows in enumerate((range(0, 2), range(2, 4))):
         part = slice(rows.start, rows.stop)
-        embedded = [model._embed(inputs) for inputs in domains]
-        feats, tokens = (
-            [{k: v[part] for k, v in each.items()} for each in half]
-            for half in zip(*embedded, strict=True)
+        source, target = (
+            {name: values[part] for name, values in feats.items()}
+            for feats in (whole.source, whole.target)
         )
-        calls = spy_on(model, monkeypatch)
-        monkeypatch.setattr(gckd, 'get_rank', lambda rank=rank: rank)
-        model._matching_loss(feats, tokens, torch.tensor(pids[part]), whole, 0)
+        monkeypatch.setattr(matching, 'get_rank', lambda rank=rank: rank)
+        of_rank = whole._replace(source=source, target=target, pids=whole.pids[part])
+        model.matching_loss(of_rank)
 
-        pairs, trust, possible = naive_target(model, batch, rows)
+        soft = whole.labels['text_to_image']
+        pairs, trust, possible = naive_target(model, batch, soft, rows)
         given = calls[-1].given
         assert given['positives'].tolist()[2:] == [[2 + k, 2 + j] for k, j in pairs]
         assert given['weights'].tolist() == pytest.approx([1.0, 1.0, *trust])
@@ -258,18 +271,46 @@ def test_each_rank_matches_its_own_pairs(monkeypatch: pytest.MonkeyPatch) -> Non
         assert pairs
 
 
-def test_the_terms_are_those_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    weighted = dict(MATCHING, loss_weight=0.3)
-    _, _, terms, call = matched(monkeypatch, matching=weighted)
+def test_pairs_of_a_batch_against_a_loop() -> None:
+    seen = set()
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        slots = torch.randperm(12, generator=generator)[:6]
+        labels = torch.randn(6, 12, generator=generator).mul(3).softmax(dim=1)
+        kept = torch.rand(6, generator=generator) < 0.7
+        # A weight that is not 0 counts, however small.
+        weights = 0.01 * kept
+        for rows in (slice(None), slice(0, 3), slice(3, 6)):
+            pairs, trust, possible = [], [], []
+            for row, (label, counts) in enumerate(
+                zip(labels.tolist()[rows], kept.tolist()[rows], strict=True)
+            ):
+                own = [label[slot] for slot in slots.tolist()[rows]]
+                best = max(own)
+                possible.append([value > 0.001 for value in own])
+                if counts and best >= 0.1:
+                    pairs.append([row, own.index(best)])
+                    trust.append(pytest.approx(best))
+                seen.add((counts, best >= 0.1, best == max(label)))
 
+            found = pairs_of_batch(SoftLabels(labels, weights), slots, rows)
+
+            assert [each.tolist() for each in found] == [pairs, trust, possible]
+            assert found[0].shape == (len(trust), 2)
+    # Gated or not; with the best image in the batch, or a likely or unlikely other.
+    of_batch = [(True, True), (True, False), (False, False)]
+    assert seen >= {(gate, *kind) for gate in (True, False) for kind in of_batch}
+
+
+def test_the_terms_are_those_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    ramp = dict(start=0.1, end=0.5, length=4)  # the third step: 0.3
+    weights = dict(matching=ramp)
+    model, _, terms, call = matched(monkeypatch, loss_weights=weights)
+
+    assert model.schedules()['loss_weights.matching'].last_step == 4
+    assert call.result['loss'] > 0
     torch.testing.assert_close(terms['loss_matching'], 0.3 * call.result['loss'])
     assert terms['matching_accuracy'] == call.result['accuracy']
-    matching = {name for name in terms if name.startswith(('loss_m', 'matching'))}
-    assert matching == {
-        'loss_matching',
-        'matching_accuracy',
-        'matching_target_positives',
-    }
     # mmengine sums whatever has 'loss' in its name.
     assert {name for name in terms if 'loss' in name} == {
         'loss_sdm',
@@ -279,42 +320,26 @@ def test_the_terms_are_those_of_the_head(monkeypatch: pytest.MonkeyPatch) -> Non
     }
 
 
-def test_the_weight_follows_the_step_of_the_adaptation() -> None:
-    ramp = dict(start=0.0, end=1.0, length=4)
-    ramped, full = (
-        begin(build(matching=dict(MATCHING, loss_weight=weight)))
-        for weight in (ramp, 1.0)
-    )
-    assert ramped.schedules()['matching.loss_weight'].last_step == 4
-    assert 'matching.loss_weight' not in build().schedules()
-
-    for step in range(6):
-        for model in (ramped, full):
-            model.set_iteration(SOURCE_ITERS + step)
-        found, expected = (
-            losses_of(model, collated(step))['loss_matching']
-            for model in (ramped, full)
-        )
-
-        torch.testing.assert_close(found, expected * min(step / 4, 1))
-        assert expected > 0
-
-
 def test_matching_changes_no_other_term() -> None:
-    with_head, without = begin(build(matching=MATCHING)), begin(build())
-    with_head.load_state_dict(without.state_dict(), strict=False)
+    with_head, plain = begin(build()), begin(build_plain())
+    with_head.load_state_dict(plain.state_dict(), strict=False)
 
     for step in range(3):
-        for model in (with_head, without):
+        for model in (with_head, plain):
             model.set_iteration(SOURCE_ITERS + step)
-        found, expected = (losses_of(m, collated(step)) for m in (with_head, without))
+        found, expected = (losses_of(m, collated(step)) for m in (with_head, plain))
 
         assert_equal({name: found[name] for name in expected}, expected)
+        assert found.keys() - expected.keys() == {
+            'loss_matching',
+            'matching_accuracy',
+            'matching_target_positives',
+        }
 
 
 @pytest.mark.parametrize('captions', [True, False])
 def test_gradients_reach_the_head_and_both_backbones(captions: bool) -> None:
-    model = begin(build(matching=MATCHING))
+    model = begin(build())
 
     losses_of(model, collated(captions=captions))['loss_matching'].backward()
 
@@ -329,7 +354,7 @@ def test_gradients_reach_the_head_and_both_backbones(captions: bool) -> None:
 
 
 def test_the_head_is_trained_and_has_no_teacher() -> None:
-    model = begin(build(matching=MATCHING))
+    model = begin(build())
     before = copy.deepcopy(model.matching.state_dict())
     assert not any('matching' in name for name in model.teacher.state_dict())
 
@@ -340,7 +365,7 @@ def test_the_head_is_trained_and_has_no_teacher() -> None:
 
 
 def test_the_source_stage_does_without_the_head() -> None:
-    model = build(matching=MATCHING)
+    model = build()
     model.set_iteration(0)
 
     terms = losses_of(model, collated())
@@ -350,31 +375,72 @@ def test_the_source_stage_does_without_the_head() -> None:
     assert all(weight.grad is None for weight in model.matching.parameters())
 
 
-def test_the_state_dict_continues_an_adaptation_bit_for_bit() -> None:
-    ramp = dict(start=0.0, end=1.0, length=6)
-    model, resumed = (
-        build(matching=dict(MATCHING, loss_weight=ramp), distill=DISTILL)
-        for _ in range(2)
-    )
-    begin(model)
-    for step in range(4):
-        adapt(model, collated(step), step)
-    resumed.load_state_dict(copy.deepcopy(model.state_dict()))
-
-    for step in range(4, 7):  # between two renewals, and at one
-        expected, found = (
-            adapt(each, collated(step), step) for each in (model, resumed)
-        )
-
-        assert_equal(found, expected)
-    assert_equal(resumed.state_dict(), model.state_dict())
-
-
 def test_matching_alone() -> None:
-    model = begin(build(matching=MATCHING, **dict.fromkeys(PARTS)))
+    model = begin(build(**without(*LOSSES)))
 
     for step in range(3):
         terms = adapt(model, collated(step), step)
 
         assert {n for n in terms if 'loss' in n} == {'loss_sdm', 'loss_matching'}
         assert all(value.isfinite() for value in terms.values())
+
+
+def predict(model: GCKDWithMatching, inputs: dict[str, Any]) -> list[BaseDataElement]:
+    batch = {'inputs': inputs, 'data_samples': [BaseDataElement(pid=i) for i in (3, 4)]}
+    with torch.no_grad():
+        return model(**model.data_preprocessor(batch), mode='predict')
+
+
+def test_the_tokens_give_the_logits_of_the_matching_head() -> None:
+    model = build().eval()
+    model.keep_tokens = True
+    images, captions = (predict(model, {role: BATCHES[role]}) for role in BATCHES)
+
+    for sample in [*images, *captions]:
+        assert sample.tokens.dtype == torch.float16
+        assert sample.tokens.device.type == 'cpu'
+    assert all('token_mask' not in sample for sample in images)
+    inputs = model.data_preprocessor({'inputs': BATCHES})['inputs']
+    lengths = inputs['captions']['attention_mask'].sum(dim=1).tolist()
+    assert [sample.token_mask.sum().item() for sample in captions] == lengths
+    with torch.no_grad():
+        maps = model.image_backbone(inputs['images'])
+        words = model.text_backbone(**inputs['captions'])
+        head = model.matching
+        expected = head.score(
+            head.tokens_of_images(maps),
+            head.tokens_of_captions(words),
+            inputs['captions']['attention_mask'],
+        )
+        found = head.score(
+            torch.stack([sample.tokens for sample in images]).float(),
+            torch.stack([sample.tokens for sample in captions]).float(),
+            torch.stack([sample.token_mask for sample in captions]),
+        )
+    # as close as float16 keeps the tokens
+    torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize('role', ['images', 'captions'])
+def test_tokens_cost_one_pass_and_change_nothing_else(role: str) -> None:
+    model = build().eval()
+    plain = predict(model, {role: BATCHES[role]})
+    passes = []
+    for backbone in (model.image_backbone, model.text_backbone):
+        backbone.register_forward_hook(lambda *_: passes.append(1))
+    model.keep_tokens = True
+
+    found = predict(model, {role: BATCHES[role]})
+
+    assert len(passes) == 1
+    for before, after in zip(plain, found, strict=True):
+        assert set(before.keys()) == {'feat', 'modality', 'pid'}
+        assert torch.equal(before.feat, after.feat)
+        assert (before.modality, before.pid) == (after.modality, after.pid)
+
+
+def test_both_modalities_at_once_are_refused() -> None:
+    model = build().eval()
+    model.keep_tokens = True
+    with pytest.raises(ValueError, match='one modality at a time'):
+        predict(model, BATCHES)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD, DualEncoder
+from gckd_mm.models.gckd import model as module
 from gckd_mm.registry import MODELS
 from tests.training import SMALL_MODEL
 
@@ -38,15 +39,18 @@ LEARNED = dict(
 )
 PARTS = dict(
     graph=GRAPH,
-    distill=dict(type='MomentumDistillHead', candidates=4, refresh=3),
+    labels=dict(type='PseudoLabels', candidates=4, refresh=3),
+    distill=dict(type='MomentumDistillHead'),
     consistency=dict(type='NeighbourConsistencyHead', k=2),
 )
 #: part -> the losses that it adds
-LOSSES = {
+LOSSES: dict[str, set[str]] = {
     'graph': set(),
     'distill': {'loss_distill_text_to_image', 'loss_distill_image_to_text'},
     'consistency': {'loss_consistency_images', 'loss_consistency_captions'},
 }
+#: what is taken out with a part
+TOGETHER = {'distill': ('labels', 'distill')}
 SOURCE_ITERS = 2
 
 
@@ -78,6 +82,11 @@ def build(**changes: Any) -> GCKD:
     return model.train()
 
 
+def without(*parts: str) -> dict[str, None]:
+    """The options that take these parts out."""
+    return {name: None for part in parts for name in TOGETHER.get(part, (part,))}
+
+
 def collated(seed: int = 0, captions: bool = True, size: int = 5) -> dict[str, Any]:
     """A batch as the loader gives it; an image is a function of its index."""
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +95,7 @@ def collated(seed: int = 0, captions: bool = True, size: int = 5) -> dict[str, A
         for _ in range(3)
     )
     target: dict[str, Any] = {
-        'inputs': {'images': [picture(100 + index) for index in image]},
+        'inputs': {'images': [random_image(100 + index) for index in image]},
         'image_index': image,
     }
     if captions:
@@ -94,7 +103,7 @@ def collated(seed: int = 0, captions: bool = True, size: int = 5) -> dict[str, A
         target['caption_index'] = caption
     return {
         'inputs': {
-            'images': [picture(index) for index in source],
+            'images': [random_image(index) for index in source],
             'captions': [CAPTIONS[index] for index in source],
         },
         'data_samples': [
@@ -104,7 +113,7 @@ def collated(seed: int = 0, captions: bool = True, size: int = 5) -> dict[str, A
     }
 
 
-def picture(number: int) -> Tensor:
+def random_image(number: int) -> Tensor:
     generator = torch.Generator().manual_seed(number)
     colour = torch.randint(0, 256, (3, 4, 2), generator=generator, dtype=torch.uint8)
     return colour.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
@@ -223,10 +232,10 @@ def test_the_adaptation_names_every_term() -> None:
 
 
 @pytest.mark.parametrize(
-    'off', [(), ('graph',), ('distill',), ('consistency',), tuple(PARTS)], ids=str
+    'off', [(), ('graph',), ('distill',), ('consistency',), tuple(LOSSES)], ids=str
 )
 def test_what_stays_still_trains(off: tuple[str, ...]) -> None:
-    model = begin(build(**dict.fromkeys(off)))
+    model = begin(build(**without(*off)))
     before = encoders(model)
 
     for step in range(4):  # past a refresh
@@ -256,7 +265,7 @@ def test_the_terms_are_those_of_the_parts_alone() -> None:
     # Memories, neighbours and schedules are shared; the terms are not to mix.
     model = begin(build())
     alone = {
-        part: begin(build(**{other: None for other in PARTS if other != part}))
+        part: begin(build(**without(*(other for other in LOSSES if other != part))))
         for part in ('distill', 'consistency')
     }
     plain = build(graph=None)
@@ -267,7 +276,7 @@ def test_the_terms_are_those_of_the_parts_alone() -> None:
     found = losses_of(alone['consistency'], collated())
     for name in LOSSES['consistency']:
         torch.testing.assert_close(terms[name], found[name])
-    # The graph refines what is distilled.
+    # Labels are made of propagated embeddings.
     ungraphed = losses_of(plain, collated())
     for name, value in losses_of(alone['distill'], collated()).items():
         torch.testing.assert_close(ungraphed[name], value)
@@ -275,44 +284,80 @@ def test_the_terms_are_those_of_the_parts_alone() -> None:
         assert not torch.isclose(terms[name], ungraphed[name], rtol=1e-4)
 
 
-@pytest.mark.parametrize('part', ['distill', 'consistency', 'graph'])
-def test_the_weight_of_a_part_follows_the_step_of_the_adaptation(part: str) -> None:
-    ramp = dict(start=0.0, end=1.0, length=4)
-    parts = {
-        'graph': LEARNED,
-        **{name: PARTS[name] for name in LOSSES if name != 'graph'},
-    }
-    ramped = begin(build(**{**parts, part: dict(parts[part], loss_weight=ramp)}))
-    full = begin(build(**{**parts, part: dict(parts[part], loss_weight=1.0)}))
-    names = LOSSES[part] or {'loss_graph_sdm'}
+def test_the_weight_of_a_part_follows_the_step_of_the_adaptation() -> None:
+    ends = {'distill': 3.0, 'consistency': 5.0, 'graph': 7.0}
+    ramps = {name: dict(start=0.0, end=end, length=4) for name, end in ends.items()}
+    ramped, full = (
+        begin(build(graph=LEARNED, loss_weights=weights)) for weights in (ramps, None)
+    )
 
-    for step in range(2):
+    for step in (0, 1, 3, 6):
         for model in (ramped, full):
             model.set_iteration(SOURCE_ITERS + step)
         terms, expected = (losses_of(m, collated(step)) for m in (ramped, full))
-        for name in names:
-            torch.testing.assert_close(terms[name], expected[name] * step / 4)
+        for part, end in ends.items():
+            for name in LOSSES[part] or {'loss_graph_sdm'}:
+                weight = end * min(step / 4, 1)
+                torch.testing.assert_close(terms[name], weight * expected[name])
+        torch.testing.assert_close(terms['loss_sdm'], expected['loss_sdm'])
 
 
 def test_schedules_are_listed_by_name() -> None:
     ramp = dict(start=0.5, end=1.0, length=7, begin=2)
     model = build(
         teacher_momentum=ramp,
-        distill=dict(PARTS['distill'], teacher_temperature=ramp),
+        labels=dict(PARTS['labels'], temperature=ramp),
+        loss_weights=dict(consistency=ramp),
     )
 
     schedules = model.schedules()
 
-    assert set(schedules) >= {
+    assert set(schedules) == {
         'teacher_momentum',
-        'graph.loss_weight',
-        'distill.teacher_temperature',
-        'distill.loss_weight',
-        'consistency.loss_weight',
+        'labels.temperature',
+        'loss_weights.distill',
+        'loss_weights.consistency',
+        'loss_weights.graph',
     }
     ramped = {name for name, schedule in schedules.items() if schedule.last_step}
-    assert ramped == {'teacher_momentum', 'distill.teacher_temperature'}
-    assert build(**dict.fromkeys(PARTS)).schedules().keys() == {'teacher_momentum'}
+    assert ramped == {
+        'teacher_momentum',
+        'labels.temperature',
+        'loss_weights.consistency',
+    }
+    assert 'labels.temperature' not in build(**without('distill')).schedules()
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(loss_weights=dict(matching=1.0)), r"unknown \['matching'\], expected"),
+        (dict(loss_weights=dict(graph='much')), 'loss_weights.graph must be a number'),
+        (dict(labels=None), 'go together'),
+        (dict(distill=None), 'go together'),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(**options)
+
+
+def test_every_list_is_as_long_as_the_longest_that_anybody_reads() -> None:
+    graph = dict(GRAPH, k=dict(near=2, cross_domain=3, cross_modal=5))
+    lengths = []
+    for near, consistency in ((7, 6), (4, 6), (1, 1)):
+        propagation = dict(alpha=0.5, k=near)
+        model = build(
+            graph=graph,
+            labels=dict(PARTS['labels'], propagation=propagation),
+            consistency=dict(PARTS['consistency'], k=consistency),
+        )
+        lists = {name: each.k for name, each in model.graph.lists.items()}
+        assert lists['images_cross_domain'] == lists['captions_cross_domain'] == 3
+        assert lists['images_cross_modal'] == lists['captions_cross_modal'] == 5
+        assert lists['images_near'] == lists['captions_near']
+        lengths.append(lists['images_near'])
+    assert lengths == [7, 6, 2]
 
 
 def test_the_start_of_the_adaptation_makes_the_teacher_the_student() -> None:
@@ -390,28 +435,27 @@ def test_the_memories_hold_the_teachers_target_and_the_students_source(
         assert (of_target.pids == -1).all()
 
 
-def test_the_source_is_only_remembered_where_it_is_heard() -> None:
+def test_the_source_is_only_remembered_where_something_receives_from_it() -> None:
     near = dict(GRAPH, k=dict(near=2))
     learned_near = dict(LEARNED, k=dict(near=2))
-    distill = PARTS['distill']
-    for graph, part, heard in (
-        (None, distill, False),
-        (near, distill, False),
-        (GRAPH, distill, True),
-        (LEARNED, distill, True),
-        # Without soft labels nobody asks what a target node has heard, ...
-        (GRAPH, None, False),
-        # ... but the source, which trains the neck, hears the source.
-        (LEARNED, None, True),
-        (learned_near, None, True),
+    for graph, off, received in (
+        (None, (), False),
+        (near, (), False),
+        (GRAPH, (), True),
+        (LEARNED, (), True),
+        # Without soft labels nothing of the target is propagated, ...
+        (GRAPH, ('distill',), False),
+        # ... but the source is, which trains the neck.
+        (LEARNED, ('distill',), True),
+        (learned_near, ('distill',), True),
     ):
-        model = begin(build(graph=graph, distill=part))
+        model = begin(build(**{'graph': graph, **without(*off)}))
 
         losses_of(model, collated())
 
         filled = len(model.memories['source_images'])
-        assert filled == (5 if heard else 0)
-        assert model.needs_source_memory == heard
+        assert filled == (5 if received else 0)
+        assert model.needs_source_memory == received
 
 
 def test_the_teacher_holds_neither_memories_nor_heads() -> None:
@@ -465,8 +509,7 @@ def test_a_momentum_beyond_its_range_is_refused(momentum: float | dict) -> None:
 @pytest.mark.parametrize('part', ['source', 'target', 'text'])
 def test_what_is_not_a_number_stays_none(part: str) -> None:
     # For the hook that stops a diverged training: no error on the way, no healing.
-    gate = dict(PARTS['distill'], gate=dict(method='mutual', n=1))
-    model = build(graph=LEARNED, distill=gate)
+    model = build(graph=LEARNED, labels=dict(PARTS['labels'], gate=0.4))
     if part == 'text':
         model.text_neck.get_parameter(
             next(name for name, _ in model.text_neck.named_parameters())
@@ -486,7 +529,7 @@ def test_more_neighbours_than_nodes() -> None:
     plenty = begin(
         build(
             graph=dict(GRAPH, k=dict(near=40, cross_domain=50, cross_modal=60)),
-            distill=dict(PARTS['distill'], candidates=70, keep=80),
+            labels=dict(PARTS['labels'], candidates=70),
             consistency=dict(PARTS['consistency'], k=90),
         )
     )
@@ -508,7 +551,6 @@ def test_a_target_without_captions_leaves_out_what_needs_them() -> None:
         assert total_of(terms).isfinite()
     assert len(model.memories['target_images']) > 0
     assert len(model.memories['target_captions']) == 0
-    assert model.last_pairs is None
 
 
 @pytest.mark.parametrize('graph', [GRAPH, LEARNED], ids=['free', 'learned'])
@@ -563,7 +605,31 @@ def test_a_learned_neck_is_trained_and_its_teacher_follows() -> None:
         assert averaged not in (0, own)
 
 
-def test_the_target_is_refined_with_the_neck_of_the_teacher() -> None:
+@pytest.mark.parametrize('rank', [0, 1])
+def test_a_learned_neck_leaves_out_the_own_pairs_of_its_rank(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    model = begin(build(graph=LEARNED))
+    monkeypatch.setattr(module, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(module, 'get_rank', lambda: rank)
+    given: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(
+        model.graph, 'propagate_source', lambda feats, rows, _: given.append(rows)
+    )
+    slots = {
+        'source_images': torch.tensor([4, 2, 0, 1]),
+        'source_captions': torch.tensor([7, 9, 8, 5]),
+    }
+
+    model._propagate_source(dict.fromkeys(('images', 'captions')), slots)
+
+    assert [rows.tolist() for rows in given[0].values()] == [
+        slots[f'source_{modality}'].tolist()[2 * rank : 2 * rank + 2]
+        for modality in given[0]
+    ]
+
+
+def test_the_target_is_propagated_with_the_neck_of_the_teacher() -> None:
     model = begin(build(graph=LEARNED))
     with torch.no_grad():
         for name, weight in model.graph.neck.named_parameters():
@@ -574,21 +640,22 @@ def test_the_target_is_refined_with_the_neck_of_the_teacher() -> None:
 
     for modality in ('images', 'captions'):
         memory = model.memories[f'target_{modality}'].feats
-        torch.testing.assert_close(model.graph.refined(modality, 5), memory)
+        propagated = model.graph.get_buffer(f'propagated_{modality}')[:5]
+        torch.testing.assert_close(propagated, memory)
 
 
-def test_without_soft_labels_nothing_is_refined() -> None:
-    alone, bare = (begin(build(distill=None, graph=g)) for g in (GRAPH, None))
+def test_without_soft_labels_nothing_is_propagated() -> None:
+    alone, bare = (begin(build(**without('distill'), graph=g)) for g in (GRAPH, None))
 
     for step in range(4):  # past a renewal
         found, expected = (adapt(m, collated(step), step) for m in (alone, bare))
 
         assert_equal(found, expected)
-    assert not any(buffer.any() for buffer in alone.graph.buffers())
+    assert not alone.graph.propagated_images.any()
 
 
 def test_without_soft_labels_a_learned_neck_still_trains() -> None:
-    model = begin(build(distill=None, graph=LEARNED))
+    model = begin(build(**without('distill'), graph=LEARNED))
 
     terms = losses_of(model, collated())
     terms['loss_graph_sdm'].backward()
@@ -596,19 +663,7 @@ def test_without_soft_labels_a_learned_neck_still_trains() -> None:
     for name, weight in model.graph.neck.named_parameters():
         if name.endswith('gate'):
             assert weight.grad.abs() > 0, name
-    assert not any(buffer.any() for buffer in model.graph.buffers())
-
-
-def test_it_says_what_the_teacher_believes() -> None:
-    model = begin(build())
-    assert model.last_pairs is None
-    batch = collated()
-
-    losses_of(model, batch)
-
-    assert model.last_pairs.captions.tolist() == batch['target']['caption_index']
-    assert set(model.last_pairs.images.tolist()) <= set(batch['target']['image_index'])
-    assert build(distill=None).last_pairs is None
+    assert not model.graph.propagated_images.any()
 
 
 def test_it_tests_as_the_dual_encoder_does() -> None:

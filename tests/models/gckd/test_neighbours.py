@@ -1,4 +1,4 @@
-"""The lists after every update against brute force over all rows and columns."""
+"""The nearest neighbours against sorting, and the lists after every update."""
 
 from __future__ import annotations
 
@@ -11,11 +11,90 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd import neighbours as neighbour_lists
+from gckd_mm.models.gckd import neighbours as module
 from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.neighbours import NeighbourLists, Neighbours
+from gckd_mm.models.gckd.neighbours import (
+    NeighbourLists,
+    Neighbours,
+    nearest_neighbours,
+)
 
 DIM = 6
+
+
+def unit(num: int, dim: int = 8) -> Tensor:
+    return F.normalize(torch.randn(num, dim), dim=1)
+
+
+def sorted_keys(
+    queries: Tensor, keys: Tensor, k: int, exclude: list[int] | None = None
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Sort all keys of each query in float64."""
+    index, similarity = [], []
+    for row, query in enumerate(queries.double()):
+        pairs = [
+            (float(query @ key), column)
+            for column, key in enumerate(keys.double())
+            if exclude is None or column != exclude[row]
+        ]
+        best = sorted(pairs, reverse=True)[:k]
+        missing = k - len(best)
+        index.append([column for _, column in best] + [-1] * missing)
+        similarity.append([value for value, _ in best] + [-torch.inf] * missing)
+    return index, similarity
+
+
+@pytest.mark.parametrize('chunk_size', [1, 4, 4096])
+@pytest.mark.parametrize(
+    ('num_queries', 'num_keys', 'k'),
+    [(9, 30, 5), (9, 5, 5), (9, 3, 5), (9, 1, 1), (9, 0, 2), (0, 30, 5)],
+)
+@pytest.mark.parametrize('excluding', [False, True])
+def test_nearest_neighbours_against_sorting(
+    num_queries: int, num_keys: int, k: int, excluding: bool, chunk_size: int
+) -> None:
+    queries, keys = unit(num_queries), unit(num_keys)
+    # Each query's best key, so that leaving one out always shows, and none for some.
+    best, _ = sorted_keys(queries, keys, 1)
+    exclude = [-1 if row % 3 == 2 else best[row][0] for row in range(num_queries)]
+    index, similarity = sorted_keys(queries, keys, k, exclude if excluding else None)
+
+    found = nearest_neighbours(
+        queries,
+        keys,
+        k,
+        torch.tensor(exclude, dtype=torch.int64) if excluding else None,
+        chunk_size,
+    )
+
+    assert found.index.dtype == torch.int64
+    assert found.similarity.dtype == torch.float32
+    assert found.index.shape == found.similarity.shape == (num_queries, k)
+    assert found.index.tolist() == index
+    torch.testing.assert_close(
+        found.similarity, torch.tensor(similarity).view(num_queries, k)
+    )
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64])
+def test_nearest_neighbours_are_float32_also_under_autocast(dtype: torch.dtype) -> None:
+    queries, keys = unit(9).to(dtype), unit(30).to(dtype)
+    outside = nearest_neighbours(queries, keys, 5)
+
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert (queries.float() @ keys.float().t()).dtype == torch.bfloat16
+        inside = nearest_neighbours(queries, keys, 5)
+
+    assert torch.equal(inside.index, outside.index)
+    assert torch.equal(inside.similarity, outside.similarity)
+    _, similarity = sorted_keys(queries, keys, 5)
+    torch.testing.assert_close(outside.similarity, torch.tensor(similarity))
+
+
+def test_nothing_gets_a_gradient() -> None:
+    found = nearest_neighbours(unit(4).requires_grad_(), unit(6).requires_grad_(), 2)
+
+    assert not found.similarity.requires_grad
 
 
 def push(memory: EmbeddingMemory, samples: list[int]) -> Tensor:
@@ -39,6 +118,7 @@ def check(
     torch.testing.assert_close(found.similarity, best, rtol=0, atol=1e-6)
 
     assert found.index.dtype == torch.int64
+    assert found.index.shape == (len(rows), k)
     assert torch.equal(found.index < 0, best == -torch.inf)
     # The entries are what they say, and no column is listed twice.
     row, place = (found.index >= 0).nonzero(as_tuple=True)
@@ -49,16 +129,13 @@ def check(
         assert len(set(real)) == len(real)
 
 
-# Memories smaller than, equal to and larger than a list of 3 + 2.
-@pytest.mark.parametrize('num_columns', [1, 3, 5, 6, 30])
+# Memories smaller than, equal to and larger than a list of 2 · 3.
+@pytest.mark.parametrize('num_columns', [1, 3, 6, 7, 30])
 @pytest.mark.parametrize('num_samples', [30, 200])
-@pytest.mark.parametrize('surplus', [0, 2])
-def test_two_memories_against_brute_force(
-    num_columns: int, num_samples: int, surplus: int
-) -> None:
+def test_two_memories_against_brute_force(num_columns: int, num_samples: int) -> None:
     chance = random.Random(num_columns * num_samples)
     images, captions = EmbeddingMemory(num_columns, DIM), EmbeddingMemory(13, DIM)
-    lists = NeighbourLists(13, k=3, surplus=surplus)
+    lists = NeighbourLists(13, k=3)
     for _ in range(40):
         # Now and then one of the memories stands still.
         new = [
@@ -71,15 +148,12 @@ def test_two_memories_against_brute_force(
         check(lists.neighbours(), captions.feats, images.feats, 3, False)
 
 
-@pytest.mark.parametrize('size', [1, 4, 5, 6, 7, 30])
+@pytest.mark.parametrize('size', [1, 4, 6, 7, 8, 30])
 @pytest.mark.parametrize('num_samples', [30, 200])
-@pytest.mark.parametrize('surplus', [0, 2])
-def test_one_memory_against_brute_force(
-    size: int, num_samples: int, surplus: int
-) -> None:
+def test_one_memory_against_brute_force(size: int, num_samples: int) -> None:
     chance = random.Random(size * num_samples)
     memory = EmbeddingMemory(size, DIM)
-    lists = NeighbourLists(size, k=3, surplus=surplus, exclude_self=True)
+    lists = NeighbourLists(size, k=3, exclude_self=True)
     for _ in range(40):
         samples = chance.choices(range(num_samples), k=chance.choice([0, 1, 2, 3, 9]))
         slots = push(memory, samples)
@@ -91,9 +165,9 @@ def test_one_memory_against_brute_force(
 
 @pytest.mark.parametrize('chunk_size', [1, 100])
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, chunk_size) -> None:
-    monkeypatch.setattr(neighbour_lists, '_CHUNK_SIZE', chunk_size)
+    monkeypatch.setattr(module, '_CHUNK_SIZE', chunk_size)
 
-    test_one_memory_against_brute_force(size=30, num_samples=200, surplus=2)
+    test_one_memory_against_brute_force(size=30, num_samples=200)
 
 
 def test_lists_may_start_beside_memories_that_are_filled() -> None:
@@ -151,8 +225,8 @@ class Searches:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.num_queries = 0
-        self.search = neighbour_lists.nearest_neighbours
-        monkeypatch.setattr(neighbour_lists, 'nearest_neighbours', self)
+        self.search = module.nearest_neighbours
+        monkeypatch.setattr(module, 'nearest_neighbours', self)
 
     def __call__(self, queries: Tensor, *args, **kwargs) -> Neighbours:
         self.num_queries += len(queries)
@@ -184,20 +258,6 @@ def test_few_rows_are_searched_in_full_once_the_memory_is_full(
     check(lists.neighbours(), memory.feats, memory.feats, 6, True)
 
 
-def test_a_surplus_saves_repairs() -> None:
-    repaired = []
-    for surplus in (0, 6, 18):
-        torch.manual_seed(0)
-        memory = EmbeddingMemory(64, DIM)
-        lists = NeighbourLists(64, k=6, surplus=surplus, exclude_self=True)
-        for start in range(0, 256, 4):
-            slots = push(memory, list(range(start, start + 4)))
-            lists.update(memory.feats, memory.feats, slots, slots)
-        repaired.append(lists.num_repaired)
-
-    assert repaired[0] > 2 * repaired[1] > 2 * repaired[2]
-
-
 class LargestTensor(TorchDispatchMode):
     """Note the number of elements of the largest tensor that an operation returns."""
 
@@ -211,8 +271,17 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+def test_no_more_than_one_chunk_of_similarities_exists() -> None:
+    queries, keys = unit(200), unit(300)
+
+    with LargestTensor() as mode:
+        nearest_neighbours(queries, keys, 3, torch.arange(200), chunk_size=10)
+
+    assert mode.largest == 10 * 300
+
+
 def test_no_matrix_of_rows_by_columns_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbour_lists, '_CHUNK_SIZE', 4000)
+    monkeypatch.setattr(module, '_CHUNK_SIZE', 4000)
     memory = EmbeddingMemory(400, DIM)
     lists = NeighbourLists(400, k=3, exclude_self=True)
 
@@ -276,7 +345,6 @@ def test_reset_lists_are_new_ones() -> None:
     [
         ({'size': 0}, 'got size=0'),
         ({'k': 0}, 'got k=0'),
-        ({'surplus': -1}, 'must not be negative, got -1'),
     ],
 )
 def test_impossible_lists_are_refused(changes: dict, message: str) -> None:
