@@ -51,7 +51,7 @@ LOSSES: dict[str, set[str]] = {
 }
 #: what is taken out with a part
 TOGETHER = {'distill': ('labels', 'distill')}
-SOURCE_ITERS = 2
+SOURCE_ITERS, ADAPT_ITERS = 2, 100
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,6 @@ def config(**changes: Any) -> dict[str, Any]:
         'type': 'GCKD',
         'embedding_size': 16,
         'memory_size': NUM_SAMPLES,
-        'source_iters': SOURCE_ITERS,
         **PARTS,
         **changes,
     }
@@ -79,6 +78,7 @@ def build(**changes: Any) -> GCKD:
     torch.manual_seed(0)
     model = MODELS.build(config(**changes))
     model.data_preprocessor.tokenizer.fit(CAPTIONS)
+    model.set_stages(SOURCE_ITERS, ADAPT_ITERS)
     return model.train()
 
 
@@ -186,7 +186,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_the_source_stage_is_that_of_the_dual_encoder(graph: dict) -> None:
     model = build(graph=graph)
     tower = config()
-    for name in ('embedding_size', 'memory_size', 'source_iters', *PARTS):
+    for name in ('embedding_size', 'memory_size', *PARTS):
         del tower[name]
     plain = MODELS.build({**tower, 'type': 'DualEncoder'}).train()
     weights = model.state_dict()
@@ -286,7 +286,10 @@ def test_the_terms_are_those_of_the_parts_alone() -> None:
 
 def test_the_weight_of_a_part_follows_the_step_of_the_adaptation() -> None:
     ends = {'distill': 3.0, 'consistency': 5.0, 'graph': 7.0}
-    ramps = {name: dict(start=0.0, end=end, length=4) for name, end in ends.items()}
+    ramps = {
+        name: dict(start=0.0, end=end, length=4 / ADAPT_ITERS)
+        for name, end in ends.items()
+    }
     ramped, full = (
         begin(build(graph=LEARNED, loss_weights=weights)) for weights in (ramps, None)
     )
@@ -303,7 +306,7 @@ def test_the_weight_of_a_part_follows_the_step_of_the_adaptation() -> None:
 
 
 def test_schedules_are_listed_by_name() -> None:
-    ramp = dict(start=0.5, end=1.0, length=7, begin=2)
+    ramp = dict(start=0.5, end=1.0, length=0.7, begin=0.2)
     model = build(
         teacher_momentum=ramp,
         labels=dict(PARTS['labels'], temperature=ramp),
@@ -319,7 +322,7 @@ def test_schedules_are_listed_by_name() -> None:
         'loss_weights.consistency',
         'loss_weights.graph',
     }
-    ramped = {name for name, schedule in schedules.items() if schedule.last_step}
+    ramped = {name for name, schedule in schedules.items() if not schedule.is_constant}
     assert ramped == {
         'teacher_momentum',
         'labels.temperature',
@@ -486,7 +489,9 @@ def test_the_teacher_follows_with_its_momentum(momentum: float) -> None:
 
 
 def test_the_momentum_follows_the_step_of_the_adaptation() -> None:
-    model = begin(build(teacher_momentum=dict(start=1.0, end=0.0, length=1)))
+    model = begin(
+        build(teacher_momentum=dict(start=1.0, end=0.0, length=1 / ADAPT_ITERS))
+    )
     before = of_teacher(model)
     shift(model)
 
@@ -499,7 +504,7 @@ def test_the_momentum_follows_the_step_of_the_adaptation() -> None:
 
 
 @pytest.mark.parametrize(
-    'momentum', [-0.1, 1.1, dict(start=0.9, end=1.1, length=5)], ids=str
+    'momentum', [-0.1, 1.1, dict(start=0.9, end=1.1, length=0.5)], ids=str
 )
 def test_a_momentum_beyond_its_range_is_refused(momentum: float | dict) -> None:
     with pytest.raises(InputError, match=r'within \[0, 1\], got (-0|1)\.1'):

@@ -22,7 +22,7 @@ from tests.training import SMALL_MODEL
 
 ROOT = Path(__file__).resolve().parents[3]
 BASELINES = sorted((ROOT / 'configs/baselines/uda').glob('*_street2mall.py'))
-SOURCE_ITERS = 2
+SOURCE_ITERS, ADAPT_ITERS = 2, 40
 
 
 class MeanHead(AdaptationHead):
@@ -59,12 +59,12 @@ def build(**changes: Any) -> AdaptedDualEncoder:
         {
             **cfg.model.to_dict(),
             'type': AdaptedDualEncoder,
-            'source_iters': SOURCE_ITERS,
             'adaptation': dict(type=MeanHead, loss_weight=3.0),
             **changes,
         }
     )
     model.data_preprocessor.tokenizer.fit(CAPTIONS)
+    model.set_stages(SOURCE_ITERS, ADAPT_ITERS)
     return model.train()
 
 
@@ -151,7 +151,7 @@ def test_the_start_of_the_adaptation_resets_the_head() -> None:
 
 
 def test_the_weight_may_be_a_ramp() -> None:
-    ramp = dict(start=0.0, end=2.0, length=10)
+    ramp = dict(start=0.0, end=2.0, length=10 / ADAPT_ITERS)
     model = build(adaptation=dict(type=MeanHead, loss_weight=ramp))
     batch = collated()
     weights = []
@@ -161,7 +161,8 @@ def test_the_weight_may_be_a_ramp() -> None:
 
     assert weights[1] > 0
     assert weights == pytest.approx([0.0, weights[1], 2 * weights[1]])
-    assert model.schedules()['adaptation.loss_weight'].last_step == 10
+    (schedule,) = model.schedules().values()
+    assert schedule.num_steps == ADAPT_ITERS
 
 
 def test_what_does_not_fit_the_stage_is_refused_by_the_models_name() -> None:
@@ -188,11 +189,13 @@ def test_every_baseline_takes_steps_on_both_encoders(path: Path) -> None:
     model.train()
     weights = [w for w in model.parameters() if w.requires_grad]
     optimiser = torch.optim.SGD(weights, lr=1e-3)
-    model.set_iteration(cfg.model.source_iters)
+    lengths = (cfg.train_cfg.source_iters, cfg.train_cfg.adapt_iters)
+    model.set_stages(*lengths)
+    model.set_iteration(lengths[0])
     model.start_adaptation()
 
     for step in range(100, 103):  # all ramps have ended
-        model.set_iteration(cfg.model.source_iters + step)
+        model.set_iteration(lengths[0] + step)
         terms = losses_of(model, collated(seed=step), seed=step)
         losses = {k: v for k, v in terms.items() if 'loss' in k and k != 'loss_sdm'}
         assert all(torch.isfinite(value).all() for value in terms.values())

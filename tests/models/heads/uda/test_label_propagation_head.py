@@ -123,7 +123,7 @@ def test_the_losses_against_loops(mutual: bool) -> None:
     found = head.loss(feats, step=0)
 
     expected = naive_terms(feats, head)
-    assert (min(expected[f'gate_rate_{d}'] for d in module._DIRECTIONS) < 1) == mutual
+    assert (min(expected[f'gate_rate_{d}'] for d in module.DIRECTIONS) < 1) == mutual
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value, rel=1e-3), name
 
@@ -152,7 +152,7 @@ def test_labels_find_the_same_people_across_the_gap(
     labels = labels_of(build(), batch(), 0, monkeypatch)
 
     person = {m: torch.arange(PEOPLE).repeat_interleave(n) for m, n in COUNTS.items()}
-    for query, other in module._DIRECTIONS.values():
+    for query, other in module.DIRECTIONS.values():
         found, kept = labels[query]
         same = person[query][:, None] == person[other][None]
         assert (found * same).sum(dim=1)[kept > 0].mean() > 0.9
