@@ -43,12 +43,13 @@ def shrink(cfg: Config, data: Path, encoders: Path, work_dir: Path) -> None:
     _walk(cfg._cfg_dict, data)
     _shrink_encoders(cfg.model, encoders)
     cfg.train_dataloader.batch_size = 8
-    cfg.train_cfg.max_iters = MAX_ITERS
     cfg.work_dir, cfg.experiment_name = str(work_dir), work_dir.name
-    if 'source_iters' in cfg.model:
-        cfg.model.source_iters = SOURCE_ITERS
-        cfg.train_dataloader.sampler.update(source_iters=SOURCE_ITERS, batch_size=8)
-        cfg.param_scheduler[-1].update(begin=SOURCE_ITERS, warmup=0)
+    if 'adapt_iters' in cfg.train_cfg:
+        cfg.train_cfg.update(
+            source_iters=SOURCE_ITERS, adapt_iters=MAX_ITERS - SOURCE_ITERS
+        )
+    else:
+        cfg.train_cfg.max_iters = MAX_ITERS
 
 
 def _walk(node: Any, data: Path) -> None:
@@ -63,8 +64,6 @@ def _walk(node: Any, data: Path) -> None:
         node.update(num_workers=0, persistent_workers=False, pin_memory=False)
     if 'memory_size' in node:
         node['memory_size'] = 64
-    if {'start', 'end', 'length'} <= node.keys():  # a ramp
-        node.update(begin=0, length=MAX_ITERS - SOURCE_ITERS)
     for part in node.values():
         _walk(part, data)
 

@@ -129,6 +129,25 @@ def test_directions_between_the_domains(source: str, target: str) -> None:
         assert alone[key] == both[key]
 
 
+def assert_same_rates(adapting: Config, baseline: Config) -> None:
+    """The schedulers of the source stage are those of the baseline."""
+    iters = baseline.train_cfg.max_iters
+    *found, adaptation = adapting.param_scheduler
+    bounded = []
+    for scheduler in found:
+        bounds = {
+            name: round(scheduler.get(name, default) * iters)
+            for name, default in (('begin', 0.0), ('end', 1.0))
+        }
+        bounded.append({**scheduler, **bounds})
+    assert bounded == [
+        {**scheduler, 'begin': scheduler.get('begin', 0)}
+        | {'end': scheduler.get('end', iters)}
+        for scheduler in baseline.param_scheduler
+    ]
+    assert adaptation.type == 'AdaptationLR'
+
+
 @pytest.mark.parametrize('direction', DIRECTIONS)
 def test_gckd_trains_like_the_source_only_baseline_and_then_on_the_target(
     direction: str,
@@ -150,15 +169,15 @@ def test_gckd_trains_like_the_source_only_baseline_and_then_on_the_target(
     # ... and in how: from the same start, with the same encoders and heads.
     added = cfg.model.keys() - baseline.model.keys()
     assert added == {
-        *('embedding_size', 'memory_size', 'source_iters', 'teacher_momentum'),
+        *('embedding_size', 'memory_size', 'teacher_momentum'),
         *('graph', 'labels', 'distill', 'consistency', 'loss_weights'),
     }
     assert {k: v for k, v in cfg.model.items() if k not in added} == {
         **baseline.model,
         'type': 'GCKD',
     }
-    assert cfg.model.source_iters == baseline.train_cfg.max_iters
-    assert cfg.param_scheduler[:-1] == baseline.param_scheduler
+    assert cfg.train_cfg.source_iters == baseline.train_cfg.max_iters
+    assert_same_rates(cfg, baseline)
     cfg.default_hooks.pop('adaptation')
     for key in (
         *('optim_wrapper', 'load_from', 'randomness', 'default_hooks', 'custom_hooks'),
@@ -189,8 +208,8 @@ def test_gckd_on_the_official_datasets_goes_on_from_its_sister(
     # 60 epochs, which the sister stops at
     pairs, epoch = SIZES[source]
     assert (epoch - 1) * 64 < pairs <= epoch * 64
-    assert cfg.model.source_iters == sister.train_cfg.max_iters == 60 * epoch
-    assert cfg.param_scheduler[:-1] == sister.param_scheduler
+    assert cfg.train_cfg.source_iters == sister.train_cfg.max_iters == 60 * epoch
+    assert_same_rates(cfg, sister)
     # balanced assignment wants to see all of the target
     assert SIZES[target][0] <= cfg.model.memory_size
     assert {k: cfg.model[k] for k in sister.model} == {**sister.model, 'type': 'GCKD'}
@@ -207,23 +226,19 @@ def test_the_flagship_is_clips_vit_b16() -> None:
 @pytest.mark.parametrize('name', ADAPTING)
 def test_all_parts_agree_on_the_stages(name: str) -> None:
     cfg = Config.fromfile(ROOT / name)
-    source_iters, max_iters = cfg.model.source_iters, cfg.train_cfg.max_iters
-    assert 0 < source_iters < max_iters
-    assert cfg.train_dataloader.sampler == {
-        'type': 'CrossDomainSampler',
-        'source_iters': source_iters,
-        'batch_size': cfg.train_dataloader.batch_size,
-    }
+    lengths = {name: cfg.train_cfg[name] for name in ('source_iters', 'adapt_iters')}
+    assert cfg.train_cfg == {'type': 'TwoStageTrainLoop', **lengths}
+    assert min(lengths.values()) > 0
+    # Neither length stands a second time.
+    assert cfg.train_dataloader.sampler == {'type': 'CrossDomainSampler'}
+    assert 'source_iters' not in cfg.model
     *before, adaptation = cfg.param_scheduler
-    assert max(scheduler['end'] for scheduler in before) == source_iters
-    assert adaptation['type'] == 'AdaptationLR'
-    # Its end is the training's, which the runner fills in.
-    assert adaptation['begin'] == source_iters
-    assert 'end' not in adaptation
-    assert adaptation['warmup'] < max_iters - source_iters
+    assert adaptation == dict(type='AdaptationLR', by_epoch=False, warmup=0.1)
+    for scheduler in before:
+        assert isinstance(scheduler.get('begin', 0.0), float)
+        assert isinstance(scheduler.get('end', 1.0), float)
     model = built(cfg)
-    for ramp in model.schedules().values():
-        assert ramp.last_step <= max_iters - source_iters
+    model.set_stages(**lengths)
     if cfg.model.type.startswith('GCKD'):
         assert cfg.model.memory_size >= cfg.train_dataloader.batch_size
 

@@ -86,13 +86,12 @@ def small_gckd_config(data: Path, work_dir: Path, **overrides: Any) -> Config:
     cfg.train_dataloader.dataset = dict(
         shipped.train_dataloader.dataset, source=source, target=target
     )
-    cfg.train_dataloader.sampler = dict(
-        shipped.train_dataloader.sampler, source_iters=3, batch_size=8
-    )
+    cfg.train_dataloader.sampler = shipped.train_dataloader.sampler
+    cfg.train_cfg = dict(shipped.train_cfg, source_iters=3, adapt_iters=5)
     *_, adaptation_lr = shipped.param_scheduler
     cfg.param_scheduler = [
-        dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=3),
-        dict(adaptation_lr, begin=3, end=8, warmup=2),
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False),
+        dict(adaptation_lr, warmup=0.4),
     ]
     cfg.merge_from_dict(
         {
@@ -109,12 +108,11 @@ def small_gckd_config(data: Path, work_dir: Path, **overrides: Any) -> Config:
             **SMALL_MODEL,
             'model.embedding_size': 16,
             'model.memory_size': 64,
-            'model.source_iters': 3,
             'model.graph.refresh': 2,
             'model.labels.refresh': 2,
             'model.labels.candidates': 8,
-            'model.loss_weights.distill.length': 2,
-            'model.loss_weights.consistency.length': 2,
+            'model.loss_weights.distill.length': 0.4,
+            'model.loss_weights.consistency.length': 0.4,
             **{key.replace('__', '.'): value for key, value in overrides.items()},
         }
     )

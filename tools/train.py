@@ -117,6 +117,8 @@ def set_stages(cfg: Config, arguments: argparse.Namespace) -> None:
     stages = ('source_iters', 'adapt_iters')
     given = {name: getattr(arguments, name) for name in stages}
     given = {name: value for name, value in given.items() if value is not None}
+    if not isinstance(train_cfg, dict):
+        return  # which check_training refuses
     if 'adapt_iters' in train_cfg:
         train_cfg.update(given)
         check_lengths(train_cfg)

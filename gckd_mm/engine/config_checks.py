@@ -44,6 +44,8 @@ _BACKENDS = {
     'WandbVisBackend': (('wandb',), 'wandb'),
 }
 _METRIC = 'PersonRetrievalMetric'
+#: loops that have no epochs
+_ITER_LOOPS = ('IterBasedTrainLoop', 'TwoStageTrainLoop')
 #: how alike a misspelt key is to the one that was meant, of 1
 _MISSPELT = 0.85
 
@@ -209,7 +211,7 @@ def _check_checkpoints(cfg: Config) -> None:
                 f'CheckpointHook has no {key!r}{nearest(key, keys_of_saving())}; for '
                 f'the options of gckd_mm, {by}'
             )
-        if hook.get('by_epoch', True) and 'Iter' in _kind(cfg.train_cfg):
+        if hook.get('by_epoch', True) and _kind(cfg.train_cfg) in _ITER_LOOPS:
             raise InputError(
                 f'CheckpointHook counts epochs, of which {_kind(cfg.train_cfg)} has '
                 f'none: it would save nothing. Set by_epoch=False, or {by}, whose '

@@ -12,6 +12,8 @@ from gckd_mm.errors import InputError
 _SHAPES = ('linear', 'cosine')
 _REQUIRED = ('start', 'end', 'length')
 _OPTIONAL = ('begin', 'shape')
+#: 0.1 + 0.7 + 0.2 is a little less than 1, other sums are a little more
+_ROUNDING = 1e-9
 
 
 @dataclass
@@ -71,7 +73,7 @@ class Schedule:
             _finite(value.get(key, 0.0), f'{name}.{key}')
             for key in ('start', 'end', 'length', 'begin')
         )
-        if begin < 0 or length < 0 or begin + length > 1:
+        if begin < 0 or length < 0 or begin + length > 1 + _ROUNDING:
             raise InputError(
                 f'{name}: begin and length are fractions of the adaptation, which '
                 f'their sum must not exceed; got begin={begin:g}, length={length:g}'
@@ -91,18 +93,22 @@ class Schedule:
         """
         if self.is_constant:
             return self.end
-        if not self.num_steps:
+        if self.num_steps is None:
             raise InputError(
                 f'{self.name} is a ramp over the adaptation, and nobody says how many '
                 f"steps that has: train with train_cfg=dict(type='TwoStageTrainLoop', "
                 f'source_iters=…, adapt_iters=…), or call model.set_stages'
             )
-        progress = step / self.num_steps
-        if progress >= self.begin + self.length:
+        # In steps, so that 35 / 300 of 300 steps are 35, with no rounding.
+        first, last = (
+            round(part * self.num_steps, 6)
+            for part in (self.begin, self.begin + self.length)
+        )
+        if step >= last:
             return self.end
-        if progress <= self.begin:
+        if step <= first:
             return self.start
-        covered = (progress - self.begin) / self.length
+        covered = (step - first) / (last - first)
         if self.shape == 'cosine':
             covered = (1 - math.cos(math.pi * covered)) / 2
         return self.start + (self.end - self.start) * covered

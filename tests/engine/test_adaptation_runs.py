@@ -23,11 +23,9 @@ SOURCE_ITERS, MAX_ITERS = 3, 8
 WITHOUT_DISTILLATION = {'model__labels': None, 'model__distill': None}
 ACCUMULATED = {
     'optim_wrapper__accumulative_counts': 2,
-    'model__source_iters': 4,
-    'train_dataloader__sampler__source_iters': 4,
-    'param_scheduler': [
-        dict(type='AdaptationLR', by_epoch=False, begin=4, end=8, warmup=2)
-    ],
+    'train_cfg__source_iters': 4,
+    'train_cfg__adapt_iters': 4,
+    'param_scheduler': [dict(type='AdaptationLR', by_epoch=False, warmup=0.5)],
 }
 TOWERS = ('image_backbone', 'image_neck', 'text_backbone', 'text_neck')
 
@@ -163,7 +161,7 @@ def test_the_source_stage_is_the_source_only_baseline(
     start = str(find_last_checkpoint(trained))
     baseline, adapting = tmp_path / 'baseline', tmp_path / 'adapting'
     assert in_process(_train_source_only, miniature, baseline, start) == 0
-    options = {'load_from': start, 'train_cfg__max_iters': SOURCE_ITERS}
+    options = {'load_from': start, 'train_cfg__adapt_iters': 0}
     assert in_process(_train_all, miniature, tmp_path, {'adapting': options}) == 0
     expected = _end(baseline, f'iter_{SOURCE_ITERS}.pth')['state_dict']
     found = _end(adapting, 'source.pth')['state_dict']
@@ -276,7 +274,6 @@ def test_two_ranks_with_half_of_the_batch_do_what_one_process_does(
     halved = {
         'launcher': 'pytorch',
         'train_dataloader__batch_size': 4,
-        'train_dataloader__sampler__batch_size': 4,
     }
     assert in_process(_train_with_spy, miniature, one, options) == 0
     on_ranks(_train_with_spy, 2, miniature, two, options | halved)

@@ -291,8 +291,7 @@ def test_a_source_checkpoint_that_is_not_there(miniature: Path, tmp_path: Path) 
     [
         pytest.param(
             ['model.loss_weights.distill.length=6'],
-            'error: ramp loss_weights.distill ends at adaptation step 6, but the '
-            'adaptation has 5 iterations',
+            'error: loss_weights.distill: begin and length are fractions',
             id='ramp',
         ),
         pytest.param(
@@ -307,8 +306,24 @@ def test_a_source_checkpoint_that_is_not_there(miniature: Path, tmp_path: Path) 
         ),
         pytest.param(
             ['train_dataloader.sampler.source_iters=0'],
-            'error: the model has source_iters=3, the sampler has 0: set train_',
+            'error: train_dataloader.sampler.source_iters=0: leave it out; it is 3',
             id='source stage of the sampler',
+        ),
+        pytest.param(
+            ['train_dataloader.sampler.batch_size=7'],
+            'error: train_dataloader.sampler.batch_size=7: leave it out; it is 8',
+            id='batch of the sampler',
+        ),
+        pytest.param(
+            ['train_cfg.max_iters=5'],
+            'error: train_cfg.max_iters=5: a TwoStageTrainLoop has source_iters and '
+            'adapt_iters instead: tools/train.py --source-iters N --adapt-iters M',
+            id='max_iters',
+        ),
+        pytest.param(
+            ['train_cfg.adapt_iters=-1'],
+            'error: train_cfg.adapt_iters must be a whole number of at least 0, got -1',
+            id='negative',
         ),
     ],
 )
@@ -474,14 +489,58 @@ def test_mistakes_of_a_config_are_one_line(
     assert '\n' not in message
 
 
-def test_two_stages_that_leave_no_adaptation_are_warned_of(
+def test_the_stages_are_as_long_as_the_command_line_says(
     miniature: Path, tmp_path: Path
 ) -> None:
     config = _gckd_config(tmp_path / 'config.py', miniature, tmp_path / 'work')
-    options = ['--cfg-options', 'train_cfg.max_iters=3', 'log_level=WARNING']
+    options = ['--source-iters', '2', '--adapt-iters', '2']
+    cfg = train_tool.make_config(train_tool.parse_arguments([config, *options]))
+    assert (cfg.train_cfg.source_iters, cfg.train_cfg.adapt_iters) == (2, 2)
     assert in_process(train_tool.main, [config, *options]) == 0
-    (log,) = (tmp_path / 'work').glob('*/*.log')
-    assert 'this run does not adapt' in log.read_text()
+    last = last_checkpoint(tmp_path / 'work')
+    meta = read_checkpoint(last)['meta']
+    assert (meta['iter'], meta['stages'], meta['adaptation_steps']) == (4, [2, 2], 2)
+
+    out = tmp_path / 'error.txt'
+    longer = [config, '--resume', *options[:3], '3']
+    assert in_process(_train_expecting_error, out, longer) == 0
+    assert out.read_text().startswith(f'error: {last}: is of a run of 2 + 2 iterations')
+    source = tmp_path / 'work/source.pth'
+    begin = ['--source-checkpoint', str(source), '--source-iters', '2']
+    assert ' '.join(begin) in out.read_text()
+
+    elsewhere = tmp_path / 'longer'
+    begin += ['--adapt-iters', '3', '--work-dir', str(elsewhere)]
+    assert in_process(train_tool.main, [config, *begin]) == 0
+    meta = read_checkpoint(last_checkpoint(elsewhere))['meta']
+    assert (meta['iter'], meta['adaptation_steps']) == (5, 3)
+
+
+@pytest.mark.parametrize('option', ['--source-iters', '--adapt-iters'])
+def test_a_config_of_one_stage_has_no_lengths_of_two(
+    config: str, tmp_path: Path, option: str
+) -> None:
+    message = _error_of_training(tmp_path, config, option, '3')
+    assert message.startswith(f'error: {option}: {config} does not adapt')
+    assert 'train_cfg.max_iters' in message
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (['--source-iters', '-1'], 'train_cfg.source_iters must be a whole number'),
+        (
+            ['--source-iters', '0', '--adapt-iters', '0'],
+            'train_cfg: source_iters and adapt_iters are both 0',
+        ),
+    ],
+)
+def test_lengths_that_make_no_sense(
+    miniature: Path, tmp_path: Path, options: list[str], expected: str
+) -> None:
+    config = _gckd_config(tmp_path / 'config.py', miniature, tmp_path / 'work')
+    message = _error_of_training(tmp_path, config, *options)
+    assert message.startswith(f'error: {expected}')
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ def _scope() -> Iterator[None]:
 
 def _world(data: Path, **overrides: Any) -> World:
     overrides = {
-        'train_dataloader__sampler__source_iters': 0,
         'model__graph__k': {'_delete_': True, **K},
         **overrides,
     }

@@ -27,7 +27,8 @@ class CrossDomainSampler(DrawSampler):
         dataset: The dataset.
         seed: Seed, equal on all ranks. Defaults to None: drawn once and shared.
         num_instances: See :class:`PairedSampler`; concerns the source alone.
-        source_iters: Iterations of the source stage. Defaults to 0: none.
+        source_iters: Iterations of the source stage, from
+            :class:`gckd_mm.engine.loops.TwoStageTrainLoop`. Defaults to 0: none.
         batch_size: The loader's, of each rank; needed with ``source_iters``, because a
             sampler counts draws.
 

@@ -55,6 +55,10 @@ class AdaptationHook(Hook):
     What the source stage ends with is kept in the work dir as ``source.pth``, without
     the optimiser: the source-only model of this run, to be tested, and to branch off.
 
+    A run is resumed with its own lengths alone, in either stage: what comes after the
+    source stage is part of the learning rates and of the loop. For other lengths,
+    begin a new run from ``source.pth``.
+
     Args:
         source_checkpoint: The weights of a finished source stage, of a run of any
             method. The run then begins with the adaptation, with the data and the
@@ -170,21 +174,36 @@ class AdaptationHook(Hook):
         found = checkpoint['meta'].get(STAGES)
         if found == given:
             return
-        where = runner._load_from
-        then = (
-            f'to adapt for another time, begin with what the source stage ended with: '
-            f'--source-checkpoint {Path(where).with_name(SOURCE_CHECKPOINT)}'
-        )
-        if found is None:
+        done = checkpoint['meta']['iter']
+        name = runner._load_from or Path(runner.work_dir) / f'iter_{done}.pth'
+        if not (isinstance(found, list) and len(found) == 2):
             raise InputError(
-                f'{where}: was written by version 0.1 and cannot be resumed: {then}'
+                f'{name}: does not say how long its stages were (as of version 0.1), '
+                f'and cannot be resumed; {_how_to_branch(Path(name), None, done)}'
             )
         raise InputError(
-            f'{where}: is of a run of {found[0]} + {found[1]} iterations, this one is '
-            f'to have {given[0]} + {given[1]}: its learning rates and ramps would have '
-            f'been others. Resume with --source-iters {found[0]} --adapt-iters '
-            f'{found[1]}; {then}'
+            f'{name}: is of a run of {found[0]} + {found[1]} iterations, this one is '
+            f'to have {given[0]} + {given[1]}: learning rates and ramps would differ. '
+            f'Resume with --source-iters {found[0]} --adapt-iters {found[1]}; '
+            f'{_how_to_branch(Path(name), found[0], done)}'
         )
+
+
+def _how_to_branch(path: Path, source_iters: int | None, done: int) -> str:
+    """Return what to do instead of resuming ``path``, for a message."""
+    source = path.with_name(SOURCE_CHECKPOINT)
+    stages = '' if source_iters is None else f' --source-iters {source_iters}'
+    if source_iters is not None and done < source_iters:
+        begin = f'when the source stage has ended, begin with {source}'
+    elif source.exists():
+        begin = 'begin with what the source stage ended with'
+    else:
+        source = Path(SOURCE_CHECKPOINT)
+        begin = 'begin with the source checkpoint that this run began with'
+    return (
+        f'for an adaptation of another length, {begin}: python tools/train.py CONFIG '
+        f'--source-checkpoint {source}{stages} --adapt-iters M'
+    )
 
 
 def _check_memories(model: nn.Module, batch_size: int) -> None:

@@ -63,12 +63,9 @@ class TwoStageTrainLoop(IterBasedTrainLoop):
             **options,
         )
         model.set_stages(source_iters, adapt_iters)
-        if isinstance(runner.param_schedulers, list):
-            found = [
-                _in_iterations(each, source_iters, self.max_iters)
-                for each in runner.param_schedulers
-            ]
-            runner.param_schedulers = [each for each in found if each is not None]
+        runner.param_schedulers = _all_in_iterations(
+            runner.param_schedulers, source_iters, self.max_iters
+        )
 
 
 def check_lengths(train_cfg: Mapping[str, Any]) -> None:
@@ -103,6 +100,8 @@ def _with_stages(dataloader: Any, source_iters: int) -> Any:
                 f'{found}, the loop {source_iters}'
             )
         return dataloader
+    if 'batch_size' not in dataloader:
+        raise InputError('TwoStageTrainLoop needs train_dataloader.batch_size')
     sampler = dict(dataloader.get('sampler') or {})
     kind = sampler.get('type')
     kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
@@ -121,13 +120,33 @@ def _with_stages(dataloader: Any, source_iters: int) -> Any:
     return {**dataloader, 'sampler': {**sampler, **stages}}
 
 
+def _all_in_iterations(schedulers: Any, source_iters: int, max_iters: int) -> Any:
+    """Return the schedulers with their bounds: None, one, a list, or lists by name."""
+    if isinstance(schedulers, Mapping) and 'type' not in schedulers:
+        return {
+            name: _all_in_iterations(part, source_iters, max_iters)
+            for name, part in schedulers.items()
+        }
+    if isinstance(schedulers, Mapping):
+        schedulers = [schedulers]
+    if not isinstance(schedulers, list | tuple):
+        return schedulers
+    found = [_in_iterations(each, source_iters, max_iters) for each in schedulers]
+    return [each for each in found if each is not None]
+
+
 def _in_iterations(scheduler: Any, source_iters: int, max_iters: int) -> Any:
     """Return the config of a scheduler with its bounds; None if it has no iteration."""
-    if not isinstance(scheduler, Mapping) or scheduler.get('by_epoch', True):
+    if not isinstance(scheduler, Mapping):
         return scheduler
     kind = scheduler['type']
     kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
-    if isinstance(kind, type) and issubclass(kind, AdaptationLR):
+    is_adaptation = isinstance(kind, type) and issubclass(kind, AdaptationLR)
+    if scheduler.get('by_epoch', True):
+        if is_adaptation:
+            raise InputError('AdaptationLR counts iterations: set by_epoch=False')
+        return scheduler
+    if is_adaptation:
         given = {'begin', 'end'} & set(scheduler)
         if given:
             raise InputError(
@@ -137,10 +156,18 @@ def _in_iterations(scheduler: Any, source_iters: int, max_iters: int) -> Any:
         bounds = {'begin': source_iters, 'end': max_iters}
     else:
         bounds = {
-            name: round(bound * source_iters) if isinstance(bound, float) else bound
-            for name, bound in (
-                ('begin', scheduler.get('begin', 0)),
-                ('end', scheduler.get('end', 1.0)),
-            )
+            name: _iteration(scheduler.get(name, default), source_iters, name)
+            for name, default in (('begin', 0), ('end', 1.0))
         }
     return {**scheduler, **bounds} if bounds['begin'] < bounds['end'] else None
+
+
+def _iteration(bound: Any, source_iters: int, name: str) -> Any:
+    if not isinstance(bound, float):
+        return bound
+    if not 0 <= bound <= 1:
+        raise InputError(
+            f'param_scheduler: {name}={bound} is a fraction of the source stage, from '
+            f'0.0 to 1.0; give a whole number to count iterations'
+        )
+    return round(bound * source_iters)

@@ -63,7 +63,7 @@ class AdaptationLR(LRSchedulerMixin, _ParamScheduler):
             )
         self.factor = factor
         # less than all of them; 0.1 · 30 is a little less than 3
-        self.warmup = int(warmup * (end - begin) + 1e-6)
+        self.warmup = max(0, min(int(warmup * (end - begin) + 1e-6), end - begin - 1))
         super().__init__(optimizer, begin, end, last_step, by_epoch)
 
     def _get_value(self) -> list[float]:

@@ -92,8 +92,8 @@ class StagedDualEncoder(DualEncoder):
         if target is None:
             raise InputError(
                 f'{name}: the adaptation has begun, but the batch has no target: '
-                "train_dataloader needs a CrossDomainDataset and its sampler's "
-                'source_iters must be those of the model'
+                "train_dataloader needs a CrossDomainDataset, train_cfg type='Two"
+                "StageTrainLoop'"
             )
         return self.adapt(inputs, data_samples, target, step)
 

@@ -13,15 +13,13 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook, Hook, IterTimerHook
 from mmengine.model import BaseModel
-from mmengine.optim import LinearLR
 from mmengine.runner import Runner, get_priority
 from torch import Tensor, nn
 
 from gckd_mm.checkpoint import find_last_checkpoint, read_checkpoint
 from gckd_mm.datasets.draw import Draw
-from gckd_mm.datasets.samplers import CrossDomainSampler, PairedSampler
 from gckd_mm.engine.hooks import AdaptationHook, AtomicCheckpointHook
-from gckd_mm.engine.schedulers import AdaptationLR
+from gckd_mm.engine.loops import TwoStageTrainLoop
 from gckd_mm.errors import CheckpointError, DivergedError, InputError
 from gckd_mm.models.gckd.memory import EmbeddingMemory
 from gckd_mm.models.schedule import Schedule
@@ -32,26 +30,29 @@ NUMBERS = itertools.count()
 SCHEDULERS = (
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=3),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=2, end=4),
-    dict(type='AdaptationLR', warmup=2, by_epoch=False, begin=4),
+    dict(type='AdaptationLR', warmup=1 / 3, by_epoch=False),
 )
 
 
 class Adapting(BaseModel):
     """The least that adapts: a student with dropout, a teacher, a memory."""
 
-    def __init__(self, source_iters: int = SOURCE_ITERS, momentum: float = 0.5) -> None:
+    def __init__(self, momentum: float = 0.5) -> None:
         super().__init__()
         self.image_neck = nn.Sequential(nn.Linear(4, 6), nn.Dropout(), nn.Linear(6, 4))
         self.gate = nn.Linear(4, 1)  # the adaptation's own
         self.teacher = MomentumTeacher(self.student())
         self.register_buffer('memory', torch.zeros(4))
-        self.source_iters = source_iters
+        self.source_iters = SOURCE_ITERS
         self.momentum = momentum
         self.events: list[tuple[str, int]] = []
         self.iteration = -1
 
     def student(self) -> nn.ModuleDict:
         return nn.ModuleDict({'image_neck': self.image_neck})
+
+    def set_stages(self, source_iters: int, adapt_iters: int) -> None:
+        self.source_iters = source_iters
 
     def set_iteration(self, iteration: int) -> None:
         self.iteration = iteration
@@ -142,21 +143,20 @@ def run(
     torch.manual_seed(0)
     spy = Spy(stop)
     runner = Runner(
-        model=Adapting(source_iters),
+        model=Adapting(),
         work_dir=str(work_dir),
         train_dataloader=dict(
             dataset=CrossDomain(),
-            sampler=dict(
-                type='CrossDomainSampler',
-                seed=0,
-                source_iters=source_iters,
-                batch_size=BATCH_SIZE,
-            ),
+            sampler=dict(type='CrossDomainSampler', seed=0),
             batch_size=BATCH_SIZE,
             num_workers=0,
             collate_fn=dict(type='default_collate'),
         ),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters),
+        train_cfg=dict(
+            type='TwoStageTrainLoop',
+            source_iters=source_iters,
+            adapt_iters=max_iters - source_iters,
+        ),
         optim_wrapper=dict(
             type='OptimWrapper',
             optimizer=dict(type='AdamW', lr=0.05),
@@ -391,43 +391,25 @@ def test_without_a_source_stage_the_adaptation_starts_at_once(tmp_path: Path) ->
 
 
 def test_the_source_stage_alone(tmp_path: Path) -> None:
-    alone = run(tmp_path, max_iters=SOURCE_ITERS, schedulers=SCHEDULERS[:2])
+    alone = run(tmp_path, max_iters=SOURCE_ITERS)
 
     assert {name for name, _ in alone.model.events} == {'source'}
 
 
-def fake_runner(model: nn.Module | None = None, **kwargs: Any) -> Any:
-    sampler = CrossDomainSampler(
-        CrossDomain(), 0, None, SOURCE_ITERS, kwargs.pop('sampler_batch_size', 3)
-    )
+def fake_runner(
+    model: nn.Module | None = None, adapt_iters: int = 6, counts: int = 1, **kwargs: Any
+) -> Any:
+    loop = TwoStageTrainLoop.__new__(TwoStageTrainLoop)
+    loop.source_iters, loop.adapt_iters = SOURCE_ITERS, adapt_iters
     return SimpleNamespace(
         **{
             'model': Adapting() if model is None else model,
-            'max_iters': MAX_ITERS,
-            'optim_wrapper': SimpleNamespace(
-                _accumulative_counts=kwargs.pop('counts', 1)
-            ),
-            'train_dataloader': SimpleNamespace(
-                sampler=kwargs.pop('sampler', sampler),
-                batch_size=3,
-                dataset=CrossDomain(),
-            ),
-            'param_schedulers': [],
+            'train_loop': loop,
+            'optim_wrapper': SimpleNamespace(_accumulative_counts=counts),
+            'train_dataloader': SimpleNamespace(batch_size=3, dataset=CrossDomain()),
             **kwargs,
         }
     )
-
-
-def ramped(length: int) -> Adapting:
-    model = Adapting()
-    ramp = dict(start=0, end=1, length=length, begin=1)
-    model.schedules = lambda: {'target_weight': Schedule.build(ramp, 'target_weight')}
-    return model
-
-
-def scheduled(begin: int, end: int, kind: type = AdaptationLR) -> list[Any]:
-    optimiser = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
-    return [kind(optimiser, begin=begin, end=end, by_epoch=False)]
 
 
 @pytest.mark.parametrize(
@@ -436,22 +418,9 @@ def scheduled(begin: int, end: int, kind: type = AdaptationLR) -> list[Any]:
         fake_runner(),
         fake_runner(nn.DataParallel(Adapting())),
         fake_runner(counts=4),
-        fake_runner(ramped(5)),
-        fake_runner(ramped(99), max_iters=SOURCE_ITERS),
-        fake_runner(param_schedulers=scheduled(4, 10)),
-        fake_runner(param_schedulers=scheduled(1, 9, LinearLR)),
-        fake_runner(param_schedulers=None),
+        fake_runner(adapt_iters=0),
     ],
-    ids=[
-        'plain',
-        'wrapped',
-        'accumulating',
-        'ramp to the end',
-        'source alone',
-        'its learning rate',
-        'another learning rate',
-        'a constant learning rate',
-    ],
+    ids=['plain', 'wrapped', 'accumulating', 'source alone'],
 )
 def test_what_agrees_passes(runner: Any) -> None:
     AdaptationHook().before_train(runner)
@@ -462,36 +431,70 @@ def test_what_agrees_passes(runner: Any) -> None:
     [
         (fake_runner(nn.Linear(1, 1)), "Linear does not adapt .* model.type='GCKD'"),
         (fake_runner(counts=3), 'source_iters=4 must be a multiple of .*=3'),
-        (fake_runner(Adapting(5)), 'model has source_iters=5, the sampler has 4'),
         (
-            fake_runner(sampler=PairedSampler(CrossDomain(), 0)),
-            "the sampler has None: set .*type='CrossDomainSampler', source_iters=4",
-        ),
-        (
-            fake_runner(sampler_batch_size=4),
-            'sampler.batch_size=4 must be train_dataloader.batch_size=3',
-        ),
-        (
-            fake_runner(ramped(6)),
-            'ramp target_weight ends at adaptation step 7, but the adaptation has 6',
-        ),
-        *(
-            (
-                fake_runner(
-                    param_schedulers=[
-                        *scheduled(0, 4, LinearLR),
-                        *scheduled(begin, end),
-                    ]
-                ),
-                f'from iteration {begin} to {end}, the adaptation from 4 to 10: mend',
-            )
-            for begin, end in ((3, 10), (4, 9), (4, 11), (0, 10))
+            fake_runner(train_loop=SimpleNamespace()),
+            "set train_cfg=dict.type='TwoStageTrainLoop'.*got a SimpleNamespace",
         ),
     ],
 )
 def test_what_disagrees_is_named(runner: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         AdaptationHook().before_train(runner)
+
+
+@pytest.mark.parametrize('stop', [3, 7])
+@pytest.mark.parametrize('lengths', [(3, 7), (4, 7), (5, 5)], ids=str)
+def test_a_run_is_resumed_with_its_own_lengths_alone(
+    tmp_path: Path, stop: int, lengths: tuple[int, int]
+) -> None:
+    run(tmp_path, stop=stop)
+    (tmp_path / 'work').mkdir()
+    before = sorted(tmp_path.glob('*.pth'))
+    with pytest.raises(InputError) as error:
+        resume(tmp_path, source_iters=lengths[0], max_iters=sum(lengths))
+
+    message = str(error.value)
+    assert 'is of a run of 4 + 6 iterations, this one is to have' in message
+    assert 'Resume with --source-iters 4 --adapt-iters 6; ' in message
+    assert (
+        f'--source-checkpoint {tmp_path}/source.pth --source-iters 4 --adapt-iters M'
+        in message
+    )
+    assert ('when the source stage has ended' in message) == (stop == 3)
+    assert sorted(tmp_path.glob('*.pth')) == before
+
+
+def test_a_branch_has_no_source_stage_to_point_at(
+    tmp_path: Path, whole: Runner
+) -> None:
+    run(tmp_path, Path(whole.work_dir) / 'source.pth', stop=9)
+    with pytest.raises(InputError, match='checkpoint that this run began with'):
+        resume(tmp_path, max_iters=MAX_ITERS + 1)
+
+
+def test_a_branch_of_another_length_is_a_run_of_that_length(
+    tmp_path: Path, whole: Runner
+) -> None:
+    longer = run(tmp_path / 'both', max_iters=12)
+    branch = run(tmp_path / 'branch', Path(whole.work_dir) / 'source.pth', max_iters=12)
+
+    assert branch.spy.rates == {i: longer.spy.rates[i] for i in range(4, 12)}
+    assert_ends_alike(tmp_path / 'branch', tmp_path / 'both', iters=12)
+
+
+@pytest.mark.parametrize('stages', [None, 4, [4]])
+def test_a_checkpoint_that_names_no_stages_is_refused(
+    tmp_path: Path, stages: Any
+) -> None:
+    run(tmp_path, stop=7)
+    path = find_last_checkpoint(tmp_path)
+    assert path is not None
+    checkpoint = read_checkpoint(path)
+    checkpoint['meta']['stages'] = stages
+    torch.save(checkpoint, path)
+
+    with pytest.raises(InputError, match=f'{path}: does not say .*version 0.1'):
+        resume(tmp_path)
 
 
 @pytest.mark.parametrize('modality', ['images', 'captions'])
@@ -523,8 +526,8 @@ def test_a_memory_that_does_not_hold_the_target_is_warned_of(
 
 def test_branching_off_for_nothing_is_refused() -> None:
     hook = AdaptationHook(source_checkpoint='source.pth')
-    with pytest.raises(InputError, match='leaves no iteration for the adaptation'):
-        hook.before_train(fake_runner(max_iters=SOURCE_ITERS))
+    with pytest.raises(InputError, match='adapt_iters=0 leaves no iteration'):
+        hook.before_train(fake_runner(adapt_iters=0))
 
 
 def test_the_end_of_the_source_stage_is_kept(whole: Runner, tmp_path: Path) -> None:

@@ -155,8 +155,10 @@ def test_the_labels_of_another_target_are_refused(
 
 
 def _run(data: Path, work_dir: Path, probe: bool) -> None:
-    sources = dict(type='CrossDomainSampler', source_iters=1, batch_size=8)
-    cfg = small_config(data, work_dir, train_cfg__max_iters=3)
+    sources = dict(type='CrossDomainSampler')
+    cfg = small_config(data, work_dir)
+    cfg.train_cfg = dict(type='TwoStageTrainLoop', source_iters=1, adapt_iters=2)
+    cfg.param_scheduler = None
     pairs = cfg.train_dataloader.dataset.to_dict()
     target = {**pairs, 'type': 'RSTPReid', 'data_root': str(data / 'rstpreid')}
     cfg.train_dataloader.dataset = dict(
@@ -167,7 +169,6 @@ def _run(data: Path, work_dir: Path, probe: bool) -> None:
         type='GCKD',
         embedding_size=16,
         memory_size=64,
-        source_iters=1,
         labels=dict(type='PseudoLabels', candidates=8),
         distill=dict(type='MomentumDistillHead'),
     )

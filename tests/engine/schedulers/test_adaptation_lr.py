@@ -23,7 +23,7 @@ SOURCE_STAGE = [
 ADAPTATION = dict(
     type='gckd_mm.AdaptationLR',
     factor=0.5,
-    warmup=20,
+    warmup=20 / 300,
     by_epoch=False,
     begin=400,
     end=700,
@@ -121,15 +121,26 @@ def test_a_resumed_one_goes_on_exactly(at: int) -> None:
     [
         (dict(by_epoch=True), 'set by_epoch=False'),
         (dict(factor=0), 'factor must be positive, got 0'),
-        (dict(warmup=-1), 'warmup must be .* got -1'),
-        (dict(warmup=300), 'the 300 iterations from begin=400 to end=700'),
-        (dict(end=400), 'the 0 iterations'),
+        (dict(warmup=-1), 'warmup is a fraction.* got -1'),
+        (dict(warmup=1), 'a fraction of the adaptation.*got 1'),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = dict(by_epoch=False, begin=400, end=700)
     with pytest.raises(InputError, match=message):
         AdaptationLR(make_optimizer(), **{**given, **arguments})
+
+
+@pytest.mark.parametrize('length', [1, 2, 3, 10, 30, 300])
+@pytest.mark.parametrize('warmup', [0.0, 0.1, 0.5, 1 - 1e-9])
+def test_the_warm_up_is_a_fraction_and_leaves_an_iteration(
+    warmup: float, length: int
+) -> None:
+    found = AdaptationLR(
+        make_optimizer(), warmup=warmup, begin=4, end=4 + length, by_epoch=False
+    )
+
+    assert found.warmup == min(int(round(warmup * length, 6)), length - 1)
 
 
 def test_it_counts_epochs_unless_told() -> None:

@@ -335,8 +335,8 @@ def test_the_gate_drops_the_least_confident_queries(gate: float) -> None:
 
 def test_the_temperature_follows_its_schedule() -> None:
     batch = filled()
-    ramp = build(temperature=dict(start=0.1, end=0.5, length=0.1), assignment=None)
-    ramp.temperature.num_steps = 100
+    ramp = build(temperature=dict(start=0.1, end=0.5, length=0.5), assignment=None)
+    ramp.temperature.num_steps = 20
     for step, temperature in ((0, 0.1), (1, 0.14), (5, 0.3), (20, 0.5)):
         constant = build(temperature=temperature, assignment=None)
         found, expected = (labels_of(each, batch, step) for each in (ramp, constant))
@@ -386,7 +386,10 @@ def test_autocast_changes_nothing() -> None:
         (dict(refresh=0), 'refresh must be .*got 0'),
         (dict(sharpening=0), 'sharpening must be positive, got 0'),
         (dict(temperature=0), 'temperature must be positive, got 0'),
-        (dict(temperature=dict(start=0.1, end=0, length=0.9)), 'must be positive, got 0'),
+        (
+            dict(temperature=dict(start=0.1, end=0, length=0.9)),
+            'must be positive, got 0',
+        ),
         (dict(temperature='hot'), 'labels.temperature must be a number or a ramp'),
         (dict(gate=1), 'below 1; got 1'),
         (dict(gate=-0.1), 'got -0.1'),

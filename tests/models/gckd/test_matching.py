@@ -18,7 +18,6 @@ from gckd_mm.models.gckd.model import AdaptationBatch
 from tests.models.gckd.test_model import (
     LOSSES,
     PARTS,
-    ADAPT_ITERS,
     SOURCE_ITERS,
     _scope,  # noqa: F401
     adapt,
@@ -304,7 +303,7 @@ def test_pairs_of_a_batch_against_a_loop() -> None:
 
 
 def test_the_terms_are_those_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    ramp = dict(start=0.1, end=0.5, length=4 / ADAPT_ITERS)  # the third step: 0.3
+    ramp = dict(start=0.1, end=0.5, length=0.04)  # the third step: 0.3
     weights = dict(matching=ramp)
     model, _, terms, call = matched(monkeypatch, loss_weights=weights)
 

@@ -489,7 +489,9 @@ def test_the_teacher_follows_with_its_momentum(momentum: float) -> None:
 
 
 def test_the_momentum_follows_the_step_of_the_adaptation() -> None:
-    model = begin(build(teacher_momentum=dict(start=1.0, end=0.0, length=1 / ADAPT_ITERS)))
+    model = begin(
+        build(teacher_momentum=dict(start=1.0, end=0.0, length=1 / ADAPT_ITERS))
+    )
     before = of_teacher(model)
     shift(model)
 

@@ -84,8 +84,9 @@ def test_the_covariances_are_those_of_all_ranks(
 
 
 def test_the_weight_follows_its_schedule() -> None:
-    head = CORALHead(loss_weight=dict(start=0.0, end=4.0, length=0.5))
-    head.schedules['loss_weight'].num_steps = 16
+    head = CORALHead(loss_weight=dict(start=0.0, end=4.0, length=0.25))
+    for schedule in head.schedules.values():
+        schedule.num_steps = 32
     once = naive(both_domains(), 'images')
 
     values = [

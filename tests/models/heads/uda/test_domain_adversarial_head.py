@@ -88,8 +88,9 @@ def test_the_encoder_gets_the_opposite_of_what_helps_the_discriminator() -> None
 
 
 def test_the_reversal_follows_its_schedule_for_the_encoder_alone() -> None:
-    head = build(reversal=dict(start=0.0, end=2.0, length=0.5))
-    head.schedules['reversal'].num_steps = 16
+    head = build(reversal=dict(start=0.0, end=2.0, length=0.25))
+    for schedule in head.schedules.values():
+        schedule.num_steps = 32
     once, expected = gradients(build(reversal=1.0))
 
     for step, coefficient in ((0, 0.0), (4, 1.0), (30, 2.0)):
@@ -99,8 +100,9 @@ def test_the_reversal_follows_its_schedule_for_the_encoder_alone() -> None:
 
 
 def test_the_weight_follows_its_schedule_for_both() -> None:
-    head = build(loss_weight=dict(start=0.0, end=2.0, length=0.5))
-    head.schedules['loss_weight'].num_steps = 16
+    head = build(loss_weight=dict(start=0.0, end=2.0, length=0.25))
+    for schedule in head.schedules.values():
+        schedule.num_steps = 32
     once = gradients(build())
 
     for step, weight in ((0, 0.0), (4, 1.0), (30, 2.0)):

@@ -54,8 +54,9 @@ def test_a_target_without_captions_aligns_its_images() -> None:
 
 
 def test_the_weight_follows_its_schedule() -> None:
-    head = MMDHead(loss_weight=dict(start=0.0, end=4.0, length=0.5))
-    head.schedules['loss_weight'].num_steps = 16
+    head = MMDHead(loss_weight=dict(start=0.0, end=4.0, length=0.25))
+    for schedule in head.schedules.values():
+        schedule.num_steps = 32
     once = MMDHead(loss_weight=1.0).loss(both_domains(), 0)['loss_mmd_images'].item()
 
     values = [

@@ -56,6 +56,8 @@ def filled(**options: Any) -> tuple[MutualNeighbourHead, CrossDomainFeats]:
     The batch has a caption twice, and two of its images were seen before.
     """
     head = build(**options)
+    for schedule in head.schedules.values():
+        schedule.num_steps = 32
     head.loss(batch(unit(9, 0), list(range(9)), unit(8, 1), list(range(8))), 0)
     return head, batch(unit(5, 2), [4, 20, 7, 21, 22], unit(4, 3), [8, 9, 8, 10])
 
@@ -264,9 +266,8 @@ def test_a_reset_head_is_a_new_one() -> None:
 
 
 def test_the_weight_is_of_the_losses_alone() -> None:
-    ramp = dict(start=0.0, end=4.0, length=0.5)
+    ramp = dict(start=0.0, end=4.0, length=0.25)
     (one, feats), (other, _) = filled(), filled(loss_weight=ramp)
-    other.schedules['loss_weight'].num_steps = 16
 
     once, twice = one.loss(feats, 4), other.loss(feats, 4)
 
