@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,16 @@ from gckd_mm.errors import CheckpointError
 
 _NEEDED = ('state_dict', 'optimizer', 'message_hub')
 _MOST_SEED = (1 << 32) - 1
+#: states of optimisers that have the shape of their parameter
+_MOMENTS = (
+    'exp_avg',
+    'exp_avg_sq',
+    'max_exp_avg_sq',
+    'exp_inf',
+    'square_avg',
+    'grad_avg',
+    'acc_delta',
+)
 #: in the runtime info: files that mmengine deletes when it writes newer ones
 _DELETED = ('best_ckpt', 'last_ckpt')
 
@@ -41,11 +52,21 @@ def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:
             f"out and set --cfg-options load_from='{where}'"
         )
     for name in ('iter', 'epoch'):
-        if not isinstance(meta[name], int):
-            raise _damaged(where, f'meta[{name!r}] is {meta[name]!r}, not a number')
+        value = meta[name]
+        if type(value) is not int or value < 0:
+            raise _damaged(
+                where, f'meta[{name!r}] must be a number of at least 0, got {value!r}'
+            )
     if (meta.get('seed') or 0) > _MOST_SEED:
         raise _damaged(where, f"meta['seed'] is above {_MOST_SEED}")
     _check_message_hub(checkpoint['message_hub'], where)
+    # that of the iteration that was saved, counted from 0
+    logged = checkpoint['message_hub']['runtime_info'].get('iter', meta['iter'])
+    if meta['iter'] - logged not in (0, 1):
+        raise _damaged(
+            where,
+            f"meta['iter'] is {meta['iter']}, but runtime_info['iter'] is {logged}",
+        )
     for name in ('state', 'param_groups'):
         kind = dict if name == 'state' else list
         for path, state in _states_of(checkpoint['optimizer']):
@@ -100,16 +121,18 @@ def _check_message_hub(hub: Mapping[str, Any], where: str) -> None:
         if isinstance(history, HistoryBuffer) and not _is_history(history):
             raise _damaged(where, f'the log history of {name!r} is no list of numbers')
     info = hub['runtime_info']
-    kept = info.get('keep_ckpt_ids', [])
-    if not isinstance(kept, list | tuple) or not all(type(one) is int for one in kept):
-        raise _damaged(where, "runtime_info['keep_ckpt_ids'] must be a list of numbers")
+    for name in ('keep_ckpt_ids', 'outdated_ckpt_ids'):
+        steps = info.get(name) or []
+        is_list = isinstance(steps, list | tuple)
+        if not is_list or any(type(step) is not int for step in steps):
+            raise _damaged(where, f'runtime_info[{name!r}] must be a list of numbers')
     for name, value in info.items():
         if name.startswith(_DELETED) and not _is_checkpoint_path(value):
             raise _damaged(
                 where, f'runtime_info[{name!r}] must be the path of a checkpoint (.pth)'
             )
     for name in ('iter', 'epoch', 'max_iters', 'max_epochs'):
-        if not isinstance(info.get(name, 0), int):
+        if type(info.get(name, 0)) is not int:
             raise _damaged(where, f'runtime_info[{name!r}] must be a number')
 
 
@@ -186,20 +209,53 @@ def _check_optimizer(
         if number not in shapes or not isinstance(state, dict):
             raise _damaged(where, f'{path} is no state of a parameter')
         for name, value in state.items():
-            _check_moment(value, shapes[number], f'{path}[{name!r}]', where)
+            here = f'{path}[{name!r}]'
+            if name == 'step':
+                _check_step(value, here, where)
+            else:
+                _check_moment(value, name, shapes[number], here, where)
+    _check_complete(stored['state'], optimizer, where)
 
 
-def _check_moment(value: Any, shape: torch.Size, path: str, where: str) -> None:
+def _check_step(value: Any, path: str, where: str) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, Tensor) and value.ndim == 0:
+        is_number, value = value.dtype is not torch.bool, value.item()
+    if not is_number or not 0 <= value < math.inf:
+        raise _damaged(where, f'{path} must be a number of at least 0, got {value}')
+
+
+def _check_moment(
+    value: Any, name: str, shape: torch.Size, path: str, where: str
+) -> None:
     if not isinstance(value, Tensor):
-        if not isinstance(value, int | float | None):
-            raise _damaged(where, f'{path} must be a tensor or a number')
+        if not isinstance(value, int | float | None) or name in _MOMENTS:
+            raise _damaged(where, f'{path} must be a tensor')
         return
-    if value.ndim and value.shape != shape:
+    if value.shape != shape and (value.ndim or name in _MOMENTS):
         raise _damaged(
             where, f'{path} has shape {tuple(value.shape)}, not {tuple(shape)}'
         )
-    if value.is_floating_point() and value.isnan().any():
-        raise _damaged(where, f'{path} is NaN: resume an earlier checkpoint')
+    if name in _MOMENTS and not value.is_floating_point():
+        raise _damaged(where, f'{path} is of type {value.dtype}')
+    if value.is_floating_point() and not value.isfinite().all():
+        raise _damaged(where, f'{path} is not finite: resume an earlier checkpoint')
+
+
+def _check_complete(
+    states: Mapping[Any, Mapping[str, Any]],
+    optimizer: torch.optim.Optimizer,
+    where: str,
+) -> None:
+    """Refuse a state of which something was lost: an optimiser would begin anew."""
+    names = {frozenset(state) for state in states.values()}
+    if len(names) > 1:
+        lost = sorted(frozenset.union(*names) - frozenset.intersection(*names))
+        raise _damaged(where, f'some entries of optimizer.state lack {lost}')
+    if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        missing = {'step', 'exp_avg', 'exp_avg_sq'} - set().union(*names)
+        if missing:
+            raise _damaged(where, f'optimizer.state lacks {sorted(missing)}')
 
 
 def _check_alike(
@@ -215,6 +271,8 @@ def _check_alike(
             fits = isinstance(value, type(expected))
         elif isinstance(expected, int | float):
             fits = isinstance(value, int | float) and not isinstance(value, bool)
+            if fits and not _can_be(name, value):
+                raise _damaged(where, f'{here} cannot be {value}')
         elif isinstance(expected, list | tuple):
             fits = isinstance(value, list | tuple) and _same_kinds(value, expected)
         elif isinstance(expected, dict):
@@ -229,11 +287,17 @@ def _check_alike(
             )
 
 
+def _can_be(name: Any, value: float) -> bool:
+    rates = ('lr', 'initial_lr', 'weight_decay', 'eps', 'momentum')
+    return math.isfinite(value) and (name not in rates or value >= 0)
+
+
 def _same_kinds(value: Sequence[Any], expected: Sequence[Any]) -> bool:
     if len(value) != len(expected):
         return False
     return all(
         isinstance(one, int | float) == isinstance(two, int | float)
+        and (not isinstance(one, int | float) or math.isfinite(one))
         for one, two in zip(value, expected, strict=True)
     )
 

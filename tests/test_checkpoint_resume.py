@@ -61,12 +61,19 @@ def _spoilt_history() -> HistoryBuffer:
     'change',
     [
         lambda run: run['meta'].__setitem__('iter', None),
+        lambda run: run['meta'].__setitem__('iter', True),
+        lambda run: run['meta'].__setitem__('iter', -1),
+        lambda run: run['meta'].__setitem__('iter', 10**15),
         lambda run: run['meta'].__setitem__('seed', 1 << 40),
         _hub('log_scalars', []),
         _hub('runtime_info', None),
         _hub('resumed_keys', {1: 2}),
         _hub('log_scalars', {'loss': _spoilt_history()}),
         _info('keep_ckpt_ids', ['../../x']),
+        _info('outdated_ckpt_ids', ['../../x']),
+        _info('outdated_ckpt_ids', 7),
+        _info('iter', 10**15),
+        _info('iter', True),
         _info('best_ckpt', '/etc/passwd'),
         _info('last_ckpt', 3),
         _info('iter', 'x'),
@@ -105,8 +112,8 @@ def _group(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda state: state['optimizer']['param_groups'][0].__setitem__(name, value)
 
 
-def _moment(value: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda state: state['optimizer']['state'][0].__setitem__('exp_avg', value)
+def _moment(value: Any, name: str = 'exp_avg') -> Callable[[dict[str, Any]], None]:
+    return lambda state: state['optimizer']['state'][0].__setitem__(name, value)
 
 
 def _schedule(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -131,10 +138,31 @@ def _schedule(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         lambda state: state['optimizer']['state'].__setitem__('x', {}),
         _moment(torch.zeros(5, 5)),
         _moment(torch.full((2, 3), math.nan)),
+        _moment(torch.full((2, 3), math.inf)),
+        _moment(torch.zeros(2, 3, dtype=torch.int64)),
+        _moment(torch.zeros(())),
+        _moment(0.0),
+        _moment(None),
         _moment('text'),
+        _moment(-1, 'step'),
+        _moment(torch.tensor(-1.0), 'step'),
+        _moment(torch.tensor(math.nan), 'step'),
+        _moment(torch.tensor(True), 'step'),
+        _moment(torch.zeros(2, 3), 'step'),
+        _moment(None, 'step'),
+        lambda state: state['optimizer']['state'][0].pop('exp_avg'),
+        lambda state: [
+            each.pop('step') for each in state['optimizer']['state'].values()
+        ],
+        _group('lr', -0.1),
+        _group('lr', math.nan),
+        _group('weight_decay', math.inf),
+        _group('betas', (math.nan, 0.9)),
         _schedule('step', 3),
         _schedule('last_epoch', 'x'),
         _schedule('base_lrs', [1, 2, 3]),
+        _schedule('base_lrs', [math.nan]),
+        _schedule('gamma', math.inf),
         lambda state: state.pop('param_schedulers'),
         lambda state: state['param_schedulers'].append({}),
         lambda state: state['param_schedulers'].__setitem__(0, None),

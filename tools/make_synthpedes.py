@@ -29,7 +29,7 @@ from gckd_mm.datasets.synthpedes.writer import (
     write_domain,
 )
 from gckd_mm.datasets.transforms.load_person_image import read_image
-from gckd_mm.engine.launch import user_errors
+from gckd_mm.engine.launch import user_errors, whole_number
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.visualization.contact_sheet import ContactRow, draw_contact_sheet
@@ -65,7 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         f'out',
     )
     parser.add_argument(
-        '--world', type=_seed, default=0, help='seed of the world (default 0)'
+        '--world', type=whole_number, default=0, help='seed of the world (default 0)'
     )
     parser.add_argument(
         '--out',
@@ -122,14 +122,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             f' got {str(sheet)!r}'
         )
     return options
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(
-            f'must be a whole number from 0 on, got {text!r}'
-        )
-    return int(text)
 
 
 def _defaults(key: str) -> str:

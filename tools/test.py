@@ -42,6 +42,7 @@ from gckd_mm.engine.launch import (
     read_config,
     refuse_address,
     user_errors,
+    whole_number,
 )
 from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
@@ -86,7 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         '--num-rank-lists',
-        type=int,
+        type=whole_number,
         default=3,
         help='captions of each test set to draw',
     )

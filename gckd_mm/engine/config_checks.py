@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -26,7 +27,7 @@ from gckd_mm.engine.error_messages import (
     nearest,
     registered_names,
 )
-from gckd_mm.engine.launch import refuse_address
+from gckd_mm.engine.launch import STOCK_HOOKS, refuse_address
 from gckd_mm.errors import InputError
 
 _REQUIRED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -46,6 +47,8 @@ _BACKENDS = {
 _METRIC = 'PersonRetrievalMetric'
 #: loops that have no epochs
 _ITER_LOOPS = ('IterBasedTrainLoop', 'TwoStageTrainLoop')
+#: in default_hooks of our configs, beside mmengine's
+_HOOKS = ('adaptation', 'finite_loss', 'iteration_seed', 'look', 'tokenizer')
 #: how alike a misspelt key is to the one that was meant, of 1
 _MISSPELT = 0.85
 
@@ -79,7 +82,16 @@ def check_training(cfg: Config, name: str) -> None:
     _check_checkpoints(cfg)
     _check_numbers(cfg)
     _check_names(cfg)
-    refuse_address(cfg.get('load_from'), 'load_from')
+    for hook, options in hooks.items():
+        if isinstance(options, dict) and 'type' not in options:
+            raise InputError(
+                f'config {name}: default_hooks.{hook} has no type'
+                f'{nearest(hook, [*STOCK_HOOKS, *_HOOKS])}'
+            )
+    start = cfg.get('load_from')
+    if start is not None and not isinstance(start, str | os.PathLike):
+        raise InputError(f'load_from must be the path of one checkpoint, got {start!r}')
+    refuse_address(start, 'load_from')
 
 
 def check_test(cfg: Config) -> None:
@@ -224,10 +236,15 @@ def _check_numbers(cfg: Config) -> None:
         'train_cfg.max_iters': cfg.train_cfg.get('max_iters'),
         'train_cfg.max_epochs': cfg.train_cfg.get('max_epochs'),
         'train_cfg.val_interval': cfg.train_cfg.get('val_interval'),
-        **{f'{k}.batch_size': v.get('batch_size') for k, v in _loaders(cfg)},
+        # a loader without one makes no batches at all
+        **{
+            f'{k}.batch_size': v.get('batch_size', 0)
+            for k, v in _loaders(cfg)
+            if 'batch_sampler' not in v
+        },
     }
     for key, value in counts.items():
-        if value is not None and not _is_count(value):
+        if not _is_count(value) and (value is not None or key.endswith('batch_size')):
             raise InputError(
                 f'{key} must be a whole number of at least 1, got {value!r}'
             )
@@ -241,6 +258,13 @@ def _check_numbers(cfg: Config) -> None:
                 f'{key}.num_workers must be a whole number of at least 0, got '
                 f'{workers!r}'
             )
+        ahead = loader.get('prefetch_factor')
+        if ahead is not None and not _is_count(ahead):
+            raise InputError(
+                f'{key}.prefetch_factor must be a whole number of at least 1, got '
+                f'{ahead!r}'
+            )
+        _check_pipelines(loader, key)
     optimizer = cfg.optim_wrapper.get('optimizer')
     lr = optimizer.get('lr') if isinstance(optimizer, dict) else None
     if lr is not None and not (
@@ -252,6 +276,33 @@ def _check_numbers(cfg: Config) -> None:
             f'optim_wrapper.optimizer.lr must be a number that is not negative, got '
             f'{lr!r}'
         )
+
+
+def _check_pipelines(part: Any, path: str) -> None:
+    """Check what a pipeline would only say of the first image."""
+    if isinstance(part, list | tuple):
+        for number, each in enumerate(part):
+            _check_pipelines(each, f'{path}[{number}]')
+    if not isinstance(part, dict):
+        return
+    steps = part.get('pipeline')
+    if isinstance(steps, list | tuple) and part.get('view') in ('pairs', 'images'):
+        kinds = [_kind(step) for step in steps]
+        if not any(kind.startswith('Load') for kind in kinds):
+            raise InputError(
+                f'{path}.pipeline reads no image: begin it with '
+                f"dict(type='LoadPersonImage'), got {kinds}"
+            )
+    if _kind(part) == 'Resize' and 'scale' in part:
+        scale = part['scale']
+        sides = scale if isinstance(scale, list | tuple) else (scale, scale)
+        if len(sides) != 2 or not all(map(_is_count, sides)):
+            raise InputError(
+                f'{path}.scale must be (width, height) in pixels, such as (64, 128), '
+                f'got {scale!r}'
+            )
+    for key, each in part.items():
+        _check_pipelines(each, f'{path}.{key}')
 
 
 def _check_names(cfg: Config) -> None:

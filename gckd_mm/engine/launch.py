@@ -39,6 +39,30 @@ _SET_BY = {
 }
 
 
+#: ``default_hooks`` that mmengine has of its own
+STOCK_HOOKS = (
+    'checkpoint',
+    'logger',
+    'param_scheduler',
+    'runtime_info',
+    'sampler_seed',
+    'timer',
+)
+
+
+def whole_number(text: str) -> int:
+    """Read an option that counts, for :mod:`argparse`.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is no whole number of at least 0.
+    """
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(
+            f'must be a whole number from 0 on, got {text!r}'
+        )
+    return int(text)
+
+
 class ConfigOptions(DictAction):
     """mmengine's ``KEY=VALUE`` options, with an error that names the wrong one."""
 
@@ -147,8 +171,11 @@ def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> 
     merge_options(cfg, arguments.cfg_options)
     cfg.launcher = arguments.launcher
     cfg.work_dir = arguments.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    if isinstance(cfg.work_dir, str):
+        cfg.work_dir = os.path.expanduser(cfg.work_dir)
     check_work_dir(cfg.work_dir)
     make_loaders_fit(cfg)
+    drop_hooks(cfg)
     if arguments.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
         if not torch.cuda.is_available():
@@ -240,6 +267,22 @@ def check_output(path: str | None) -> None:
     refuse_address(path, 'output')
     if os.path.isdir(path):
         raise InputError(f'{path}: cannot be written (Is a directory): name a file')
+    folder = Path(path).absolute().parent
+    while not folder.exists():  # they are made when the file is
+        folder = folder.parent
+    is_new = not os.path.lexists(path)
+    if not is_new and not os.path.isfile(path):
+        return  # a device, such as /dev/stdout: opening it may do something
+    trial = path if folder == Path(path).absolute().parent else str(folder / '.trial')
+    try:
+        with open(trial, 'ab'):
+            pass
+        if is_new:
+            os.remove(trial)
+    except OSError as error:
+        raise InputError(
+            f'{path}: cannot be written ({error.strerror}): name another file'
+        ) from error
 
 
 def make_loaders_fit(config: Any) -> None:
@@ -257,6 +300,19 @@ def make_loaders_fit(config: Any) -> None:
                 config.pop(key, None)
         for part in config.values():
             make_loaders_fit(part)
+
+
+def drop_hooks(cfg: Config) -> None:
+    """Let ``default_hooks.NAME=None`` switch off any hook, not only mmengine's own.
+
+    Args:
+        cfg: Changed in place.
+    """
+    hooks = cfg.get('default_hooks')
+    if isinstance(hooks, dict):
+        for name in [name for name, hook in hooks.items() if hook is None]:
+            if name not in STOCK_HOOKS:  # which mmengine would put back
+                del hooks[name]
 
 
 def _check_launched(launcher: str) -> None:

@@ -71,6 +71,47 @@ def test_a_number_that_is_no_count(key: str, value: object) -> None:
     assert error_of(**{key: value}).startswith(expected)
 
 
+def test_no_batch_size_is_no_loader() -> None:
+    message = error_of(train_dataloader__batch_size=None)
+    assert 'train_dataloader.batch_size must be a whole number' in message
+
+
+@pytest.mark.parametrize('value', [0, -1, 'two', 1.5])
+def test_batches_that_are_read_ahead(value: object) -> None:
+    options = {'num_workers': 1, 'prefetch_factor': value}
+    message = error_of(**{f'train_dataloader__{k}': v for k, v in options.items()})
+    assert message.startswith('train_dataloader.prefetch_factor must be a whole number')
+
+
+@pytest.mark.parametrize('scale', [(-3, 5), '32x64', 0, (32,), (32, 64.5), None])
+def test_a_size_that_no_image_can_have(scale: object) -> None:
+    pipeline = [dict(type='LoadPersonImage'), dict(type='mmcv.Resize', scale=scale)]
+    message = error_of(train_dataloader__dataset__pipeline=pipeline)
+    assert (
+        'train_dataloader.dataset.pipeline[1].scale must be (width, height)' in message
+    )
+
+
+def test_a_pipeline_that_reads_no_image() -> None:
+    pipeline = [dict(type='Resize', scale=(8, 16)), dict(type='PackPersonText')]
+    message = error_of(train_dataloader__dataset__pipeline=pipeline)
+    assert "begin it with dict(type='LoadPersonImage')" in message
+
+
+@pytest.mark.parametrize('value', [['a.pth'], 3, True])
+def test_a_start_that_is_no_path(value: object) -> None:
+    assert 'load_from must be the path of one' in error_of(load_from=value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'meant'), [('chekpoint', 'checkpoint'), ('adaptaton', 'adaptation')]
+)
+def test_a_misspelt_hook(name: str, meant: str) -> None:
+    message = error_of(**{f'default_hooks__{name}': dict(interval=5)})
+    assert f'default_hooks.{name} has no type' in message
+    assert f"did you mean '{meant}'?" in message
+
+
 def test_numbers_of_workers() -> None:
     assert 'num_workers must be' in error_of(train_dataloader__num_workers=-1)
     assert 'num_workers must be' in error_of(train_dataloader__num_workers='two')

@@ -11,10 +11,13 @@ from mmengine.config import Config
 
 from gckd_mm.engine.launch import (
     add_run_options,
+    check_output,
     check_work_dir,
+    drop_hooks,
     make_loaders_fit,
     merge_options,
     read_config,
+    whole_number,
 )
 from gckd_mm.errors import InputError
 
@@ -153,6 +156,41 @@ def test_a_work_dir_that_cannot_be_written_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match='cannot be written to'):
         check_work_dir(tmp_path / 'new')
+
+
+@pytest.mark.parametrize('name', ['new.json', 'new/folder/new.json'])
+def test_an_output_is_tried_and_left_as_it_was(tmp_path: Path, name: str) -> None:
+    check_output(str(tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+    there = tmp_path / 'there.json'
+    there.write_text('kept')
+    check_output(str(there))
+    assert there.read_text() == 'kept'
+    check_output('/dev/stdout')
+    check_output(None)
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    for path in ('/proc/y.json', '/proc/self/y/z.json', tmp_path / 'file' / 'x.json'):
+        with pytest.raises(InputError, match='cannot be written'):
+            check_output(str(path))
+    with pytest.raises(InputError, match='Is a directory'):
+        check_output(str(tmp_path))
+
+
+def test_hooks_are_switched_off_by_none() -> None:
+    hooks = dict(finite_loss=None, checkpoint=None, adaptation=dict(type='A'))
+    cfg = Config({'default_hooks': hooks})
+    drop_hooks(cfg)
+    assert cfg.default_hooks == dict(checkpoint=None, adaptation=dict(type='A'))
+
+
+@pytest.mark.parametrize('text', ['-1', '1.5', 'three', '²', ''])
+def test_a_count_of_the_command_line(text: str) -> None:
+    assert whole_number('03') == 3
+    with pytest.raises(argparse.ArgumentTypeError, match='from 0 on'):
+        whole_number(text)
 
 
 def test_a_work_dir_need_not_be_there(tmp_path: Path) -> None:
