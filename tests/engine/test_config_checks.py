@@ -236,3 +236,12 @@ def test_no_checkpoint_hook_means_one_that_never_saves() -> None:
 def test_what_is_no_component_is_left_to_what_reads_it() -> None:
     assert config_checks._kind('abc') == ''
     assert config_checks._kind({'type': dict}) == 'dict'
+
+
+def test_two_stages_have_no_epochs_to_save_at() -> None:
+    cfg = small_gckd_config(NOWHERE, NOWHERE)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook')
+    with pytest.raises(InputError, match='of which TwoStageTrainLoop has none'):
+        check_training(cfg, 'config.py')
+    cfg.default_hooks.checkpoint.by_epoch = False
+    check_training(cfg, 'config.py')

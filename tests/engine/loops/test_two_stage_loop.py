@@ -1,4 +1,4 @@
-"""The lengths of two stages: who is told, and what contradicts them."""
+"""The lengths of two stages: who receives them, and what contradicts them."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SCHEDULERS = (
 
 
 class Ramped(Adapting):
-    """One that has a ramp, and counts how often it is told of its stages."""
+    """One that has a ramp, and notes the lengths that it receives."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[int, int]] = []
+        self.lengths: list[tuple[int, int]] = []
         self.ramp = Schedule.build(dict(start=0, end=1, length=0.5), 'ramp')
 
     def set_stages(self, source_iters: int, adapt_iters: int) -> None:
         super().set_stages(source_iters, adapt_iters)
-        self.told.append((source_iters, adapt_iters))
+        self.lengths.append((source_iters, adapt_iters))
         self.ramp.num_steps = adapt_iters
 
     def schedules(self) -> dict[str, Schedule]:
@@ -111,7 +111,7 @@ def bounds(schedulers: list[Any]) -> list[tuple[str, int, int]]:
     return [(each['type'], each['begin'], each['end']) for each in schedulers]
 
 
-def test_sampler_model_and_loop_are_told(tmp_path: Path) -> None:
+def test_sampler_model_and_loop_receive_them(tmp_path: Path) -> None:
     runner = make_runner(tmp_path)
     loop = runner.train_loop
 
@@ -121,17 +121,17 @@ def test_sampler_model_and_loop_are_told(tmp_path: Path) -> None:
     assert (sampler.source_iters, sampler.batch_size) == (8, 3)
     assert sampler.index_at(8 * 3 - 1)[1] is None
     assert sampler.index_at(8 * 3)[1] is not None
-    assert runner.model.told == [(8, 20)]
+    assert runner.model.lengths == [(8, 20)]
     assert runner.model.ramp.at(5) == 0.5
 
 
-def test_the_model_in_a_wrapper_is_told(tmp_path: Path) -> None:
+def test_the_model_in_a_wrapper_receives_them(tmp_path: Path) -> None:
     runner = make_runner(tmp_path)
     inner = runner.model
     runner.model = nn.DataParallel(inner)
 
     assert runner.train_loop.max_iters == 28
-    assert inner.told == [(8, 20)]
+    assert inner.lengths == [(8, 20)]
 
 
 @pytest.mark.parametrize(
