@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.gckd.neighbours import Neighbours
 from gckd_mm.models.heads import MomentumDistillHead, NeighbourConsistencyHead
 
+PAGE = Path(__file__).parents[3] / 'docs' / 'distill_head.md'
 TAU, TAU_NEAR = 0.3, 0.2
 #: the own row of four queries among 6
 OWN = torch.tensor([0, 4, 2, 2])
@@ -213,3 +218,32 @@ def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
 def test_a_temperature_of_0_is_refused() -> None:
     with pytest.raises(InputError, match=r'MomentumDistillHead: temperature .* got 0'):
         MomentumDistillHead(temperature=0)
+
+
+def test_the_documented_model_of_mmpretrain_trains() -> None:
+    code, config = PAGE.read_text(encoding='utf-8').split('```python\n')[1:]
+    exec(code.split('```')[0], {'__name__': __name__})
+    cfg = Config.fromstring(config.split('```')[0], '.py')
+    cfg.model.queue_len = 32
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MMPRETRAIN_MODELS.build(cfg.model).train()
+    views = [torch.randn(8, 3, 32, 32) for _ in range(2)]
+    before = model.queue.clone()
+
+    def loss() -> Tensor:
+        return model.loss([view.clone() for view in views], [])['loss']
+
+    loss()
+    assert (model.queue != before).any(dim=0).sum() == 8
+    model._dequeue_and_enqueue = lambda keys: None  # the same labels in each step
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for _ in range(5):
+        optimiser.zero_grad()
+        losses.append(loss())
+        losses[-1].backward()
+        optimiser.step()
+
+    assert losses[-1] < losses[0]
+    assert all(weight.grad is not None for weight in model.backbone.parameters())
