@@ -33,6 +33,7 @@ __all__ = [
     'ENCODERS',
     'PACKAGED',
     'PACKAGED_FOLDER',
+    'as_tested',
     'built_from',
     'check_finite',
     'check_regular_file',
@@ -71,6 +72,20 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 #: where a model with a teacher keeps it, and how often it has moved
 _TEACHER = 'teacher.module.'
 _TEACHER_STEPS = 'teacher.steps'
+#: models that adapt, and before the names of all that only training looks at
+_ADAPTING = ('GCKD', 'GCKDWithMatching', 'AdaptedDualEncoder')
+_OF_TRAINING = (
+    'adaptation.',
+    'consistency.',
+    'distill.',
+    'graph.',
+    'heads.',
+    'labels.',
+    'matching.',
+    'memories.',
+    'neighbours.',  # of version 0.1
+    'teacher.',
+)
 #: in the meta of models that adapt: steps of the adaptation that the weights have seen
 ADAPTATION_STEPS = 'adaptation_steps'
 
@@ -297,6 +312,33 @@ def weights_of_encoders(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in without_wrapper(state_dict).items()
         if name.startswith(ENCODERS)
     }
+
+
+def as_tested(
+    model: Mapping[str, Any], checkpoint: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Leave out what a model of ours has for its adaptation, and no test looks at.
+
+    So checkpoints can be tested whose adaptation another version has written.
+
+    Args:
+        model: Its config.
+        checkpoint: Its weights.
+
+    Returns:
+        Both, without those parts; as they are if the model is none that adapts.
+    """
+    name = str(model.get('type')).rpartition('.')[2]
+    if name not in _ADAPTING:
+        return dict(model), dict(checkpoint)
+    state_dict = {
+        key: value
+        for key, value in without_wrapper(
+            checkpoint.get('state_dict', checkpoint)
+        ).items()
+        if not key.startswith(_OF_TRAINING)
+    }
+    return encoders_alone(model), {**checkpoint, 'state_dict': state_dict}
 
 
 def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:

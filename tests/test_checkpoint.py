@@ -15,6 +15,8 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 from torch import nn
 
 from gckd_mm.checkpoint import (
+    ENCODERS,
+    as_tested,
     check_state_dict,
     config_of,
     load_weights,
@@ -183,6 +185,19 @@ def test_the_teacher_takes_the_place_of_the_student(prefix: str) -> None:
         assert torch.equal(value, expected), name
     for name, value in before.items():
         assert torch.equal(checkpoint['state_dict'][prefix + name], value), name
+
+
+def test_a_test_looks_at_the_encoders_alone() -> None:
+    model = {name: {'type': name} for name in ENCODERS}
+    checkpoint = _adapted()
+    given = {'type': 'gckd_mm.GCKD', 'memory_size': 3, 'heads': {}, **model}
+    config, found = as_tested(given, checkpoint)
+
+    assert config == {'type': 'DualEncoder', **model}
+    assert found['state_dict'].keys() == {'image_neck.weight', 'text_neck.weight'}
+    assert found['meta'] == checkpoint['meta']
+    other = {'type': 'MyRetriever', **model}
+    assert as_tested(other, checkpoint) == (other, checkpoint)
 
 
 def test_a_teacher_that_does_not_teach_is_refused() -> None:

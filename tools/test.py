@@ -24,6 +24,7 @@ from rich.table import Table
 import gckd_mm
 from gckd_mm.checkpoint import (
     PACKAGED,
+    as_tested,
     built_from,
     config_of,
     ended_in_source_stage,
@@ -272,11 +273,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoint = with_teacher(checkpoint, options.checkpoint)
     use_strict_loading()
     cfg = make_config(options, checkpoint)
+    weights = checkpoint
+    matched = options.rerank is not None and options.rerank_method == MATCHING
+    if isinstance(cfg.get('model'), dict) and not matched:
+        cfg.model, weights = as_tested(cfg.model, checkpoint)
     # A config file is the user's own; the one in the checkpoint is anybody's.
     stored = options.config is None
     with built_from(checkpoint, options.checkpoint) if stored else nullcontext():
         runner = Runner.from_cfg(cfg)
-        load_weights(runner.model, checkpoint, options.checkpoint)
+        load_weights(runner.model, weights, options.checkpoint)
         scores = split_by_test_set(runner.test())
     if not is_main_process():
         return

@@ -386,6 +386,30 @@ def test_the_teacher_is_tested_as_a_dual_encoder_with_its_weights(
             assert not np.array_equal(student_feats[name], array), name
 
 
+def test_an_adaptation_of_another_version_is_tested(
+    adapted: Path, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(adapted / 'iter_8.pth', weights_only=False)
+    cfg = Config.fromstring(checkpoint['meta']['cfg'], '.py')
+    cfg.model.source_iters = 3  # as in version 0.1
+    cfg.model.graph.label_share = 0.5
+    checkpoint['meta']['cfg'] = cfg.pretty_text
+    checkpoint['state_dict'] = {
+        name.replace('graph.lists.', 'neighbours.lists.'): value
+        for name, value in checkpoint['state_dict'].items()
+        if not name.startswith('labels.')
+    }
+    path = str(tmp_path / 'other.pth')
+    torch.save(checkpoint, path)
+    expected, _ = _tested(tmp_path, 'own', str(adapted / 'iter_8.pth'))
+    for name, options in (
+        ('alone', [path]),
+        ('with its config', [str(adapted / 'config.py'), path]),
+    ):
+        found, _ = _tested(tmp_path, name, *options)
+        assert found['metrics'] == expected['metrics']
+
+
 def test_the_end_of_a_source_stage_is_tested_but_has_no_teacher(
     adapted: Path, trained: Path, tmp_path: Path
 ) -> None:
