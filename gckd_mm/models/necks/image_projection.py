@@ -71,7 +71,7 @@ class ImageProjection(BaseModule):
         if self.stripes > 1:
             raise InputError(
                 f'ImageProjection: stripes={self.stripes} need a feature map (N, C, H, '
-                f'W), got pooled features of shape {tuple(feats.shape)}: set stripes=1, '
-                f'or let the backbone not pool'
+                f'W), got pooled features of shape {tuple(feats.shape)}: set '
+                f'stripes=1, or let the backbone not pool'
             )
         return feats

@@ -96,6 +96,6 @@ def _on_the_sphere(feats: Features, neck: str) -> Tensor:
     if last.ndim != 2:
         raise InputError(
             f'{neck} must give shape (N, D), got {tuple(last.shape)}: choose one that '
-            f'pools, such as ImageProjection for feature maps, TokenProjection for tokens'
+            f'pools, such as ImageProjection for maps, TokenProjection for tokens'
         )
     return F.normalize(last, dim=1)
