@@ -328,8 +328,7 @@ def as_tested(
     Returns:
         Both, without those parts; as they are if the model is none that adapts.
     """
-    name = str(model.get('type')).rpartition('.')[2]
-    if name not in _ADAPTING:
+    if type_name(model.get('type')) not in _ADAPTING:
         return dict(model), dict(checkpoint)
     state_dict = {
         key: value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,17 @@ from torch.nn.modules import module as torch_module
 
 from gckd_mm.checkpoint_foreign import refuse_foreign
 from gckd_mm.errors import CheckpointError, InputError
+from gckd_mm.registry import DATA_SAMPLERS, TRANSFORMS, type_name
 
 _SCOPE = 'gckd_mm'
 _PREFIXES = ('', f'{_SCOPE}.')
-_TRUSTED_OTHERS = ('CenterCrop', 'DefaultSampler', 'Pad', 'Resize')
+#: components of others -> the packages whose name may stand before theirs
+_TRUSTED_OTHERS = {
+    'CenterCrop': 'mmcv',
+    'DefaultSampler': 'mmengine',
+    'Pad': 'mmcv',
+    'Resize': 'mmcv',
+}
 _TEST_KEYS = (
     'default_scope',
     'model',
@@ -97,7 +105,9 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
         _check_plain(config)
     except _UnfitError as error:
         raise _unfit(where, str(error)) from error
-    names = _trusted_names()
+    trusted = _trusted_types()
+    names = {_SCOPE, *trusted}
+    config = _with_names(config, trusted)
     model = _without_pretrained(config.get('model'))
     for kind in _names_in({**config, 'model': model}):
         if kind not in names:
@@ -457,7 +467,7 @@ def _rows_of_vocabulary(state: Tensor | None) -> int:
 
 
 def _kind(part: Mapping[str, Any]) -> str:
-    return str(part.get('type')).rpartition('.')[2]
+    return type_name(part.get('type'))
 
 
 def _names_in(value: Any) -> Iterator[str]:
@@ -473,19 +483,46 @@ def _names_in(value: Any) -> Iterator[str]:
             yield from _names_in(part)
 
 
-def _trusted_names() -> set[str]:
+def _with_names(value: Any, trusted: Mapping[str, Any], key: str = '') -> Any:
+    """Write the trusted components that are named by a dotted path as one name.
+
+    A pure-Python config is stored with such paths. Nothing is imported to follow one:
+    a path counts if it leads, through modules that are loaded, to a trusted component.
+    """
+    if isinstance(value, dict):
+        return {k: _with_names(part, trusted, k) for k, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_with_names(part, trusted) for part in value)
+    if key != 'type' or not isinstance(value, str) or value in trusted:
+        return value
+    module, _, name = value.rpartition('.')
+    short = name if name in _TRUSTED_OTHERS else f'{_SCOPE}.{name}'
+    component = trusted.get(short)
+    if component is None:
+        return value
+    if module == _TRUSTED_OTHERS.get(name):
+        return short
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return short if found is component else value
+
+
+def _trusted_types() -> dict[str, Any]:
     """Return what the config in a checkpoint may name: our components and a few more.
 
     Registration alone is no trust: among the components of mmengine and mmpretrain are
     some that unpickle a file from an address or run code from a hub.
     """
-    names = {_SCOPE, *_TRUSTED_OTHERS}
+    found: dict[str, Any] = {
+        name: (TRANSFORMS if package == 'mmcv' else DATA_SAMPLERS).get(name)
+        for name, package in _TRUSTED_OTHERS.items()
+    }
     for root in vars(mmengine.registry).values():
         if isinstance(root, Registry) and _SCOPE in root.children:
             child = root.children[_SCOPE]
             child.import_from_location()
-            names |= {prefix + n for n in child.module_dict for prefix in _PREFIXES}
-    return names
+            for name, component in child.module_dict.items():
+                found |= {prefix + name: component for prefix in _PREFIXES}
+    return found
 
 
 def _literal(node: ast.expr) -> Any:

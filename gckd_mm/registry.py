@@ -9,7 +9,10 @@ The registries that hold nothing of ours are there because mmengine warns, whene
 builds an optimiser, about a scope without them.
 """
 
+from typing import Any
+
 from mmengine import registry as root
+from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import Registry
 
 _SCOPE = 'gckd_mm'
@@ -38,3 +41,36 @@ OPTIMIZERS = _child(root.OPTIMIZERS)
 RUNNERS = _child(root.RUNNERS)
 VISBACKENDS = _child(root.VISBACKENDS)
 VISUALIZERS = _child(root.VISUALIZERS)
+
+
+def type_name(kind: Any) -> str:
+    """Return the name of a component's class, without scope and module.
+
+    Args:
+        kind: The ``type`` of a config in any form that mmengine takes: a class or a
+            function, ``'Name'``, ``'scope.Name'``, a dotted path, or what stands for an
+            import in a pure-Python config.
+
+    Returns:
+        ``''`` if it is none of these.
+    """
+    if isinstance(kind, LazyObject | LazyAttr):
+        kind = str(kind)
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]
+
+
+def type_of(registry: Registry, kind: Any) -> type | None:
+    """Return the class that the ``type`` of a config stands for.
+
+    Args:
+        registry: Where names are looked up.
+        kind: See :func:`type_name`.
+
+    Returns:
+        None if it is no class, or is not registered.
+    """
+    if isinstance(kind, LazyObject | LazyAttr):
+        kind = kind.build()
+    found = registry.get(kind) if isinstance(kind, str) else kind
+    return found if isinstance(found, type) else None

@@ -222,3 +222,37 @@ def test_what_breaks_inside_is_told_in_one_line() -> None:
         built_from({'state_dict': WEIGHTS}, 'x'),
     ):
         MODELS.build(dict(type='there is none of this name'))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'expected'),
+    [
+        ('mmcv.Resize', 'Resize'),
+        ('mmcv.transforms.processing.Resize', 'Resize'),
+        ('gckd_mm.datasets.transforms.LoadPersonImage', 'gckd_mm.LoadPersonImage'),
+    ],
+)
+def test_a_trusted_type_by_a_longer_name(kind: str, expected: str) -> None:
+    asked = loaders()
+    asked['mall']['gallery']['dataset']['pipeline'] = [dict(type=kind)]
+    found = config_of(stored(test_dataloader=asked), 'x').test_dataloader.mall
+    assert found.gallery.dataset.pipeline == [dict(type=expected)]
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'evil.Resize',
+        'mmpretrain.Resize',
+        'gckd_mm.not_there.LoadPersonImage',
+        'gckd_mm.registry.type_of',
+        'os.path.LoadPersonImage',
+        'gckd_mm.datasets.transforms.load_person_image.BaseTransform',
+        'subprocess.Popen',
+    ],
+)
+def test_a_path_is_trusted_only_if_it_leads_to_a_trusted_type(kind: str) -> None:
+    asked = loaders()
+    asked['mall']['gallery']['dataset']['pipeline'] = [dict(type=kind)]
+    with pytest.raises(CheckpointError, match='which is no component of gckd_mm'):
+        config_of(stored(test_dataloader=asked), 'x')

@@ -50,6 +50,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.evaluation.gallery_reranking import METHODS
 from gckd_mm.evaluation.metrics import Embeddings, PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
+from gckd_mm.registry import type_name
 from gckd_mm.visualization import draw_rank_lists
 from gckd_mm.visualization.rank_list_report import make_rank_list_report
 from gckd_mm.visualization.searched_set import (
@@ -163,7 +164,7 @@ def rerank_with(cfg: Config, settings: dict[str, Any]) -> None:
     """Let every :class:`PersonRetrievalMetric` of the test re-rank."""
     metrics = cfg.test_evaluator
     for metric in [metrics] if isinstance(metrics, dict) else metrics:
-        if metric['type'].rpartition('.')[2] == PersonRetrievalMetric.__name__:
+        if type_name(metric['type']) == PersonRetrievalMetric.__name__:
             metric['rerank'] = settings
 
 

@@ -24,6 +24,7 @@ from gckd_mm.engine.launch import (
 from gckd_mm.engine.loops.two_stage_loop import check_lengths
 from gckd_mm.engine.training_lock import hold_work_dir, release_work_dir
 from gckd_mm.errors import CheckpointError, InputError
+from gckd_mm.registry import type_name
 from gckd_mm.work_dir import checkpoint_to_resume, other_checkpoints
 
 
@@ -192,11 +193,13 @@ def skip_pretrained(model: dict[str, Any]) -> None:
     Args:
         model: Its config, changed in place; parts that state no sizes keep theirs.
     """
+    # mmengine registers PretrainedInit under a name of its own
+    pretrained = ('Pretrained', 'PretrainedInit')
     for name in ('image_backbone', 'image_neck', 'text_backbone', 'text_neck'):
         part = model.get(name) or {}
         if name.endswith('neck') or 'config' in part:
             part.pop('pretrained', None)
-        if (part.get('init_cfg') or {}).get('type') == 'Pretrained':
+        if type_name((part.get('init_cfg') or {}).get('type')) in pretrained:
             part.pop('init_cfg')
 
 

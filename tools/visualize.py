@@ -13,7 +13,7 @@ from gckd_mm.checkpoint import load_weights, read_checkpoint
 from gckd_mm.engine.launch import read_config, user_errors
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD
-from gckd_mm.registry import MODELS
+from gckd_mm.registry import MODELS, type_name
 from gckd_mm.visualization.embedding_map import (
     METHODS,
     Panel,
@@ -175,7 +175,7 @@ def _source(path: str, options: argparse.Namespace) -> EmbeddingSource:
 def _adaptation_only(cfg: Config) -> Config:
     """Return the training loader's config, without the source stage."""
     loader = cfg.get('train_dataloader')
-    if loader is None or loader.sampler.get('type') != 'CrossDomainSampler':
+    if loader is None or type_name(loader.sampler.get('type')) != 'CrossDomainSampler':
         raise InputError(
             'the config has no train_dataloader with a CrossDomainSampler: name the '
             'one that the run was trained with'

@@ -34,7 +34,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import without_wrapper
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
-from gckd_mm.registry import MODELS, TRANSFORMS
+from gckd_mm.registry import MODELS, TRANSFORMS, type_name
 
 #: pictures that the matching head compares at a time
 _PAIRS = 64
@@ -78,9 +78,7 @@ class TorchEncoder:
         with DefaultScope.overwrite_default_scope('gckd_mm'):
             self.transforms = [TRANSFORMS.build(dict(step)) for step in pipeline]
         self._from_path = Compose(self.transforms)
-        loads = [
-            step['type'].rpartition('.')[2].startswith('Load') for step in pipeline
-        ]
+        loads = [type_name(step['type']).startswith('Load') for step in pipeline]
         if not loads or not loads[0] or sum(loads) != 1:
             raise InputError(
                 'the pipeline of the gallery must begin with the one transform that '
@@ -264,7 +262,7 @@ def model_of(cfg: Config, where: str) -> dict[str, Any]:
         InputError: If there is none.
     """
     model = cfg.get('model')
-    if not isinstance(model, dict) or not isinstance(model.get('type'), str):
+    if not isinstance(model, dict) or not type_name(model.get('type')):
         raise InputError(f"{where}: the config has no model = dict(type='…', …)")
     return cfg.model.to_dict()
 
@@ -283,7 +281,7 @@ def _load_encoders(
     where: str,
 ) -> None:
     """Load the weights of what embeds alone."""
-    if settings['type'] == 'DualEncoder':
+    if type_name(settings['type']) == 'DualEncoder':
         state_dict = weights_of_encoders(state_dict)
     load_weights(retriever, {'state_dict': state_dict}, where)
 

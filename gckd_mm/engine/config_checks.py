@@ -29,6 +29,7 @@ from gckd_mm.engine.error_messages import (
 )
 from gckd_mm.engine.launch import STOCK_HOOKS, refuse_address
 from gckd_mm.errors import InputError
+from gckd_mm.registry import type_name
 
 _REQUIRED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 #: visualisation backend -> (modules of which it needs one, how to get it)
@@ -152,9 +153,7 @@ def _hint_of(key: str, cfg: Config) -> str:
 
 def _kind(part: Any) -> str:
     """Return the name of a component's class, without its scope."""
-    kind = part.get('type') if isinstance(part, dict) else None
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.rpartition('.')[2]
+    return type_name(part.get('type')) if isinstance(part, dict) else ''
 
 
 def _check_precision(optim_wrapper: dict[str, Any]) -> None:

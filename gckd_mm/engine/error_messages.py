@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from gckd_mm.errors import InputError
+from gckd_mm.registry import type_name
 
 _LONGEST = 600
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -280,11 +281,7 @@ def _path_in(config: Config | None, name: str | None, arguments: Any) -> str | N
             continue
         if part and part == arguments:
             return path
-        kind = part.get('type')
-        kind = kind if isinstance(kind, str) else getattr(kind, '__name__', None)
-        if (name is None and kind is None) or (
-            kind is not None and kind.rpartition('.')[2] == name
-        ):
+        if type_name(part.get('type')) == (name or ''):
             own = {k: v for k, v in part.items() if k != 'type'}
             if all(k in arguments and arguments[k] == v for k, v in own.items()):
                 return path

@@ -95,3 +95,18 @@ def test_each_graph_holds_its_own_weights_alone() -> None:
 def test_a_model_that_cannot_be_followed() -> None:
     with pytest.raises(InputError, match='the image encoder cannot be exported'):
         capture(Encoder(Retriever(AsksForValues())), (2, 2))  # type: ignore[arg-type]
+
+
+def test_a_neck_of_mmpretrain_is_captured() -> None:
+    from mmpretrain.registry import MODELS
+
+    model = Retriever(Flat())
+    model.image_neck = MODELS.build(
+        dict(type='LinearNeck', in_channels=3 * 8 * 4, out_channels=12)
+    )
+    graphs = capture(Encoder(model), (8, 4))  # type: ignore[arg-type]
+
+    images = torch.randint(0, 256, (5, 3, 8, 4), dtype=torch.uint8)
+    preprocessor = model.data_preprocessor
+    expected = model.encode_images((images - preprocessor.mean) / preprocessor.std)
+    torch.testing.assert_close(graphs.image.module()(images), expected)

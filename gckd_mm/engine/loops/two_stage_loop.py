@@ -12,7 +12,7 @@ from gckd_mm.datasets.samplers import CrossDomainSampler
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped
-from gckd_mm.registry import DATA_SAMPLERS, LOOPS, PARAM_SCHEDULERS
+from gckd_mm.registry import DATA_SAMPLERS, LOOPS, PARAM_SCHEDULERS, type_of
 
 
 @LOOPS.register_module()
@@ -103,9 +103,8 @@ def _with_stages(dataloader: Any, source_iters: int) -> Any:
     if 'batch_size' not in dataloader:
         raise InputError('TwoStageTrainLoop needs train_dataloader.batch_size')
     sampler = dict(dataloader.get('sampler') or {})
-    kind = sampler.get('type')
-    kind = DATA_SAMPLERS.get(kind) if isinstance(kind, str) else kind
-    if not isinstance(kind, type) or not issubclass(kind, CrossDomainSampler):
+    kind = type_of(DATA_SAMPLERS, sampler.get('type'))
+    if kind is None or not issubclass(kind, CrossDomainSampler):
         raise InputError(
             f'TwoStageTrainLoop needs '
             f"train_dataloader.sampler=dict(type='CrossDomainSampler'), got {sampler}"
@@ -139,9 +138,8 @@ def _in_iterations(scheduler: Any, source_iters: int, max_iters: int) -> Any:
     """Return the config of a scheduler with its bounds; None if it has no iteration."""
     if not isinstance(scheduler, Mapping):
         return scheduler
-    kind = scheduler['type']
-    kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
-    is_adaptation = isinstance(kind, type) and issubclass(kind, AdaptationLR)
+    kind = type_of(PARAM_SCHEDULERS, scheduler['type'])
+    is_adaptation = kind is not None and issubclass(kind, AdaptationLR)
     if scheduler.get('by_epoch', True):
         if is_adaptation:
             raise InputError('AdaptationLR counts iterations: set by_epoch=False')

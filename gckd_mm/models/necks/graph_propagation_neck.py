@@ -18,6 +18,7 @@ from gckd_mm.models.functional.propagation import (
     neighbour_weights,
 )
 from gckd_mm.models.gckd.neighbours import Neighbours, nearest_neighbours
+from gckd_mm.models.necks.features import last_of, with_last
 from gckd_mm.registry import MODELS
 
 LAYERS = ('SAGEConv', 'GCNConv', 'GATv2Conv', 'parameter_free')
@@ -140,9 +141,7 @@ class GraphPropagationNeck(BaseModule):
             InputError: If the embeddings are not of shape (N, D), or no relation is
                 called ``'near'``.
         """
-        if isinstance(x, Tensor):
-            return self._propagate_batch(x)
-        return (*x[:-1], self._propagate_batch(x[-1]))
+        return with_last(x, self._propagate_batch(last_of(x)))
 
     def propagate(
         self, nodes: dict[str, Tensor], edges: dict[EdgeType, Neighbours]

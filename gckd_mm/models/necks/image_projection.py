@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from gckd_mm.errors import InputError
+from gckd_mm.models.necks.features import (
+    Features,
+    check_dimensions,
+    last_of,
+    with_last,
+)
 from gckd_mm.registry import MODELS
 
 
@@ -39,7 +44,34 @@ class ImageProjection(BaseModule):
         self.stripes = stripes
         self.projection = nn.Linear(in_channels * stripes, out_channels)
 
-    def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
-        """Project the last of the maps, shape (N, C, H, W), to shape (N, D)."""
-        pooled = F.adaptive_avg_pool2d(feature_maps[-1], (self.stripes, 1))
-        return self.projection(pooled.flatten(1))
+    def forward(self, feature_maps: Features) -> Tensor | tuple[Tensor, ...]:
+        """Pool and project a feature map.
+
+        Args:
+            feature_maps: Shape (N, C, H, W), or (N, C) if it is pooled already; or a
+                tuple of which the last is meant, as backbones give it.
+
+        Returns:
+            Shape (N, D), or the tuple with that in the place of the last.
+
+        Raises:
+            InputError: If the features have another number of dimensions, or are
+                pooled and ``stripes`` is more than 1.
+        """
+        feats = last_of(feature_maps)
+        return with_last(feature_maps, self.projection(self._pool(feats)))
+
+    def _pool(self, feats: Tensor) -> Tensor:
+        expected = {2: 'pooled features (N, C)', 4: 'a feature map (N, C, H, W)'}
+        check_dimensions(
+            'ImageProjection', feats, expected, 'tokens need a TokenProjection'
+        )
+        if feats.ndim == 4:
+            return F.adaptive_avg_pool2d(feats, (self.stripes, 1)).flatten(1)
+        if self.stripes > 1:
+            raise InputError(
+                f'ImageProjection: stripes={self.stripes} need a feature map (N, C, H, '
+                f'W), got pooled features of shape {tuple(feats.shape)}: set '
+                f'stripes=1, or let the backbone not pool'
+            )
+        return feats

@@ -6,6 +6,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
+from gckd_mm.models.necks.features import (
+    Features,
+    check_dimensions,
+    last_of,
+    with_last,
+)
 from gckd_mm.registry import MODELS
 
 POOLINGS = ('max', 'mean', 'first')
@@ -39,22 +45,38 @@ class TextProjection(BaseModule):
         self.pooling = pooling
         self.projection = nn.Linear(in_channels, out_channels)
 
-    def forward(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Features, attention_mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Project token features to embeddings.
 
         Args:
-            tokens: Shape (N, L, C).
+            tokens: Shape (N, L, C), or (N, C) if they are pooled already; or a tuple of
+                which the last is meant.
             attention_mask: Shape (N, L), bool, False on padding; True somewhere in each
-                row.
+                row. None, the default, where there is no padding.
 
         Returns:
-            Shape (N, D).
-        """
-        return self.projection(self._pool(tokens, attention_mask[..., None]))
+            Shape (N, D), or the tuple with that in the place of the last.
 
-    def _pool(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        Raises:
+            InputError: If the features have another number of dimensions.
+        """
+        pooled = self._pool(last_of(tokens), attention_mask)
+        return with_last(tokens, self.projection(pooled))
+
+    def _pool(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+        expected = {2: 'pooled features (N, C)', 3: 'tokens (N, L, C)'}
+        check_dimensions(
+            'TextProjection', tokens, expected, 'feature maps need an ImageProjection'
+        )
+        if tokens.ndim == 2:
+            return tokens
         if self.pooling == 'first':
             return tokens[:, 0]
+        if attention_mask is None:
+            return tokens.amax(dim=1) if self.pooling == 'max' else tokens.mean(dim=1)
+        mask = attention_mask[..., None]
         if self.pooling == 'max':
             return tokens.masked_fill(~mask, float('-inf')).amax(dim=1)
         return tokens.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.hugging_face import read_model
+from gckd_mm.models.necks.features import (
+    Features,
+    check_dimensions,
+    last_of,
+    with_last,
+)
 from gckd_mm.registry import MODELS
 
 #: pooling -> the projection of a transformers CLIP that follows it
@@ -69,25 +73,32 @@ class TokenProjection(BaseModule):
             self._read(where)
 
     def forward(
-        self,
-        tokens: Tensor | Sequence[Tensor],
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
+        self, tokens: Features, attention_mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Project tokens to embeddings.
 
         Args:
-            tokens: Shape (N, L, C), or a tuple of which the last is meant, as backbones
-                for images give it.
+            tokens: Shape (N, L, C), or (N, C) if they are pooled already; or a tuple of
+                which the last is meant, as backbones for images give it.
             attention_mask: Shape (N, L), bool, False on padding; True somewhere in each
                 row. None, the default, where there is no padding.
 
         Returns:
-            Shape (N, D).
+            Shape (N, D), or the tuple with that in the place of the last.
+
+        Raises:
+            InputError: If the features have another number of dimensions.
         """
-        last = tokens if isinstance(tokens, Tensor) else tokens[-1]
-        return self.projection(self._pool(last, attention_mask))
+        pooled = self._pool(last_of(tokens), attention_mask)
+        return with_last(tokens, self.projection(pooled))
 
     def _pool(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        expected = {2: 'pooled features (N, C)', 3: 'tokens (N, L, C)'}
+        check_dimensions(
+            'TokenProjection', tokens, expected, 'feature maps need an ImageProjection'
+        )
+        if tokens.ndim == 2:
+            return tokens
         if self.pooling == 'cls':
             return tokens[:, 0]
         if self.pooling == 'eos':

@@ -26,7 +26,8 @@ class DualEncoder(TwoTowers, BaseModel):
 
     Args:
         image_backbone: Config; gives a tuple of feature maps, as mmpretrain's do.
-        image_neck: Config; turns that tuple into shape (N, D).
+        image_neck: Config; turns that tuple into shape (N, D), alone or as the last of
+            a tuple: ours, or mmpretrain's, such as its ``LinearNeck``.
         text_backbone: Config; gives token features, shape (N, L, C).
         text_neck: Config; turns those into shape (N, D).
         heads: Name -> config of a head. Head ``name`` gives the loss ``loss_<name>``;

@@ -7,12 +7,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gckd_mm.errors import InputError
+from gckd_mm.models.necks.features import Features, last_of
+
 
 class TwoTowers:
     """What every module with the four parts below can do with them.
 
     image → ``image_backbone`` → ``image_neck`` → L2 norm → (N, D), and the same for
-    captions.
+    captions. A neck gives shape (N, D), or a tuple of which the last has it.
     """
 
     image_backbone: nn.Module
@@ -30,7 +33,7 @@ class TwoTowers:
             L2-normalised embeddings, shape (N, D), and the backbone's feature maps.
         """
         maps = self.image_backbone(images)
-        return F.normalize(self.image_neck(maps), dim=1), maps
+        return _on_the_sphere(self.image_neck(maps), 'image_neck'), maps
 
     def embed_captions(self, captions: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embed captions, and keep what the embeddings were pooled from.
@@ -43,7 +46,7 @@ class TwoTowers:
         """
         tokens = self.text_backbone(**captions)
         feats = self.text_neck(tokens, captions['attention_mask'])
-        return F.normalize(feats, dim=1), tokens
+        return _on_the_sphere(feats, 'text_neck'), tokens
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Return the first of what :meth:`embed_images` gives."""
@@ -85,3 +88,14 @@ class TeacherTowers(TwoTowers, nn.Module):
         self.text_backbone = student.text_backbone
         self.text_neck = student.text_neck
         self.graph_neck = graph_neck
+
+
+def _on_the_sphere(feats: Features, neck: str) -> Tensor:
+    """L2-normalise what a neck gives, shape (N, D) or a tuple that ends in it."""
+    last = last_of(feats)
+    if last.ndim != 2:
+        raise InputError(
+            f'{neck} must give shape (N, D), got {tuple(last.shape)}: choose one that '
+            f'pools, such as ImageProjection for maps, TokenProjection for tokens'
+        )
+    return F.normalize(last, dim=1)

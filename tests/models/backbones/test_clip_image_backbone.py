@@ -22,7 +22,7 @@ def embedded(folder: Path, batch: torch.Tensor, **kwargs) -> torch.Tensor:
     backbone = CLIPImageBackbone(str(folder), image_size=batch.shape[-2:], **kwargs)
     neck = TokenProjection(32, 16, pretrained=str(folder))
     neck.init_weights()
-    return neck(backbone.eval()(batch))
+    return neck(backbone.eval()(batch))[-1]
 
 
 @pytest.mark.parametrize('attn_implementation', ['sdpa', 'eager'])

@@ -75,3 +75,15 @@ def test_gradients_flow_to_tokens_and_not_to_padding(pooling: str) -> None:
 def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(ValueError, match=r"pooling must be one of .*, got 'last'"):
         TextProjection(5, 7, 'last')
+
+
+@pytest.mark.parametrize('pooling', ['max', 'mean', 'first'])
+def test_without_a_mask_all_tokens_count(pooling: str) -> None:
+    neck = TextProjection(5, 7, pooling)
+    tokens = torch.randn(3, 6, 5)
+
+    (embedded,) = neck((tokens,))
+
+    everything = torch.ones(3, 6, dtype=torch.bool)
+    torch.testing.assert_close(embedded, neck(tokens, everything))
+    assert torch.equal(neck(tokens[:, 0]), neck.projection(tokens[:, 0]))

@@ -50,7 +50,10 @@ def test_images_against_a_loop(pooling: str) -> None:
     neck = TokenProjection(5, 7, pooling)
     tokens, _ = tokens_and_mask()
 
-    embedded = neck((torch.randn(4, 2, 5), tokens))  # the last of the tuple is meant
+    other = torch.randn(4, 2, 5)
+    first, embedded = neck((other, tokens))  # the last of the tuple is meant
+
+    assert first is other
 
     expected = naive(neck, tokens, [6] * 4)
     torch.testing.assert_close(embedded.double(), expected, rtol=1e-5, atol=1e-5)
@@ -107,3 +110,17 @@ def test_what_no_clip_has(wrong: dict) -> None:
 def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(InputError, match=r"pooling must be one of .*, got 'last'"):
         TokenProjection(5, 7, 'last')
+
+
+@pytest.mark.parametrize('pooling', POOLINGS)
+def test_pooled_features_are_not_sliced_as_tokens(pooling: str) -> None:
+    neck = TokenProjection(5, 7, pooling)
+    pooled = torch.randn(4, 5)
+
+    assert torch.equal(neck(pooled), neck.projection(pooled))
+    assert torch.equal(neck((pooled,))[-1], neck.projection(pooled))
+
+
+def test_a_feature_map_has_no_tokens() -> None:
+    with pytest.raises(InputError, match=r'\(2, 5, 8, 4\).*ImageProjection'):
+        TokenProjection(5, 7)(torch.randn(2, 5, 8, 4))

@@ -18,6 +18,12 @@ from gckd_mm.registry import MODELS
 ROOT = Path(__file__).resolve().parents[3]
 CAPTIONS = ['a man in a red coat', 'a woman', 'blue jeans', 'a man wears a hat']
 PIDS = [4, 9, 4, 2]
+VIT = dict(
+    type='VisionTransformer',
+    arch=dict(embed_dims=32, num_layers=1, num_heads=4, feedforward_channels=48),
+    img_size=(64, 32),
+    out_type='raw',
+)
 
 
 @pytest.fixture(autouse=True)
@@ -244,6 +250,66 @@ def test_our_backbone_inside_mmpretrain() -> None:
     assert losses['loss'].isfinite()
     assert classifier.backbone.layers[0].weight.grad.abs().sum() > 0
     assert classifier.extract_feat(images)[0].shape == (2, 128)
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'neck'),
+    [
+        (
+            dict(type='gckd_mm.TinyImageEncoder'),
+            dict(type='ImageProjection', stripes=2),
+        ),
+        (
+            [
+                dict(type='gckd_mm.TinyImageEncoder'),
+                dict(type='mmpretrain.GlobalAveragePooling'),
+            ],
+            dict(type='ImageProjection'),
+        ),
+        (VIT, dict(type='TokenProjection', pooling='mean')),
+        (VIT, dict(type='TextProjection')),
+    ],
+)
+def test_our_necks_inside_mmpretrain(backbone: Any, neck: dict) -> None:
+    from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+    from mmpretrain.structures import DataSample
+
+    neck = dict(neck, type=f'gckd_mm.{neck["type"]}', out_channels=16)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        classifier = MMPRETRAIN_MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=backbone,
+                neck=dict(neck, in_channels=32 if backbone is VIT else 128),
+                head=dict(type='LinearClsHead', num_classes=3, in_channels=16),
+            )
+        )
+    samples = [DataSample().set_gt_label(label) for label in (0, 2)]
+    images = torch.randn(2, 3, 64, 32)
+
+    classifier(images, samples, mode='loss')['loss'].backward()
+
+    assert classifier.neck.projection.weight.grad.abs().sum() > 0
+    assert len(classifier.predict(images, samples)) == 2
+
+
+def test_a_linear_neck_of_mmpretrain() -> None:
+    linear = dict(in_channels=128, out_channels=128, gap_dim=2, _delete_=True)
+    model = build(image_neck=dict(linear, type='mmpretrain.LinearNeck'))
+
+    run(model.train(), collated(), 'loss')['loss_sdm'].backward()
+    samples = run(model.eval(), collated('images'), 'predict')
+
+    assert model.image_neck.fc.weight.grad.abs().sum() > 0
+    assert [sample.feat.shape for sample in samples] == [(128,)] * 4
+
+
+def test_a_neck_that_does_not_pool() -> None:
+    model = build()
+    model.image_neck = torch.nn.Identity()
+
+    with pytest.raises(ValueError, match=r'image_neck must give shape \(N, D\)'):
+        run(model, collated('images'), 'tensor')
 
 
 def test_the_whole_of_ours_inside_mmpretrains_scope() -> None:
