@@ -39,6 +39,7 @@ from gckd_mm.engine.launch import (
     apply_run_options,
     check_output,
     config_name,
+    count,
     read_config,
     refuse_address,
     user_errors,
@@ -86,7 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         '--num-rank-lists',
-        type=int,
+        type=count,
         default=3,
         help='captions of each test set to draw',
     )

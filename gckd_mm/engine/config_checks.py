@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
-from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +20,14 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
+from gckd_mm.engine.config_keys import check_keys
+from gckd_mm.engine.config_numbers import (
+    check_loaders,
+    check_numbers,
+    is_count,
+    kind_of,
+    loaders_of,
+)
 from gckd_mm.engine.error_messages import (
     keys_of,
     keys_of_saving,
@@ -74,10 +82,14 @@ def check_training(cfg: Config, name: str) -> None:
             f'config {name}: default_hooks must be dict(NAME=dict(type=…)), got '
             f'{type(hooks).__name__}; further hooks belong into custom_hooks=[…]'
         )
+    check_keys(cfg, name)
     _check_checkpoints(cfg)
-    _check_numbers(cfg)
+    check_numbers(cfg)
     _check_names(cfg)
-    refuse_address(cfg.get('load_from'), 'load_from')
+    start = cfg.get('load_from')
+    if start is not None and not isinstance(start, str | os.PathLike):
+        raise InputError(f'load_from must be the path of a checkpoint, got {start!r}')
+    refuse_address(start, 'load_from')
 
 
 def check_test(cfg: Config) -> None:
@@ -88,6 +100,8 @@ def check_test(cfg: Config) -> None:
     """
     _check_backends(cfg)
     _check_loop(cfg, 'test')
+    check_keys({'default_hooks': cfg.get('default_hooks')}, 'for the test')
+    check_loaders({'test_dataloader': cfg.get('test_dataloader')})
 
 
 def check_training_data(runner: Runner) -> None:
@@ -136,15 +150,8 @@ def _hint_of(key: str, cfg: Config) -> str:
     )
 
 
-def _kind(part: Any) -> str:
-    """Return the name of a component's class, without its scope."""
-    kind = part.get('type') if isinstance(part, dict) else None
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.rpartition('.')[2]
-
-
 def _check_precision(optim_wrapper: dict[str, Any]) -> None:
-    if _kind(optim_wrapper) != 'AmpOptimWrapper':
+    if kind_of(optim_wrapper) != 'AmpOptimWrapper':
         return
     if not (
         is_cuda_available()
@@ -165,10 +172,10 @@ def _check_backends(cfg: Config) -> None:
         *(visualizer.get('vis_backends') or ()),
         *(cfg.get('vis_backends') or ()),
     ]:
-        modules, package = _BACKENDS.get(_kind(backend), ((), ''))
+        modules, package = _BACKENDS.get(kind_of(backend), ((), ''))
         if modules and not any(map(importlib.util.find_spec, modules)):
             raise InputError(
-                f'{_kind(backend)} needs {modules[0]}, which is not installed: pip '
+                f'{kind_of(backend)} needs {modules[0]}, which is not installed: pip '
                 f'install {package}, or remove it from visualizer.vis_backends'
             )
 
@@ -182,12 +189,12 @@ def _check_loop(cfg: Config, stage: str) -> None:
     """Refuse a loop over one loader for a metric that needs gallery and queries."""
     evaluator = cfg.get(f'{stage}_evaluator')
     metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
-    if _METRIC not in map(_kind, metrics):
+    if _METRIC not in map(kind_of, metrics):
         return
     loop = cfg.get(f'{stage}_cfg')
     if not isinstance(loop, dict):  # mmengine asks for all three keys or none
         return
-    kind = _kind(loop) or f'{stage.capitalize()}Loop'
+    kind = kind_of(loop) or f'{stage.capitalize()}Loop'
     if kind == f'{stage.capitalize()}Loop':
         raise InputError(
             f'{stage}_cfg: {_METRIC} compares captions with a gallery, and {kind} '
@@ -201,7 +208,7 @@ def _check_checkpoints(cfg: Config) -> None:
     # What mmengine adds where nothing is said.
     hooks.setdefault('checkpoint', dict(type=CheckpointHook.__name__))
     for hook in (*hooks.values(), *(cfg.get('custom_hooks') or ())):
-        if _kind(hook) != CheckpointHook.__name__:
+        if kind_of(hook) != CheckpointHook.__name__:
             continue
         by = "set type='AtomicCheckpointHook'"
         for key in set(hook) - {'type', 'priority'} - keys_of_saving():
@@ -209,47 +216,12 @@ def _check_checkpoints(cfg: Config) -> None:
                 f'CheckpointHook has no {key!r}{nearest(key, keys_of_saving())}; for '
                 f'the options of gckd_mm, {by}'
             )
-        if hook.get('by_epoch', True) and 'Iter' in _kind(cfg.train_cfg):
+        if hook.get('by_epoch', True) and 'Iter' in kind_of(cfg.train_cfg):
             raise InputError(
-                f'CheckpointHook counts epochs, of which {_kind(cfg.train_cfg)} has '
+                f'CheckpointHook counts epochs, of which {kind_of(cfg.train_cfg)} has '
                 f'none: it would save nothing. Set by_epoch=False, or {by}, whose '
                 f'checkpoints survive a kill'
             )
-
-
-def _check_numbers(cfg: Config) -> None:
-    counts = {
-        'train_cfg.max_iters': cfg.train_cfg.get('max_iters'),
-        'train_cfg.max_epochs': cfg.train_cfg.get('max_epochs'),
-        'train_cfg.val_interval': cfg.train_cfg.get('val_interval'),
-        **{f'{k}.batch_size': v.get('batch_size') for k, v in _loaders(cfg)},
-    }
-    for key, value in counts.items():
-        if value is not None and not _is_count(value):
-            raise InputError(
-                f'{key} must be a whole number of at least 1, got {value!r}'
-            )
-    for key, loader in _loaders(cfg):
-        for part in ('dataset', 'sampler'):
-            if isinstance(loader.get(part), str | int | float | list):
-                raise InputError(f'{key}.{part} must be dict(…), got {loader[part]!r}')
-        workers = loader.get('num_workers')
-        if workers is not None and not (_is_count(workers) or workers == 0):
-            raise InputError(
-                f'{key}.num_workers must be a whole number of at least 0, got '
-                f'{workers!r}'
-            )
-    optimizer = cfg.optim_wrapper.get('optimizer')
-    lr = optimizer.get('lr') if isinstance(optimizer, dict) else None
-    if lr is not None and not (
-        isinstance(lr, int | float)
-        and not isinstance(lr, bool)
-        and 0 <= lr < float('inf')
-    ):
-        raise InputError(
-            f'optim_wrapper.optimizer.lr must be a number that is not negative, got '
-            f'{lr!r}'
-        )
 
 
 def _check_names(cfg: Config) -> None:
@@ -257,7 +229,7 @@ def _check_names(cfg: Config) -> None:
     optimizer = cfg.optim_wrapper.get('optimizer')
     if isinstance(optimizer, dict):
         _check_registered(OPTIMIZERS, optimizer.get('type'), 'optim_wrapper.optimizer')
-    for key, loader in _loaders(cfg):
+    for key, loader in loaders_of(cfg):
         collate = loader.get('collate_fn')
         if isinstance(collate, dict):
             _check_registered(FUNCTIONS, collate.get('type'), f'{key}.collate_fn')
@@ -273,7 +245,7 @@ def _check_names(cfg: Config) -> None:
             f'log_level must be one of {", ".join(logging._nameToLevel)}, got {level!r}'
         )
     seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None and not _is_count(seed) and (seed != 0 or seed is False):
+    if seed is not None and not is_count(seed) and (seed != 0 or seed is False):
         raise InputError(
             f'randomness.seed must be a whole number that is not negative, got {seed!r}'
         )
@@ -285,19 +257,3 @@ def _check_registered(registry: Registry, name: Any, where: str) -> None:
             f'{where}: {name} is not in the {registry.name} registry'
             f'{nearest(name, registered_names(registry))}'
         )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _loaders(config: Any, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Yield the dataloaders of a config, with their dotted keys."""
-    for key, part in config.items():
-        if not isinstance(part, dict) or not (path or str(key).endswith('_dataloader')):
-            continue
-        name = f'{path}.{key}' if path else str(key)
-        if 'dataset' in part and ('batch_size' in part or 'num_workers' in part):
-            yield name, part
-        elif path.count('.') < 2:
-            yield from _loaders(part, name)

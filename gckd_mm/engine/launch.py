@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from gckd_mm.engine.config_keys import drop_absent_hooks
 from gckd_mm.engine.error_messages import keys_of, message_of, nearest, shortened
 from gckd_mm.errors import InputError
 
@@ -147,8 +149,11 @@ def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> 
     merge_options(cfg, arguments.cfg_options)
     cfg.launcher = arguments.launcher
     cfg.work_dir = arguments.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    if isinstance(cfg.work_dir, str):
+        cfg.work_dir = os.path.expanduser(cfg.work_dir)
     check_work_dir(cfg.work_dir)
     make_loaders_fit(cfg)
+    drop_absent_hooks(cfg)
     if arguments.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
         if not torch.cuda.is_available():
@@ -204,21 +209,7 @@ def check_work_dir(work_dir: Any) -> None:
     refuse_address(work_dir, 'work dir')
     if not isinstance(work_dir, str | os.PathLike):
         raise InputError(f'work_dir must be a path, got {work_dir!r}')
-    path = Path(work_dir)
-    reason = None
-    for folder in (path, *path.absolute().parents):
-        try:
-            is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            break
-        if not is_folder:
-            reason = f'{folder} is not a folder'
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            reason = f'{folder} cannot be written to'
-        break
+    reason = _why_no_folder(Path(work_dir))
     if reason:
         raise InputError(
             f'work dir {os.fspath(work_dir)!r}: cannot be used ({reason}). Name '
@@ -227,7 +218,9 @@ def check_work_dir(work_dir: Any) -> None:
 
 
 def check_output(path: str | None) -> None:
-    """Refuse a file to write that is a folder, before the hours that fill it.
+    """Refuse a file that cannot be written, before the hours that fill it.
+
+    A file without a name is written beside it for a trial, and nothing is left.
 
     Args:
         path: Of the file; None is no file.
@@ -238,8 +231,57 @@ def check_output(path: str | None) -> None:
     if path is None:
         return
     refuse_address(path, 'output')
-    if os.path.isdir(path):
-        raise InputError(f'{path}: cannot be written (Is a directory): name a file')
+    reason = None
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            reason = 'Is a directory'
+        elif not stat.S_ISREG(mode):
+            reason = 'is no regular file'
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or str(error)
+    reason = reason or _why_no_folder(Path(path).absolute().parent)
+    if not os.path.basename(path):
+        reason = 'Is a directory'
+    if reason:
+        raise InputError(
+            f'{path or "the output"}: cannot be written ({reason}): name a file in a '
+            f'folder that can be written to'
+        )
+
+
+def _why_no_folder(path: Path) -> str | None:
+    """Return why a folder cannot be written to, or made; None if it can."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            if not stat.S_ISDIR(os.stat(folder).st_mode):
+                return f'{folder} is not a folder'
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if os.path.isdir(folder):  # /proc: a folder that takes no files
+                return f'{folder} cannot be written to ({error.strerror})'
+        except PermissionError:
+            return f'{folder} cannot be written to'
+        except (OSError, ValueError) as error:
+            return getattr(error, 'strerror', None) or str(error)
+    return None
+
+
+def count(text: str) -> int:
+    """Return a whole number of at least 1, as a ``type=`` of argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    number = int(text) if re.fullmatch(r'\s*[+-]?\d{1,18}\s*', text) else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(
+            f'must be a whole number of at least 1, got {text!r}'
+        )
+    return number
 
 
 def make_loaders_fit(config: Any) -> None:

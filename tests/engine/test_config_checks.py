@@ -12,7 +12,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gckd_mm.engine import config_checks
 from gckd_mm.engine.config_checks import (
     check_test,
     check_training,
@@ -192,6 +191,6 @@ def test_no_checkpoint_hook_means_one_that_never_saves() -> None:
         check_training(cfg, 'config.py')
 
 
-def test_what_is_no_component_is_left_to_what_reads_it() -> None:
-    assert config_checks._kind('abc') == ''
-    assert config_checks._kind({'type': dict}) == 'dict'
+@pytest.mark.parametrize('start', [['a.pth'], 3, True])
+def test_a_start_that_is_no_path(start: object) -> None:
+    assert error_of(load_from=start).startswith('load_from must be the path of')
