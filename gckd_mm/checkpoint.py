@@ -24,6 +24,7 @@ from gckd_mm.checkpoint_structure import check_structure, check_tensors
 from gckd_mm.checkpoint_values import check_finite, first_non_finite
 from gckd_mm.errors import CheckpointError
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
+from gckd_mm.registry import type_name
 from gckd_mm.safetensors_files import SUFFIX, read_safetensors
 from gckd_mm.unverifiable import say_not_verifiable
 from gckd_mm.work_dir import pointed_checkpoint

@@ -40,10 +40,10 @@ from gckd_mm.engine.launch import (
     apply_run_options,
     check_output,
     config_name,
+    count,
     read_config,
     refuse_address,
     user_errors,
-    whole_number,
 )
 from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
@@ -89,7 +89,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         '--num-rank-lists',
-        type=whole_number,
+        type=count,
         default=3,
         help='captions of each test set to draw',
     )

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,15 +20,22 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
+from gckd_mm.engine.config_keys import check_keys
+from gckd_mm.engine.config_numbers import (
+    check_loaders,
+    check_numbers,
+    is_count,
+    kind_of,
+    loaders_of,
+)
 from gckd_mm.engine.error_messages import (
     keys_of,
     keys_of_saving,
     nearest,
     registered_names,
 )
-from gckd_mm.engine.launch import STOCK_HOOKS, refuse_address
+from gckd_mm.engine.launch import refuse_address
 from gckd_mm.errors import InputError
-from gckd_mm.registry import type_name
 
 _REQUIRED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 #: visualisation backend -> (modules of which it needs one, how to get it)
@@ -48,8 +54,6 @@ _BACKENDS = {
 _METRIC = 'PersonRetrievalMetric'
 #: loops that have no epochs
 _ITER_LOOPS = ('IterBasedTrainLoop', 'TwoStageTrainLoop')
-#: in default_hooks of our configs, beside mmengine's
-_HOOKS = ('adaptation', 'finite_loss', 'iteration_seed', 'look', 'tokenizer')
 #: how alike a misspelt key is to the one that was meant, of 1
 _MISSPELT = 0.85
 
@@ -80,18 +84,13 @@ def check_training(cfg: Config, name: str) -> None:
             f'config {name}: default_hooks must be dict(NAME=dict(type=…)), got '
             f'{type(hooks).__name__}; further hooks belong into custom_hooks=[…]'
         )
+    check_keys(cfg, name)
     _check_checkpoints(cfg)
-    _check_numbers(cfg)
+    check_numbers(cfg)
     _check_names(cfg)
-    for hook, options in hooks.items():
-        if isinstance(options, dict) and 'type' not in options:
-            raise InputError(
-                f'config {name}: default_hooks.{hook} has no type'
-                f'{nearest(hook, [*STOCK_HOOKS, *_HOOKS])}'
-            )
     start = cfg.get('load_from')
     if start is not None and not isinstance(start, str | os.PathLike):
-        raise InputError(f'load_from must be the path of one checkpoint, got {start!r}')
+        raise InputError(f'load_from must be the path of a checkpoint, got {start!r}')
     refuse_address(start, 'load_from')
 
 
@@ -103,6 +102,8 @@ def check_test(cfg: Config) -> None:
     """
     _check_backends(cfg)
     _check_loop(cfg, 'test')
+    check_keys({'default_hooks': cfg.get('default_hooks')}, 'for the test')
+    check_loaders({'test_dataloader': cfg.get('test_dataloader')})
 
 
 def check_training_data(runner: Runner) -> None:
@@ -151,13 +152,8 @@ def _hint_of(key: str, cfg: Config) -> str:
     )
 
 
-def _kind(part: Any) -> str:
-    """Return the name of a component's class, without its scope."""
-    return type_name(part.get('type')) if isinstance(part, dict) else ''
-
-
 def _check_precision(optim_wrapper: dict[str, Any]) -> None:
-    if _kind(optim_wrapper) != 'AmpOptimWrapper':
+    if kind_of(optim_wrapper) != 'AmpOptimWrapper':
         return
     if not (
         is_cuda_available()
@@ -178,10 +174,10 @@ def _check_backends(cfg: Config) -> None:
         *(visualizer.get('vis_backends') or ()),
         *(cfg.get('vis_backends') or ()),
     ]:
-        modules, package = _BACKENDS.get(_kind(backend), ((), ''))
+        modules, package = _BACKENDS.get(kind_of(backend), ((), ''))
         if modules and not any(map(importlib.util.find_spec, modules)):
             raise InputError(
-                f'{_kind(backend)} needs {modules[0]}, which is not installed: pip '
+                f'{kind_of(backend)} needs {modules[0]}, which is not installed: pip '
                 f'install {package}, or remove it from visualizer.vis_backends'
             )
 
@@ -195,12 +191,12 @@ def _check_loop(cfg: Config, stage: str) -> None:
     """Refuse a loop over one loader for a metric that needs gallery and queries."""
     evaluator = cfg.get(f'{stage}_evaluator')
     metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
-    if _METRIC not in map(_kind, metrics):
+    if _METRIC not in map(kind_of, metrics):
         return
     loop = cfg.get(f'{stage}_cfg')
     if not isinstance(loop, dict):  # mmengine asks for all three keys or none
         return
-    kind = _kind(loop) or f'{stage.capitalize()}Loop'
+    kind = kind_of(loop) or f'{stage.capitalize()}Loop'
     if kind == f'{stage.capitalize()}Loop':
         raise InputError(
             f'{stage}_cfg: {_METRIC} compares captions with a gallery, and {kind} '
@@ -214,7 +210,7 @@ def _check_checkpoints(cfg: Config) -> None:
     # What mmengine adds where nothing is said.
     hooks.setdefault('checkpoint', dict(type=CheckpointHook.__name__))
     for hook in (*hooks.values(), *(cfg.get('custom_hooks') or ())):
-        if _kind(hook) != CheckpointHook.__name__:
+        if kind_of(hook) != CheckpointHook.__name__:
             continue
         by = "set type='AtomicCheckpointHook'"
         for key in set(hook) - {'type', 'priority'} - keys_of_saving():
@@ -222,86 +218,12 @@ def _check_checkpoints(cfg: Config) -> None:
                 f'CheckpointHook has no {key!r}{nearest(key, keys_of_saving())}; for '
                 f'the options of gckd_mm, {by}'
             )
-        if hook.get('by_epoch', True) and _kind(cfg.train_cfg) in _ITER_LOOPS:
+        if hook.get('by_epoch', True) and kind_of(cfg.train_cfg) in _ITER_LOOPS:
             raise InputError(
-                f'CheckpointHook counts epochs, of which {_kind(cfg.train_cfg)} has '
+                f'CheckpointHook counts epochs, of which {kind_of(cfg.train_cfg)} has '
                 f'none: it would save nothing. Set by_epoch=False, or {by}, whose '
                 f'checkpoints survive a kill'
             )
-
-
-def _check_numbers(cfg: Config) -> None:
-    counts = {
-        'train_cfg.max_iters': cfg.train_cfg.get('max_iters'),
-        'train_cfg.max_epochs': cfg.train_cfg.get('max_epochs'),
-        'train_cfg.val_interval': cfg.train_cfg.get('val_interval'),
-        # a loader without one makes no batches at all
-        **{
-            f'{k}.batch_size': v.get('batch_size', 0)
-            for k, v in _loaders(cfg)
-            if 'batch_sampler' not in v
-        },
-    }
-    for key, value in counts.items():
-        if not _is_count(value) and (value is not None or key.endswith('batch_size')):
-            raise InputError(
-                f'{key} must be a whole number of at least 1, got {value!r}'
-            )
-    for key, loader in _loaders(cfg):
-        for part in ('dataset', 'sampler'):
-            if isinstance(loader.get(part), str | int | float | list):
-                raise InputError(f'{key}.{part} must be dict(…), got {loader[part]!r}')
-        workers = loader.get('num_workers')
-        if workers is not None and not (_is_count(workers) or workers == 0):
-            raise InputError(
-                f'{key}.num_workers must be a whole number of at least 0, got '
-                f'{workers!r}'
-            )
-        ahead = loader.get('prefetch_factor')
-        if ahead is not None and not _is_count(ahead):
-            raise InputError(
-                f'{key}.prefetch_factor must be a whole number of at least 1, got '
-                f'{ahead!r}'
-            )
-        _check_pipelines(loader, key)
-    optimizer = cfg.optim_wrapper.get('optimizer')
-    lr = optimizer.get('lr') if isinstance(optimizer, dict) else None
-    if lr is not None and not (
-        isinstance(lr, int | float)
-        and not isinstance(lr, bool)
-        and 0 <= lr < float('inf')
-    ):
-        raise InputError(
-            f'optim_wrapper.optimizer.lr must be a number that is not negative, got '
-            f'{lr!r}'
-        )
-
-
-def _check_pipelines(part: Any, path: str) -> None:
-    """Check what a pipeline would only say of the first image."""
-    if isinstance(part, list | tuple):
-        for number, each in enumerate(part):
-            _check_pipelines(each, f'{path}[{number}]')
-    if not isinstance(part, dict):
-        return
-    steps = part.get('pipeline')
-    if isinstance(steps, list | tuple) and part.get('view') in ('pairs', 'images'):
-        kinds = [_kind(step) for step in steps]
-        if not any(kind.startswith('Load') for kind in kinds):
-            raise InputError(
-                f'{path}.pipeline reads no image: begin it with '
-                f"dict(type='LoadPersonImage'), got {kinds}"
-            )
-    if _kind(part) == 'Resize' and 'scale' in part:
-        scale = part['scale']
-        sides = scale if isinstance(scale, list | tuple) else (scale, scale)
-        if len(sides) != 2 or not all(map(_is_count, sides)):
-            raise InputError(
-                f'{path}.scale must be (width, height) in pixels, such as (64, 128), '
-                f'got {scale!r}'
-            )
-    for key, each in part.items():
-        _check_pipelines(each, f'{path}.{key}')
 
 
 def _check_names(cfg: Config) -> None:
@@ -309,7 +231,7 @@ def _check_names(cfg: Config) -> None:
     optimizer = cfg.optim_wrapper.get('optimizer')
     if isinstance(optimizer, dict):
         _check_registered(OPTIMIZERS, optimizer.get('type'), 'optim_wrapper.optimizer')
-    for key, loader in _loaders(cfg):
+    for key, loader in loaders_of(cfg):
         collate = loader.get('collate_fn')
         if isinstance(collate, dict):
             _check_registered(FUNCTIONS, collate.get('type'), f'{key}.collate_fn')
@@ -325,7 +247,7 @@ def _check_names(cfg: Config) -> None:
             f'log_level must be one of {", ".join(logging._nameToLevel)}, got {level!r}'
         )
     seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None and not _is_count(seed) and (seed != 0 or seed is False):
+    if seed is not None and not is_count(seed) and (seed != 0 or seed is False):
         raise InputError(
             f'randomness.seed must be a whole number that is not negative, got {seed!r}'
         )
@@ -337,19 +259,3 @@ def _check_registered(registry: Registry, name: Any, where: str) -> None:
             f'{where}: {name} is not in the {registry.name} registry'
             f'{nearest(name, registered_names(registry))}'
         )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _loaders(config: Any, path: str = '') -> Iterator[tuple[str, dict]]:
-    """Yield the dataloaders of a config, with their dotted keys."""
-    for key, part in config.items():
-        if not isinstance(part, dict) or not (path or str(key).endswith('_dataloader')):
-            continue
-        name = f'{path}.{key}' if path else str(key)
-        if 'dataset' in part and ('batch_size' in part or 'num_workers' in part):
-            yield name, part
-        elif path.count('.') < 2:
-            yield from _loaders(part, name)

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from gckd_mm.engine.config_keys import drop_absent_hooks
 from gckd_mm.engine.error_messages import keys_of, message_of, nearest, shortened
 from gckd_mm.errors import InputError
 
@@ -37,17 +39,6 @@ _SET_BY = {
     'slurm': ('srun', ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST')),
     'mpi': ('mpirun', ('OMPI_COMM_WORLD_LOCAL_RANK',)),
 }
-
-
-#: ``default_hooks`` that mmengine has of its own
-STOCK_HOOKS = (
-    'checkpoint',
-    'logger',
-    'param_scheduler',
-    'runtime_info',
-    'sampler_seed',
-    'timer',
-)
 
 
 def whole_number(text: str) -> int:
@@ -175,7 +166,7 @@ def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> 
         cfg.work_dir = os.path.expanduser(cfg.work_dir)
     check_work_dir(cfg.work_dir)
     make_loaders_fit(cfg)
-    drop_hooks(cfg)
+    drop_absent_hooks(cfg)
     if arguments.launcher != 'none':
         os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
         if not torch.cuda.is_available():
@@ -231,21 +222,7 @@ def check_work_dir(work_dir: Any) -> None:
     refuse_address(work_dir, 'work dir')
     if not isinstance(work_dir, str | os.PathLike):
         raise InputError(f'work_dir must be a path, got {work_dir!r}')
-    path = Path(work_dir)
-    reason = None
-    for folder in (path, *path.absolute().parents):
-        try:
-            is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            break
-        if not is_folder:
-            reason = f'{folder} is not a folder'
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            reason = f'{folder} cannot be written to'
-        break
+    reason = _why_no_folder(Path(work_dir))
     if reason:
         raise InputError(
             f'work dir {os.fspath(work_dir)!r}: cannot be used ({reason}). Name '
@@ -254,7 +231,9 @@ def check_work_dir(work_dir: Any) -> None:
 
 
 def check_output(path: str | None) -> None:
-    """Refuse a file to write that is a folder, before the hours that fill it.
+    """Refuse a file that cannot be written, before the hours that fill it.
+
+    A file without a name is written beside it for a trial, and nothing is left.
 
     Args:
         path: Of the file; None is no file.
@@ -265,24 +244,57 @@ def check_output(path: str | None) -> None:
     if path is None:
         return
     refuse_address(path, 'output')
-    if os.path.isdir(path):
-        raise InputError(f'{path}: cannot be written (Is a directory): name a file')
-    folder = Path(path).absolute().parent
-    while not folder.exists():  # they are made when the file is
-        folder = folder.parent
-    is_new = not os.path.lexists(path)
-    if not is_new and not os.path.isfile(path):
-        return  # a device, such as /dev/stdout: opening it may do something
-    trial = path if folder == Path(path).absolute().parent else str(folder / '.trial')
+    reason = None
     try:
-        with open(trial, 'ab'):
-            pass
-        if is_new:
-            os.remove(trial)
-    except OSError as error:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            reason = 'Is a directory'
+        elif not stat.S_ISREG(mode):
+            reason = 'is no regular file'
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or str(error)
+    reason = reason or _why_no_folder(Path(path).absolute().parent)
+    if not os.path.basename(path):
+        reason = 'Is a directory'
+    if reason:
         raise InputError(
-            f'{path}: cannot be written ({error.strerror}): name another file'
-        ) from error
+            f'{path or "the output"}: cannot be written ({reason}): name a file in a '
+            f'folder that can be written to'
+        )
+
+
+def _why_no_folder(path: Path) -> str | None:
+    """Return why a folder cannot be written to, or made; None if it can."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            if not stat.S_ISDIR(os.stat(folder).st_mode):
+                return f'{folder} is not a folder'
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if os.path.isdir(folder):  # /proc: a folder that takes no files
+                return f'{folder} cannot be written to ({error.strerror})'
+        except PermissionError:
+            return f'{folder} cannot be written to'
+        except (OSError, ValueError) as error:
+            return getattr(error, 'strerror', None) or str(error)
+    return None
+
+
+def count(text: str) -> int:
+    """Return a whole number of at least 1, as a ``type=`` of argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    number = int(text) if re.fullmatch(r'\s*[+-]?\d{1,18}\s*', text) else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(
+            f'must be a whole number of at least 1, got {text!r}'
+        )
+    return number
 
 
 def make_loaders_fit(config: Any) -> None:
@@ -300,19 +312,6 @@ def make_loaders_fit(config: Any) -> None:
                 config.pop(key, None)
         for part in config.values():
             make_loaders_fit(part)
-
-
-def drop_hooks(cfg: Config) -> None:
-    """Let ``default_hooks.NAME=None`` switch off any hook, not only mmengine's own.
-
-    Args:
-        cfg: Changed in place.
-    """
-    hooks = cfg.get('default_hooks')
-    if isinstance(hooks, dict):
-        for name in [name for name, hook in hooks.items() if hook is None]:
-            if name not in STOCK_HOOKS:  # which mmengine would put back
-                del hooks[name]
 
 
 def _check_launched(launcher: str) -> None:

@@ -11,9 +11,10 @@ from mmengine.config import Config
 
 from gckd_mm.engine.launch import (
     add_run_options,
+    apply_run_options,
     check_output,
     check_work_dir,
-    drop_hooks,
+    count,
     make_loaders_fit,
     merge_options,
     read_config,
@@ -158,34 +159,6 @@ def test_a_work_dir_that_cannot_be_written_to(tmp_path: Path) -> None:
         check_work_dir(tmp_path / 'new')
 
 
-@pytest.mark.parametrize('name', ['new.json', 'new/folder/new.json'])
-def test_an_output_is_tried_and_left_as_it_was(tmp_path: Path, name: str) -> None:
-    check_output(str(tmp_path / name))
-    assert list(tmp_path.iterdir()) == []
-    there = tmp_path / 'there.json'
-    there.write_text('kept')
-    check_output(str(there))
-    assert there.read_text() == 'kept'
-    check_output('/dev/stdout')
-    check_output(None)
-
-
-def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / 'file').touch()
-    for path in ('/proc/y.json', '/proc/self/y/z.json', tmp_path / 'file' / 'x.json'):
-        with pytest.raises(InputError, match='cannot be written'):
-            check_output(str(path))
-    with pytest.raises(InputError, match='Is a directory'):
-        check_output(str(tmp_path))
-
-
-def test_hooks_are_switched_off_by_none() -> None:
-    hooks = dict(finite_loss=None, checkpoint=None, adaptation=dict(type='A'))
-    cfg = Config({'default_hooks': hooks})
-    drop_hooks(cfg)
-    assert cfg.default_hooks == dict(checkpoint=None, adaptation=dict(type='A'))
-
-
 @pytest.mark.parametrize('text', ['-1', '1.5', 'three', '²', ''])
 def test_a_count_of_the_command_line(text: str) -> None:
     assert whole_number('03') == 3
@@ -197,3 +170,44 @@ def test_a_work_dir_need_not_be_there(tmp_path: Path) -> None:
     check_work_dir(tmp_path / 'new' / 'one')
     check_work_dir('work_dirs/relative')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'name', ['.', 'file/a.json', 'x' * 300, 'fifo', 'a\0b', '/proc/y.json', 's3://b/a']
+)
+def test_an_output_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('file').write_text('')
+    os.mkfifo('fifo')
+    with pytest.raises(InputError) as error:
+        check_output(name)
+    assert '\n' not in str(error.value)
+    assert sorted(os.listdir('.')) == ['fifo', 'file']
+
+
+def test_an_output_that_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / 'old.json').write_text('old')
+    for name in ('old.json', 'new.json', 'new/folder/a.json'):
+        check_output(str(tmp_path / name))
+    check_output(None)
+    assert [path.name for path in tmp_path.iterdir()] == ['old.json']
+    assert (tmp_path / 'old.json').read_text() == 'old'
+
+
+def test_a_home_folder_as_work_dir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    parser = argparse.ArgumentParser()
+    add_run_options(parser)
+    arguments = parser.parse_args(['--work-dir', '~/x'])
+    assert apply_run_options(Config(), arguments, 'a').work_dir == str(tmp_path / 'x')
+
+
+@pytest.mark.parametrize('text', ['-1', '0', '1.5', 'a', '', '9' * 5000])
+def test_a_count_that_is_none(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match='at least 1'):
+        count(text)
+    assert count('3') == 3

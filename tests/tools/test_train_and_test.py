@@ -488,7 +488,7 @@ def test_no_workers_just_work(config: str, tmp_path: Path) -> None:
         ('randomness.sed=3', "'sed': did you mean 'seed'?"),
         (
             'default_hooks.chekpoint.interval=3',
-            "default_hooks.chekpoint needs a 'type'",
+            "default_hooks.chekpoint is no hook of the config: did you mean 'check",
         ),
         ('model.type=DualEncodr', "did you mean 'DualEncoder'?"),
         ('test_evaluator.ks=abc', 'ks must be whole numbers'),
