@@ -26,8 +26,10 @@ from tools import train as train_tool
 
 
 def _config_file(data: Path, work_dir: Path, path: Path, gckd: bool = False) -> str:
-    make = small_gckd_config if gckd else small_config
-    make(data, work_dir, train_cfg__max_iters=4).dump(path)
+    if gckd:
+        small_gckd_config(data, work_dir).dump(path)
+    else:
+        small_config(data, work_dir, train_cfg__max_iters=4).dump(path)
     return str(path)
 
 
