@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmpretrain.models.necks import LinearNeck
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
@@ -98,12 +99,8 @@ def test_a_model_that_cannot_be_followed() -> None:
 
 
 def test_a_neck_of_mmpretrain_is_captured() -> None:
-    from mmpretrain.registry import MODELS
-
     model = Retriever(Flat())
-    model.image_neck = MODELS.build(
-        dict(type='LinearNeck', in_channels=3 * 8 * 4, out_channels=12)
-    )
+    model.image_neck = LinearNeck(in_channels=3 * 8 * 4, out_channels=12)
     graphs = capture(Encoder(model), (8, 4))  # type: ignore[arg-type]
 
     images = torch.randint(0, 256, (5, 3, 8, 4), dtype=torch.uint8)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -95,19 +96,37 @@ def find(driver: Any, selector: str) -> Any:
     )
 
 
+BOX = '#text textarea, #text input'
+
+
 def search(driver: Any, text: str) -> None:
-    box = find(driver, '#text textarea, #text input')
-    box.send_keys(Keys.CONTROL, 'a')
-    box.send_keys(text, Keys.ENTER)
+    """Type a text and press Enter; what is typed before the page listens is lost."""
+
+    def typed(driver: Any) -> bool:
+        box = find(driver, BOX)
+        box.send_keys(Keys.CONTROL, 'a')
+        box.send_keys(text)
+        return box.get_attribute('value') == text
+
+    WebDriverWait(driver, 60).until(typed)
+    find(driver, BOX).send_keys(Keys.ENTER)
 
 
 def results(driver: Any, heading: str) -> list[str]:
     """Wait for the results of a search, and return the file names in their order."""
-    WebDriverWait(driver, 60).until(
-        lambda d: any(
-            x.text == heading for x in d.find_elements(By.CSS_SELECTOR, '.searched')
-        )
-    )
+
+    def shown(driver: Any) -> bool:
+        found = driver.find_elements(By.CSS_SELECTOR, '.searched')
+        return any(each.text == heading for each in found)
+
+    for _ in range(5):
+        try:
+            WebDriverWait(driver, 20).until(shown)
+            break
+        except TimeoutException:
+            if not heading.startswith('like '):
+                search(driver, heading)  # Enter, too, is lost on a page that loads
+    assert shown(driver)
     cards = driver.find_elements(By.CSS_SELECTOR, '.matches figure > a')
     return [card.get_attribute('title') for card in cards]
 
