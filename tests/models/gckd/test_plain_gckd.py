@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gckd_mm.models import GCKD, DualEncoder
 from gckd_mm.models.gckd.labels import SoftLabels
+from gckd_mm.models.necks.features import last_of
 from gckd_mm.registry import MODELS
 from tests.models.gckd.plain_gckd import Numbers, PlainGCKD, Ramp
 from tests.models.gckd.test_model import random_image, total_of
@@ -120,7 +121,7 @@ class BatchNormed(nn.Module):
         self.norm = nn.BatchNorm1d(projection['out_channels'])
 
     def forward(self, *features: Any) -> Tensor:
-        return self.norm(self.projection(*features))
+        return self.norm(last_of(self.projection(*features)))
 
 
 class Batches:
