@@ -61,12 +61,20 @@ COMPARED = {
         symmetric=True,
     ),
     'continued': Method('baselines/uda/continued_street2mall'),
-    # for as long as GCKD takes, not for as many steps: 700 and 340 instead of 300
+    # for as long as GCKD takes, not for as many steps: 700 and 340 instead of 300; with
+    # the warm-up and the ramp of 300
     'continued_as_long': Method(
-        'baselines/uda/continued_street2mall', {'train_cfg.adapt_iters': 700}
+        'baselines/uda/continued_street2mall',
+        {'train_cfg.adapt_iters': 700, 'param_scheduler.2.warmup': 30 / 700},
     ),
     'reclip_as_long': Method(
-        'baselines/uda/reclip_street2mall', {'train_cfg.adapt_iters': 340}
+        'baselines/uda/reclip_street2mall',
+        {
+            'train_cfg.adapt_iters': 340,
+            'param_scheduler.2.warmup': 30 / 340,
+            'model.adaptation.loss_weight.begin': 40 / 340,
+            'model.adaptation.loss_weight.length': 35 / 340,
+        },
     ),
     **{
         name: Method(f'baselines/uda/{name}_street2mall')

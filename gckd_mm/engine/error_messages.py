@@ -21,6 +21,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from gckd_mm.engine.config_numbers import parts_of
 from gckd_mm.errors import InputError
 from gckd_mm.registry import type_name
 
@@ -276,7 +277,7 @@ def _path_in(config: Config | None, name: str | None, arguments: Any) -> str | N
     if config is None or not isinstance(arguments, dict):
         return None
     best = None
-    for path, part in _parts(config.to_dict(), ''):
+    for path, part in parts_of(config.to_dict(), ''):
         if path.startswith('_'):  # a variable of the file's own
             continue
         if part and part == arguments:
@@ -288,16 +289,6 @@ def _path_in(config: Config | None, name: str | None, arguments: Any) -> str | N
             if own.keys() <= arguments.keys() and name is not None:
                 best = best or path
     return best
-
-
-def _parts(value: Any, path: str) -> Iterator[tuple[str, dict]]:
-    if isinstance(value, dict):
-        yield path, value
-        for key, part in value.items():
-            yield from _parts(part, f'{path}.{key}' if path else str(key))
-    elif isinstance(value, list | tuple):
-        for number, part in enumerate(value):
-            yield from _parts(part, f'{path}.{number}')
 
 
 def _frames(error: BaseException) -> Iterator[FrameType]:
