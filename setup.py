@@ -196,7 +196,7 @@ setup(
     package_data={PACKAGE: ['py.typed', '**/*.json', '**/*.pth']},
     include_package_data=False,
     cmdclass={'bdist_wheel': WheelWithMim, 'build_py': BuildWithMim},
-    entry_points={'console_scripts': ['gckd-search = gckd_mm.cli.search:main']},
+    entry_points={'console_scripts': ['gckd-search = gckd_mm.search.cli.search:main']},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     zip_safe=False,

@@ -32,9 +32,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from gckd_mm.datasets.synthpedes.domain import SynthDomain
-from gckd_mm.datasets.synthpedes.places import WORLD_NAMES
-from gckd_mm.datasets.synthpedes.writer import write_domain
+from gckd_mm.synthpedes.domain import SynthDomain
+from gckd_mm.synthpedes.places import WORLD_NAMES
+from gckd_mm.synthpedes.writer import write_domain
 
 sys.path.insert(0, str(Path(__file__).parent))
 import row_file

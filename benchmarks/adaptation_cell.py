@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from gckd_mm.checkpoint import find_last_checkpoint
-from gckd_mm.datasets.synthpedes.places import WORLD_NAMES
 from gckd_mm.fileio import write_atomically
+from gckd_mm.synthpedes.places import WORLD_NAMES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report import commit

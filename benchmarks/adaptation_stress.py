@@ -25,9 +25,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from mmengine.config import Config
 
-from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain, default_sizes
-from gckd_mm.datasets.synthpedes.writer import write_domain
 from gckd_mm.fileio import write_atomically
+from gckd_mm.synthpedes.domain import Sizes, SynthDomain, default_sizes
+from gckd_mm.synthpedes.writer import write_domain
 
 sys.path.insert(0, str(Path(__file__).parent))
 import row_file

@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from gckd_mm.datasets.synthpedes.domain import SynthDomain
 from gckd_mm.registry import MODELS
+from gckd_mm.synthpedes.domain import SynthDomain
 
 CONFIG = Path(__file__).parents[1] / 'configs/baselines/source_only_cuhk2rstp.py'
 CONTEXT = 77

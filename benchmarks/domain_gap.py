@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from gckd_mm.checkpoint import find_last_checkpoint
-from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain
-from gckd_mm.datasets.synthpedes.places import WORLD_NAMES
-from gckd_mm.datasets.synthpedes.version import VERSION
-from gckd_mm.datasets.synthpedes.writer import write_domain
+from gckd_mm.synthpedes.domain import Sizes, SynthDomain
+from gckd_mm.synthpedes.places import WORLD_NAMES
+from gckd_mm.synthpedes.version import VERSION
+from gckd_mm.synthpedes.writer import write_domain
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report import add_json_option, write_report

@@ -37,12 +37,12 @@ from typing import Any
 
 import numpy as np
 
-from gckd_mm.apis import PersonSearchInferencer
-from gckd_mm.gallery import Gallery, Item
-from gckd_mm.gallery.files import find_images
-from gckd_mm.gallery.indexing import update
-from gckd_mm.gallery.items import Stamp
-from gckd_mm.gallery.vector_index import MAX_HNSW
+from gckd_mm.search.apis import PersonSearchInferencer
+from gckd_mm.search.gallery import Gallery, Item
+from gckd_mm.search.gallery.files import find_images
+from gckd_mm.search.gallery.indexing import update
+from gckd_mm.search.gallery.items import Stamp
+from gckd_mm.search.gallery.vector_index import MAX_HNSW
 
 sys.path.insert(0, str(Path(__file__).parent))
 from data import draw_dataset
@@ -304,7 +304,7 @@ def large_in_its_own_process(*arguments: Any) -> Figures:
 def served_demo(folder: Path) -> Iterator[int]:
     """Serve the demo; yield its port."""
     port = _free_port()
-    command = [sys.executable, '-m', 'gckd_mm.cli.search', 'serve', '--demo']
+    command = [sys.executable, '-m', 'gckd_mm.search.cli.search', 'serve', '--demo']
     options = ['--demo-folder', str(folder / 'demo'), '--port', str(port)]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE) as process:
         try:

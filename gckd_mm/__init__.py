@@ -4,9 +4,10 @@ Importing the package checks the OpenMMLab stack and opens the registries of sco
 ``gckd_mm``; the components are imported when a registry first looks for one.
 """
 
-from gckd_mm import compat
+from gckd_mm import compat, moved_modules
 
 compat.apply()
+moved_modules.apply()
 
 from gckd_mm import checkpoint, registry  # noqa: E402 - checkpoint: gckd_mm:// paths
 from gckd_mm.version import __version__  # noqa: E402

@@ -10,11 +10,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gckd_mm.apis import PersonSearchInferencer
 from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.checkpoint_config import built_from, config_of
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.registry import MODELS
+from gckd_mm.search.apis import PersonSearchInferencer
 from tests.training import last_checkpoint
 
 WEIGHTS = {'a': torch.zeros(4, 4)}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 
-from gckd_mm.models.heads.uda import CrossDomainFeats
+from gckd_mm.models.uda import CrossDomainFeats
 from gckd_mm.registry import MODELS
 
 ROOT = Path(__file__).parents[1]

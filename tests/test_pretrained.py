@@ -16,12 +16,12 @@ from gckd_mm.checkpoint import (
     local_path,
     read_checkpoint,
 )
-from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain
-from gckd_mm.datasets.synthpedes.places import WORLD_NAMES
-from gckd_mm.datasets.synthpedes.version import VERSION
-from gckd_mm.datasets.synthpedes.writer import write_domain
 from gckd_mm.errors import CheckpointError
 from gckd_mm.registry import MODELS
+from gckd_mm.synthpedes.domain import Sizes, SynthDomain
+from gckd_mm.synthpedes.places import WORLD_NAMES
+from gckd_mm.synthpedes.version import VERSION
+from gckd_mm.synthpedes.writer import write_domain
 from tests.training import in_process
 from tools import test as test_tool
 

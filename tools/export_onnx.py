@@ -10,17 +10,17 @@ from typing import Any
 
 from mmengine.registry import DefaultScope
 
-from gckd_mm.apis.export_folder import check_new, read_settings
-from gckd_mm.apis.onnx_encoder import OnnxEncoder
-from gckd_mm.apis.torch_encoder import TorchEncoder
 from gckd_mm.checkpoint import PACKAGED
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.errors import InputError
-from gckd_mm.export.int8 import export_int8
-from gckd_mm.export.made_up_inputs import BATCH_SIZES
-from gckd_mm.export.retriever import export_retriever
-from gckd_mm.export.scores import rank_1
 from gckd_mm.registry import DATASETS
+from gckd_mm.search.apis.export_folder import check_new, read_settings
+from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
+from gckd_mm.search.apis.torch_encoder import TorchEncoder
+from gckd_mm.search.export.int8 import export_int8
+from gckd_mm.search.export.made_up_inputs import BATCH_SIZES
+from gckd_mm.search.export.retriever import export_retriever
+from gckd_mm.search.export.scores import rank_1
 
 DATASETS_OF_CAPTIONS = ('CUHKPEDES', 'ICFGPEDES', 'RSTPReid')
 

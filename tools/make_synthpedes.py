@@ -14,24 +14,24 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from gckd_mm.datasets.synthpedes.domain import (
+from gckd_mm.datasets.transforms.load_person_image import read_image
+from gckd_mm.engine.launch import user_errors, whole_number
+from gckd_mm.errors import InputError
+from gckd_mm.fileio import write_atomically
+from gckd_mm.synthpedes.domain import (
     DOMAIN_NAMES,
     Shot,
     Sizes,
     SynthDomain,
     default_sizes,
 )
-from gckd_mm.datasets.synthpedes.version import VERSION
-from gckd_mm.datasets.synthpedes.writer import (
+from gckd_mm.synthpedes.version import VERSION
+from gckd_mm.synthpedes.writer import (
     IMAGE_FOLDER,
     file_name,
     is_complete,
     write_domain,
 )
-from gckd_mm.datasets.transforms.load_person_image import read_image
-from gckd_mm.engine.launch import user_errors, whole_number
-from gckd_mm.errors import InputError
-from gckd_mm.fileio import write_atomically
 from gckd_mm.visualization.contact_sheet import ContactRow, draw_contact_sheet
 
 DEFAULT_DOMAINS = ('street', 'mall', 'campus')

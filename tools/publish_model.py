@@ -24,11 +24,11 @@ from gckd_mm.checkpoint import (
     read_checkpoint,
     weights_of_encoders,
 )
-from gckd_mm.datasets.synthpedes.version import VERSION
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.registry import MODELS
+from gckd_mm.synthpedes.version import VERSION
 
 _META = ('cfg', 'seed', 'iter', 'selection')
 _RESULTS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from gckd_mm.cli.search import main
+from gckd_mm.search.cli.search import main
 
 if __name__ == '__main__':
     sys.exit(main())

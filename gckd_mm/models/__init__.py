@@ -13,17 +13,10 @@ from gckd_mm.models.gckd.labels import PseudoLabels
 from gckd_mm.models.gckd.matching import GCKDWithMatching
 from gckd_mm.models.gckd.model import GCKD
 from gckd_mm.models.heads import (
-    ClusterContrastHead,
-    CORALHead,
-    DomainAdversarialHead,
     ImageTextMatchingHead,
     InfoNCEHead,
-    LabelPropagationHead,
-    MMDHead,
     MomentumDistillHead,
-    MutualNeighbourHead,
     NeighbourConsistencyHead,
-    POUFHead,
     SDMHead,
 )
 from gckd_mm.models.necks import (
@@ -34,6 +27,15 @@ from gckd_mm.models.necks import (
 )
 from gckd_mm.models.retrievers import AdaptedDualEncoder, DualEncoder
 from gckd_mm.models.tokenizers import HFTokenizer, WordPieceTokenizer
+from gckd_mm.models.uda import (
+    ClusterContrastHead,
+    CORALHead,
+    DomainAdversarialHead,
+    LabelPropagationHead,
+    MMDHead,
+    MutualNeighbourHead,
+    POUFHead,
+)
 
 __all__ = [
     'GCKD',

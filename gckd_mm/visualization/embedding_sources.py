@@ -10,10 +10,10 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from gckd_mm.apis import PersonSearchInferencer
 from gckd_mm.checkpoint import built_from, config_of, read_checkpoint
 from gckd_mm.errors import InputError
 from gckd_mm.registry import DATASETS
+from gckd_mm.search.apis import PersonSearchInferencer
 from gckd_mm.visualization.embedding_map import Group
 
 MODALITIES = {'images': 'gallery', 'captions': 'query'}

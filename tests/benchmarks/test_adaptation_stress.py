@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain
 from gckd_mm.registry import DATASETS
+from gckd_mm.synthpedes.domain import Sizes, SynthDomain
 
 
 @pytest.fixture

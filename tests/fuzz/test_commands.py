@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gckd_mm.cli import search as cli
+from gckd_mm.search.cli import search as cli
 from tests.fuzz.conftest import Cases
 from tests.fuzz.damage import (
     Rng,
@@ -20,7 +20,7 @@ from tests.fuzz.damage import (
     odd_values,
 )
 from tests.fuzz.judge import Judge, run_command
-from tests.web.conftest import coloured  # noqa: F401 - the gallery that is asked
+from tests.search.web.conftest import coloured  # noqa: F401 - the gallery that is asked
 
 Record = Callable[[str, object], None]
 TEXTS = (

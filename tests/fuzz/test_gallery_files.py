@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gckd_mm.apis import PersonSearchInferencer
-from gckd_mm.cli import search as cli
-from gckd_mm.gallery import Gallery
-from gckd_mm.gallery.files import find_images
-from gckd_mm.gallery.indexing import update
+from gckd_mm.search.apis import PersonSearchInferencer
+from gckd_mm.search.cli import search as cli
+from gckd_mm.search.gallery import Gallery
+from gckd_mm.search.gallery.files import find_images
+from gckd_mm.search.gallery.indexing import update
 from tests.fuzz.conftest import Cases
 from tests.fuzz.damage import (
     damage_bytes,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gckd_mm.apis import PersonSearchInferencer
-from gckd_mm.cli import search as cli
 from gckd_mm.datasets.transforms.load_person_image import read_image
+from gckd_mm.search.apis import PersonSearchInferencer
+from gckd_mm.search.cli import search as cli
 from tests.fuzz.conftest import Cases
 from tests.fuzz.damage import Rng, damage_bytes, odd_files, odd_texts
 from tests.fuzz.judge import Judge, must_be_refused

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from gckd_mm.apis import PersonSearchInferencer
-from gckd_mm.gallery import Gallery
+from gckd_mm.search.apis import PersonSearchInferencer
+from gckd_mm.search.gallery import Gallery
 from tests.fuzz.conftest import Cases
 from tests.fuzz.damage import Rng, damage_bytes, damage_value, odd_texts, odd_values
 from tests.fuzz.judge import Judge
 from tests.fuzz.test_images import FORMATS, encoded
-from tests.web.conftest import coloured  # noqa: F401 - the gallery that is served
+from tests.search.web.conftest import coloured  # noqa: F401 - the gallery that is served
 
 pytest.importorskip('gradio')
 from fastapi.testclient import TestClient
 
-from gckd_mm.web.server import make_app
-from gckd_mm.web.service import SearchService
+from gckd_mm.search.web.server import make_app
+from gckd_mm.search.web.service import SearchService
 
 Record = Callable[[str, object], None]
 MODEL = 'gckd_mm://synthclip_tiny_web'

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from gckd_mm.apis import PersonSearchInferencer
 from gckd_mm.checkpoint import check_resumable, load_weights, read_checkpoint
 from gckd_mm.checkpoint_config import config_of
 from gckd_mm.errors import CheckpointError
 from gckd_mm.interop import convert
 from gckd_mm.interop.recognition import family_of
+from gckd_mm.search.apis import PersonSearchInferencer
 from tests.interop.openai_model import TinyOpenAIClip
 from tests.training import ROOT, in_process, small_config, small_gckd_config
 from tools import convert_checkpoint

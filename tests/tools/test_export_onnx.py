@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from gckd_mm.apis.onnx_encoder import OnnxEncoder
-from gckd_mm.apis.torch_encoder import TorchEncoder
 from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.errors import InputError
-from gckd_mm.export.made_up_inputs import Differences
-from tests.export import families
+from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
+from gckd_mm.search.apis.torch_encoder import TorchEncoder
+from gckd_mm.search.export.made_up_inputs import Differences
+from tests.search.export import families
 from tests.training import (
     in_process,
     last_checkpoint,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gckd_mm.datasets.synthpedes.domain import Sizes, SynthDomain, default_sizes
+from gckd_mm.synthpedes.domain import Sizes, SynthDomain, default_sizes
 from tools import check_dataset, make_synthpedes
 from tools.make_synthpedes import main
 

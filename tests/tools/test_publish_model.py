@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gckd_mm.apis import PersonSearchInferencer
 from gckd_mm.checkpoint import config_of, load_weights, read_checkpoint
 from gckd_mm.registry import MODELS
+from gckd_mm.search.apis import PersonSearchInferencer
 from tests.training import in_process, last_checkpoint, small_gckd_config, train
 from tools import publish_model
 

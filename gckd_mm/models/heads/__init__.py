@@ -8,28 +8,12 @@ from gckd_mm.models.heads.momentum_distill_head import (
     NeighbourConsistencyHead,
 )
 from gckd_mm.models.heads.sdm_head import SDMHead
-from gckd_mm.models.heads.uda import (
-    ClusterContrastHead,
-    CORALHead,
-    DomainAdversarialHead,
-    LabelPropagationHead,
-    MMDHead,
-    MutualNeighbourHead,
-    POUFHead,
-)
 
 __all__ = [
-    'CORALHead',
-    'ClusterContrastHead',
     'ContrastiveHead',
-    'DomainAdversarialHead',
     'ImageTextMatchingHead',
     'InfoNCEHead',
-    'LabelPropagationHead',
-    'MMDHead',
     'MomentumDistillHead',
-    'MutualNeighbourHead',
     'NeighbourConsistencyHead',
-    'POUFHead',
     'SDMHead',
 ]

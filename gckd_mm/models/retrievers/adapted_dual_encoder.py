@@ -10,9 +10,9 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.heads.uda.adaptation_head import AdaptationHead, CrossDomainFeats
 from gckd_mm.models.retrievers.staged import StagedDualEncoder
 from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.uda.adaptation_head import AdaptationHead, CrossDomainFeats
 from gckd_mm.registry import MODELS
 
 

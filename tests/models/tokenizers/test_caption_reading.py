@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gckd_mm.apis.torch_encoder import TorchEncoder
 from gckd_mm.models import HFTokenizer, WordPieceTokenizer
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
+from gckd_mm.search.apis.torch_encoder import TorchEncoder
 
 tiny_clip = pytest.importorskip('tests.models.tiny_clip')
 

@@ -1,5 +1,0 @@
-"""What programs call: a trained model as a function of pictures and sentences."""
-
-from gckd_mm.apis.person_search_inferencer import PersonSearchInferencer, Query
-
-__all__ = ['PersonSearchInferencer', 'Query']

@@ -1,0 +1,1 @@
+"""Search with a trained model: inferencer, galleries, exports, shell and web page."""

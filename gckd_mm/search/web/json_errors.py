@@ -1,0 +1,83 @@
+"""The one shape of what the server refuses: ``{"error": "..."}``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from gckd_mm.errors import InputError
+from gckd_mm.search.web.service import UnavailableError
+
+#: of one message; a request can be wrong in many ways
+_MAX_PROBLEMS = 5
+
+
+class RefusedError(InputError):
+    """A request that is refused with a status of its own.
+
+    Args:
+        status: HTTP status, 400 to 499 or 507.
+        message: For whoever sent it.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def error_response(
+    status: int, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an answer that says what is wrong.
+
+    Args:
+        status: HTTP status.
+        message: In any characters: those outside ASCII are escaped.
+        headers: Further ones.
+    """
+    content = json.dumps({'error': message})
+    return Response(content, status, headers, media_type='application/json')
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Give every error of an application the one shape."""
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(UnavailableError, _unavailable)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+def _refused(request: Any, error: Any) -> Response:
+    return error_response(error.status, str(error))
+
+
+def _unavailable(request: Any, error: Any) -> Response:
+    return error_response(503, str(error))
+
+
+def _input_error(request: Any, error: Any) -> Response:
+    return error_response(422, str(error))
+
+
+def _validation_error(request: Any, error: Any) -> Response:
+    problems = [
+        f'{".".join(map(str, problem["loc"][1:])) or "body"}: {problem["msg"]}'
+        for problem in error.errors()[:_MAX_PROBLEMS]
+    ]
+    return error_response(422, '; '.join(problems))
+
+
+def _http_error(request: Any, error: Any) -> Response:
+    return error_response(error.status_code, str(error.detail), error.headers)
+
+
+def _unexpected_error(request: Any, error: Any) -> Response:
+    # Starlette logs it
+    return error_response(500, 'the server failed; its log says why')

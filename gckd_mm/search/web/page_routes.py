@@ -1,0 +1,116 @@
+"""The list of what may be asked of the server; everything else is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+from gckd_mm.search.web.json_errors import error_response
+
+
+class Route(NamedTuple):
+    """Something that the server answers to.
+
+    Attributes:
+        path: A regular expression.
+        methods: Of HTTP.
+        parameters: Names in the query that are passed on; None for all of them.
+    """
+
+    path: str
+    methods: tuple[str, ...] = ('GET',)
+    parameters: tuple[str, ...] | None = ()
+
+
+#: ours, which check their parameters themselves
+OWN_ROUTES = (
+    Route('/picture', parameters=None),
+    Route('/api/info', parameters=None),
+    Route('/openapi.json', parameters=None),
+    Route('/api/search', ('POST',), None),
+    Route('/api/search_by_image', ('POST',), None),
+    Route('/gradio_api/upload', ('POST',)),
+    Route('/gradio_api/upload_progress'),
+    Route('(?s:/gradio_api/file=.*)'),
+)
+_FILE = r'(/[A-Za-z0-9_@-][A-Za-z0-9_.@-]{0,127}){1,6}\.[a-z0-9]{2,5}'
+#: Gradio's, as far as the page in a browser asks for them
+GRADIO_ROUTES = (
+    Route('/', ('GET', 'HEAD'), ('like', '__theme')),
+    Route('/config'),
+    Route('/theme.css', parameters=('v',)),
+    Route('/manifest.json'),
+    Route('/favicon.ico'),
+    Route(f'/(assets|static){_FILE}'),
+    Route('/gradio_api/info'),
+    Route('/gradio_api/app_id'),
+    Route('/gradio_api/queue/join', ('POST',), ('like', '__theme')),
+    Route('/gradio_api/queue/data', parameters=('session_hash',)),
+    Route('/gradio_api/run/predict', ('POST',), ('like', '__theme')),
+)
+#: by the first, Gradio lets pages of other sites read its answers; the second it takes
+#: for its own address
+_LEFT_OUT = frozenset({b'origin', b'x-gradio-server'})
+_FORWARDED = {
+    b'x-forwarded-host': re.compile(rb'[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?'),
+    b'x-forwarded-proto': re.compile(rb'https?'),
+}
+
+
+class PageRoutesMiddleware:
+    """Let nothing through but what is on the list.
+
+    Gradio has some sixty routes, and each version has others. The page needs these.
+
+    Args:
+        app: The ASGI application behind it.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._own = [(re.compile(route.path), route) for route in OWN_ROUTES]
+        self._gradio = [(re.compile(route.path), route) for route in GRADIO_ROUTES]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass a request on, or refuse it: 404 or 405."""
+        if scope['type'] == 'lifespan':
+            await self.app(scope, receive, send)
+            return
+        if scope['type'] != 'http':
+            await send({'type': 'websocket.close', 'code': 1008})
+            return
+        path = scope['path']
+        for routes in (self._own, self._gradio):
+            for pattern, route in routes:
+                if pattern.fullmatch(path) is None:
+                    continue
+                if scope['method'] not in route.methods:
+                    allowed = {'Allow': ', '.join(route.methods)}
+                    refused = error_response(405, 'wrong method for this path', allowed)
+                    await refused(scope, receive, send)
+                    return
+                if routes is self._gradio:
+                    scope = _plain(scope, route)
+                await self.app(scope, receive, send)
+                return
+        await error_response(404, 'there is nothing here')(scope, receive, send)
+
+
+def _plain(scope: Any, route: Route) -> Any:
+    """Return a request without what Gradio could be led astray by."""
+    given = parse_qsl(scope['query_string'].decode('latin-1'), max_num_fields=None)
+    kept = [pair for pair in given if pair[0] in (route.parameters or ())]
+    headers = [
+        (name, value)
+        for name, value in scope['headers']
+        if name not in _LEFT_OUT
+        and (name not in _FORWARDED or _FORWARDED[name].fullmatch(value))
+    ]
+    return {
+        **scope,
+        'path': scope['path'],
+        'raw_path': scope['path'].encode(),
+        'query_string': urlencode(kept).encode(),
+        'headers': headers,
+    }

@@ -1,0 +1,426 @@
+"""Write a drawn domain to disk, in the schema of the real dataset that it resembles."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import re
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from PIL import Image
+
+from gckd_mm.datasets.image_hashes import Track
+from gckd_mm.errors import InputError
+from gckd_mm.fileio import write_atomically
+from gckd_mm.synthpedes.domain import Shot, SynthDomain
+
+DESCRIPTION = 'synthpedes.json'
+IMAGE_FOLDER = 'imgs'
+ANNOTATION_FILES: Mapping[str, str] = {
+    'CUHKPEDES': 'reid_raw.json',
+    'RSTPReid': 'data_captions.json',
+    'ICFGPEDES': 'ICFG-PEDES.json',
+}
+_FILE_NAMES: Mapping[str, Callable[[Shot], str]] = {
+    'CUHKPEDES': lambda shot: f'cam_a/{shot.pid:04d}_{shot.number}.jpg',
+    'RSTPReid': lambda shot: f'{shot.pid:04d}_c1_{shot.number:04d}.jpg',
+    'ICFGPEDES': lambda shot: (
+        f'{shot.split}/{shot.pid:04d}/{shot.pid:04d}_{shot.number:03d}.jpg'
+    ),
+}
+_TYPICAL_BYTES = 8192  # of a picture of 160 x 80 pixels, in whole blocks of a disk
+
+
+def write_domain(
+    domain: SynthDomain,
+    folder: str | os.PathLike[str],
+    processes: int | None = None,
+    redraw: bool = False,
+    track: Track = lambda items, total: items,
+) -> Path:
+    """Draw a domain into a folder that the loader of its real dataset can read.
+
+    The files do not depend on the number of processes. ``synthpedes.json`` says what is
+    being drawn and whether all of it is there; a drawing that was stopped at any moment
+    is continued by the next call, and a whole one is left as it is.
+
+    Args:
+        domain: What to draw.
+        folder: Made if needed; what lies there must be a drawing of the same domain.
+        processes: How many draw. Defaults to the number of processors.
+        redraw: Whether to delete the pictures, annotations and description that a
+            generator wrote there, of whatever version and domain. Defaults to False.
+        track: Shows the progress over the pictures that were not there yet. Defaults
+            to no progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If something else lies in the folder, if it cannot be written, or
+            if a process was killed.
+    """
+    folder = Path(folder)
+    if processes is None:
+        processes = available_processors()
+    if processes < 1:
+        raise InputError(f'processes must be at least 1, got {processes}')
+    with _disk_errors(domain, folder, redraw):
+        if redraw:
+            _delete_drawing(folder)
+        elif _is_complete(domain, folder):
+            return folder
+        _write_description(domain, folder, complete=False)
+        # Before the processes start: what the domain remembers is theirs as well.
+        annotations = _write_annotations(domain)
+        missing = _missing_shots(domain, folder)
+        for parent in {_image_path(domain, folder, shot).parent for shot in missing}:
+            parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _drawing(domain, folder, missing, processes) as drawn:
+                for _ in track(drawn, len(missing)):
+                    pass
+        finally:
+            _delete_partial_images(folder)
+        write_atomically(folder / ANNOTATION_FILES[domain.dataset_type], annotations)
+        checksum = hashlib.sha256(annotations).hexdigest()
+        _write_description(domain, folder, complete=True, sha256=checksum)
+    return folder
+
+
+def is_complete(domain: SynthDomain, folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder holds the whole drawing of a domain.
+
+    Raises:
+        InputError: If something else lies there, or a drawing whose annotations were
+            changed.
+    """
+    with _disk_errors(domain, Path(folder)):
+        return _is_complete(domain, Path(folder))
+
+
+def file_name(domain: SynthDomain, shot: Shot) -> str:
+    """Return where a picture lies below ``imgs/``, named as in the real dataset."""
+    return _FILE_NAMES[domain.dataset_type](shot)
+
+
+def available_processors() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _is_complete(domain: SynthDomain, folder: Path) -> bool:
+    found = _read_description(folder)
+    if found is None:
+        return False
+    _check_same_drawing(domain, folder, found)
+    if not found.get('complete'):
+        return False
+    path = folder / ANNOTATION_FILES[domain.dataset_type]
+    if not path.is_file():
+        return False
+    if hashlib.sha256(path.read_bytes()).hexdigest() != found.get('sha256'):
+        raise InputError(
+            f'{path}: is not what was drawn, its sha256 differs from that in '
+            f'{DESCRIPTION}. Move it away to keep it: then the drawing is mended'
+        )
+    return not _missing_shots(domain, folder)
+
+
+def _image_path(domain: SynthDomain, folder: Path, shot: Shot) -> Path:
+    return folder / IMAGE_FOLDER / file_name(domain, shot)
+
+
+def _missing_shots(domain: SynthDomain, folder: Path) -> list[Shot]:
+    """Return the pictures without a file, or with an empty one, as power cuts leave."""
+
+    def is_there(path: Path) -> bool:
+        try:
+            return path.stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    return [
+        shot
+        for shot in domain.shots()
+        if not is_there(_image_path(domain, folder, shot))
+    ]
+
+
+def _write_annotations(domain: SynthDomain) -> bytes:
+    records = [_write_record(domain, shot) for shot in domain.shots()]
+    return (json.dumps(records, indent=1) + '\n').encode()
+
+
+def _write_record(domain: SynthDomain, shot: Shot) -> dict[str, Any]:
+    captions = domain.write_captions(shot)
+    if domain.dataset_type == 'RSTPReid':
+        return {
+            'id': shot.pid,
+            'img_path': file_name(domain, shot),
+            'captions': captions,
+            'split': shot.split,
+        }
+    return {
+        'split': shot.split,
+        'captions': captions,
+        'file_path': file_name(domain, shot),
+        'processed_tokens': [
+            re.findall(r"\w+(?:['-]\w+)*", caption.lower()) for caption in captions
+        ],
+        'id': shot.pid,
+    }
+
+
+def _write_description(
+    domain: SynthDomain, folder: Path, complete: bool, sha256: str | None = None
+) -> None:
+    description = {
+        **domain.describe(),
+        'dataset': domain.dataset_type,
+        'num_images': len(domain.shots()),
+        'annotations': ANNOTATION_FILES[domain.dataset_type],
+        'sha256': sha256,
+        'complete': complete,
+    }
+    write_atomically(folder / DESCRIPTION, json.dumps(description, indent=2) + '\n')
+
+
+def _read_description(folder: Path) -> dict[str, Any] | None:
+    """Read what a folder says it holds; None if nothing is there.
+
+    Raises:
+        InputError: If it does not say, or is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            f'{folder}: must be a folder to draw into, but it is a file. Choose '
+            f'another place'
+        )
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        # A kill during the very first write leaves its partial file alone.
+        ours = f'.{DESCRIPTION}.partial'
+        others = [name for name in _names(folder) if name != ours]
+        if not others:
+            return None
+        raise InputError(
+            f'{folder}: must be empty, new, or hold a drawing ({DESCRIPTION}), but it '
+            f'holds {len(others)} other files or folders, such as {others[0]}. Choose '
+            f'another place; nothing was touched'
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f'{path}: is no description of a drawing ({error}). Delete {folder}, or '
+            f'choose another place'
+        ) from error
+    if not isinstance(description, dict) or 'generator' not in description:
+        raise InputError(
+            f'{path}: is no description of a drawing (no generator is named). Delete '
+            f'{folder}, or choose another place'
+        )
+    return description
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def _check_same_drawing(
+    domain: SynthDomain, folder: Path, found: Mapping[str, Any]
+) -> None:
+    expected = domain.describe()
+    if found['generator'] != expected['generator']:
+        raise InputError(
+            f'{folder}: was drawn by generator {found["generator"]}, this is '
+            f'{expected["generator"]}: results on the two cannot be compared. --redraw '
+            f'draws it again'
+        )
+    different = [key for key in expected if found.get(key) != expected[key]]
+    if different:
+        raise InputError(
+            f'{folder}: holds another drawing, {_show(found, different)} instead of '
+            f'{_show(expected, different)}. Choose another place; --redraw replaces it'
+        )
+
+
+def _show(description: Mapping[str, Any], keys: Sequence[str]) -> str:
+    shown = []
+    for key in keys:
+        value = description.get(key)
+        if isinstance(value, dict):
+            value = '/'.join(f'{name} {number}' for name, number in value.items())
+        shown.append(f'{key} {value}')
+    return ', '.join(shown)
+
+
+def _delete_drawing(folder: Path) -> None:
+    """Delete what a generator wrote, its description last: a kill leaves it ours."""
+    if _read_description(folder) is None:
+        return
+    if (folder / IMAGE_FOLDER).exists():
+        shutil.rmtree(folder / IMAGE_FOLDER)
+    for name in (*ANNOTATION_FILES.values(), DESCRIPTION):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _delete_partial_images(folder: Path) -> None:
+    for partial in (folder / IMAGE_FOLDER).rglob('.*.partial'):
+        partial.unlink(missing_ok=True)
+
+
+class _Failure(NamedTuple):
+    """What a process reports instead of a picture."""
+
+    error: Exception
+    traceback: str
+
+
+@contextmanager
+def _drawing(
+    domain: SynthDomain, folder: Path, shots: Sequence[Shot], processes: int
+) -> Iterator[Iterator[Shot]]:
+    """Draw in processes that end with the block; gives the shots as they are drawn.
+
+    The processes start here and not at the first shot, when a progress bar may run its
+    thread. Each has its share from the start: there is no queue, so no thread that
+    feeds it, and nobody waits for a lock that a killed process held.
+    """
+    processes = min(processes, len(shots))
+    if processes <= 1:
+        yield (_draw(domain, folder, shot) for shot in shots)
+        return
+    # Another process imports torch and mmpretrain anew, 7 s of each processor, with
+    # every start method but fork. Fork is safe here: no thread of ours runs, and
+    # drawing calls neither torch nor anything else that keeps a pool of threads.
+    # Elsewhere than on Linux the system's own libraries do not allow it.
+    context: Any = multiprocessing.get_context(
+        'fork' if sys.platform == 'linux' else 'spawn'
+    )
+    workers: dict[Connection, Any] = {}
+    try:
+        for number in range(processes):
+            reader, writer = context.Pipe(duplex=False)
+            share = shots[number::processes]
+            worker = context.Process(
+                target=_work, args=(domain, folder, share, writer), daemon=True
+            )
+            worker.start()
+            writer.close()  # so that the end of the process is the end of the pipe
+            workers[reader] = worker
+        yield _collect(workers)
+    finally:
+        for worker in workers.values():
+            worker.terminate()
+        for reader, worker in workers.items():
+            worker.join()
+            reader.close()
+
+
+def _collect(workers: Mapping[Connection, Any]) -> Iterator[Shot]:
+    waiting = dict(workers)
+    while waiting:
+        # A Ctrl-C that arrives just before the wait does not interrupt it: look again.
+        for ready in multiprocessing.connection.wait(list(waiting), timeout=1):
+            reader = cast(Connection, ready)
+            try:
+                message = reader.recv()
+            except EOFError:
+                worker = waiting.pop(reader)
+                worker.join()
+                if worker.exitcode:
+                    raise InputError(
+                        f'a drawing process was ended from outside (exit code '
+                        f'{worker.exitcode}), most often for lack of memory. With '
+                        f'fewer processes, and without --redraw, the same command '
+                        f'continues the drawing'
+                    ) from None
+                continue
+            if isinstance(message, _Failure):
+                raise message.error from RuntimeError(message.traceback)
+            yield message
+
+
+def _work(
+    domain: SynthDomain, folder: Path, shots: Sequence[Shot], writer: Connection
+) -> None:
+    # Ctrl-C reaches every process of the terminal; ours are ended by their parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    for shot in shots:
+        if parent is not None and os.getppid() != parent.pid:
+            return  # the parent was killed, and its next run draws the rest
+        try:
+            message: Shot | _Failure = _draw(domain, folder, shot)
+        except Exception as error:
+            message = _Failure(_portable(error), traceback.format_exc())
+        try:
+            writer.send(message)
+        except BrokenPipeError:
+            return
+        if isinstance(message, _Failure):
+            return
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error, or one that says the same, if pickle cannot carry it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the error's own class raises, on either way
+        return RuntimeError(f'{type(error).__name__}: {error}')
+    return error
+
+
+def _draw(domain: SynthDomain, folder: Path, shot: Shot) -> Shot:
+    """Draw a picture and write it whole; its bytes may reach the disk later."""
+    path = _image_path(domain, folder, shot)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    picture = Image.fromarray(domain.draw_image(shot))
+    quality = domain.camera_at(shot).quality
+    picture.save(partial, 'JPEG', quality=quality, subsampling=0)
+    os.replace(partial, path)
+    return shot
+
+
+@contextmanager
+def _disk_errors(
+    domain: SynthDomain, folder: Path, redraw: bool = False
+) -> Iterator[None]:
+    """Tell the user what to do about a disk that is full, or closed to us."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            again = 'command without --redraw' if redraw else 'command'
+            raise InputError(
+                f'{folder}: there is no space left on its disk. What is missing of '
+                f'{domain.name} needs about {_needed_megabytes(domain, folder)} MB: '
+                f'free as much, and the same {again} continues the drawing'
+            ) from error
+        raise InputError(
+            f'{folder}: must be a folder that can be read and written '
+            f'({error.strerror or error}). Make it so and run the same command, or '
+            f'choose another place'
+        ) from error
+
+
+def _needed_megabytes(domain: SynthDomain, folder: Path) -> int:
+    return 1 + len(_missing_shots(domain, folder)) * _TYPICAL_BYTES // 10**6
