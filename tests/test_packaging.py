@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -84,6 +85,22 @@ def source_files(name: str) -> Iterator[str]:
             yield '/'.join(parts)
 
 
+def shipped_configs() -> set[str]:
+    """All below `configs` but the files at the names of earlier versions."""
+    return {
+        name
+        for name in source_files('configs')
+        if name.count('/') > 1 or not name.endswith('.py')
+    }
+
+
+def assert_unique_configs(names: Iterable[str]) -> None:
+    """`mim` finds a config by its file's name alone."""
+    found = Counter(Path(name).name for name in names if name.endswith('.py'))
+    assert found['gckd_cuhk2rstp.py'] == 1
+    assert set(found.values()) == {1}
+
+
 @pytest.fixture(scope='module')
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources: building leaves files beside setup.py."""
@@ -119,11 +136,12 @@ def test_wheel_holds_every_source_config_and_tool(wheel: Path) -> None:
     modules = {name for name in source_files('gckd_mm') if name.endswith('.py')}
     assert modules <= held
     assert 'gckd_mm/py.typed' in held
-    mim = {*source_files('configs'), *source_files('tools'), 'model-index.yml'}
+    mim = {*shipped_configs(), *source_files('tools'), 'model-index.yml'}
     assert 'tools/train.py' in mim
     assert {f'gckd_mm/.mim/{name}' for name in mim} == {
         name for name in held if name.startswith('gckd_mm/.mim/')
     }
+    assert_unique_configs(name for name in mim if name.startswith('configs/'))
 
 
 def test_wheel_holds_no_top_level_but_the_package(wheel: Path) -> None:
@@ -223,9 +241,32 @@ def test_editable_install_links_into_the_source_tree(
     for attempt in ('first', 'again'):
         editable = build('build_editable', work, tmp_path / attempt)
         assert not any('.mim' in name for name in contents(editable))
-        for name in ('configs', 'tools', 'model-index.yml'):
-            link = work / 'gckd_mm' / '.mim' / name
-            assert link.resolve() == (work / name).resolve()
+        mim = work / 'gckd_mm' / '.mim'
+        assert mim.joinpath('tools').resolve() == (work / 'tools').resolve()
+        # `os.walk` and links, as mim looks
+        linked = {
+            os.path.relpath(os.path.join(folder, name), mim): Path(folder, name)
+            for folder, _, names in os.walk(mim / 'configs', followlinks=True)
+            for name in names
+        }
+        assert {name.replace(os.sep, '/') for name in linked} == shipped_configs()
+        for name, path in linked.items():
+            assert path.resolve() == (work / name).resolve()
+        assert_unique_configs(linked)
+
+
+def test_an_editable_install_of_an_earlier_version_loses_its_link_to_all_configs(
+    tree: Path, tmp_path: Path
+) -> None:
+    work = shutil.copytree(tree, tmp_path / 'tree')
+    mim = work / 'gckd_mm' / '.mim'
+    mim.mkdir()
+    for name in ('configs', 'tools', 'model-index.yml'):
+        (mim / name).symlink_to(f'../../{name}')
+    build('build_editable', work, tmp_path / 'built')
+    assert not (mim / 'configs' / 'gckd_street2mall.py').exists()
+    assert (mim / 'configs' / 'gckd' / 'gckd_street2mall.py').is_file()
+    assert (work / 'configs' / 'gckd_street2mall.py').is_file()
 
 
 def test_tested_versions_cover_every_requirement(site: Path) -> None:
