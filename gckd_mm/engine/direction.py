@@ -61,7 +61,7 @@ def turned(cfg: Config, source: str | None = None, target: str | None = None) ->
     if source is target is None:
         return cfg
     fields = cfg.to_dict()
-    domains = fields.get('domains') or {}
+    domains = _domains_of(fields)
     for role, name in (('source', source), ('target', target)):
         if name is not None and name not in domains:
             raise InputError(
@@ -78,6 +78,17 @@ def turned(cfg: Config, source: str | None = None, target: str | None = None) ->
     if filename:
         filename = filename.with_stem(turn.name(filename.stem))
     return Config(fields, cfg_text=cfg.text, filename=filename)
+
+
+def _domains_of(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    domains = fields.get('domains') or {}
+    for name, domain in domains.items():
+        if not (isinstance(domain, dict) and isinstance(domain.get('dataset'), dict)):
+            raise InputError(
+                f'domains.{name}: must be dict(dataset=dict(type=…, data_root=…)), got '
+                f'{domain!r}'
+            )
+    return domains
 
 
 class _Turn:
@@ -203,13 +214,13 @@ class _Turn:
         )
         if not (epochs and old and new):
             return
-        lengths = self.fields['train_cfg']
+        lengths = self.fields.get('train_cfg') or {}
         key = 'source_iters' if 'source_iters' in lengths else 'max_iters'
         if lengths.get(key) != epochs * old:
             return
         lengths[key] = epochs * new
         if key == 'max_iters':  # else bounds are fractions
-            for scheduler in self.fields['param_scheduler']:
+            for scheduler in self.fields.get('param_scheduler') or ():
                 for bound in scheduler.keys() & {'begin', 'end'}:
                     scheduler[bound] = scheduler[bound] * new // old
 

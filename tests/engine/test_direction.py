@@ -190,6 +190,13 @@ def test_what_cannot_be_is_one_line(
     assert '\n' not in str(caught.value)
 
 
+def test_a_table_of_another_form_is_refused() -> None:
+    cfg = read('gckd/gckd_street2mall')
+    cfg.domains.park = 'data/park'
+    with pytest.raises(InputError, match=r"domains\.park: must be dict.*'data/park'"):
+        turned(cfg, 'campus')
+
+
 def test_data_of_no_domain_is_refused() -> None:
     cfg = read('gckd/gckd_street2mall')
     cfg.train_dataloader.dataset.source.data_root = '/elsewhere'
