@@ -27,6 +27,8 @@ _USES = (
     'custom_hooks',
     'param_scheduler',
 )
+#: keys of dicts of test sets, by their names
+_OF_TEST_SETS = ('val_dataloader', 'test_dataloader', 'test_sets')
 #: keys whose value is ``<test set>/<metric>``
 _OF_METRICS = ('save_best', 'monitor')
 
@@ -143,8 +145,9 @@ class _Turn:
         return found
 
     def _tested_on(self) -> list[str]:
+        domain_of = {self._test_set(name): name for name in self.domains}
         test_sets = self.fields.get('test_dataloader') or {}
-        return [name for name in self.domains if self._test_set(name) in test_sets]
+        return [domain_of[name] for name in test_sets if name in domain_of]
 
     def _domain_of(self, dataset: Any) -> str | None:
         """Return the domain that a config of a dataset is of, if it is of one."""
@@ -173,26 +176,22 @@ class _Turn:
         """Turn the config."""
         for key in _USES:
             if key in self.fields:
-                self.fields[key] = self._with_datasets(self.fields[key])
-        for key in ('val_dataloader', 'test_dataloader'):
-            test_sets = self.fields.get(key)
-            if isinstance(test_sets, dict):
-                self.fields[key] = {
-                    self._renamed(name): loaders for name, loaders in test_sets.items()
-                }
+                self.fields[key] = self._part(self.fields[key], key)
         self._set_source_length()
         self._set_memory_size()
 
-    def _with_datasets(self, node: Any, key: str = '') -> Any:
-        """Return a part of the config with the new domains' datasets and test sets."""
+    def _part(self, node: Any, key: str) -> Any:
+        """Return what stands under a key, with the new datasets and test sets."""
         if isinstance(node, list | tuple):
-            return type(node)(self._with_datasets(part, key) for part in node)
+            return type(node)(self._part(part, key) for part in node)
         if isinstance(node, str) and key in _OF_METRICS:
             test_set, slash, metric = node.partition('/')
             return self._renamed(test_set) + slash + metric
         if not isinstance(node, dict):
             return node
-        changed = {name: self._with_datasets(part, name) for name, part in node.items()}
+        changed = {name: self._part(part, name) for name, part in node.items()}
+        if key in _OF_TEST_SETS:
+            return {self._renamed(name): part for name, part in changed.items()}
         old = self._domain_of(node)
         if old in self.old:
             new = self.new[self.old.index(old)]

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
 
+from gckd_mm.datasets import RSTPReid
 from gckd_mm.engine.direction import turned
 from gckd_mm.errors import InputError
+from gckd_mm.registry import DATASETS, type_of
 
 ROOT = Path(__file__).parents[2] / 'configs'
 SYNTHETIC = {name: name for name in ('street', 'mall', 'campus')}
@@ -144,11 +147,41 @@ def test_validation_and_what_watches_it_turn_too() -> None:
     cfg = read('gckd/gckd_street2mall')
     cfg.val_dataloader = {'mall': cfg.mall_val}
     cfg.default_hooks.checkpoint.save_best = ['mall/R1', 'street/R1']
-    cfg.custom_hooks = [dict(type='EarlyStoppingHook', monitor='mall/mAP')]
+    cfg.custom_hooks = [
+        dict(type='EarlyStoppingHook', monitor='mall/mAP'),
+        dict(type='TargetProbeHook', test_sets=dict(mall=cfg.mall_test)),
+    ]
     found = turned(cfg, 'campus', 'street')
     assert found.val_dataloader == {'street': found.street_val}
     assert found.default_hooks.checkpoint.save_best == ['street/R1', 'campus/R1']
-    assert found.custom_hooks[0].monitor == 'street/mAP'
+    stopping, probe = found.custom_hooks
+    assert stopping.monitor == 'street/mAP'
+    assert probe.test_sets == {'street': found.street_test}
+
+
+def test_the_first_other_test_set_is_the_target_of_source_only() -> None:
+    cfg = read('baselines/source_only_street2mall')
+    sets = ('campus', 'mall', 'street')
+    cfg.test_dataloader = {name: cfg[f'{name}_test'] for name in sets}
+    found = turned(cfg, source='mall')
+    assert Path(found.filename).stem == 'source_only_mall2campus'
+
+
+def test_a_config_in_pure_python_turns_too(tmp_path: Path) -> None:
+    path = tmp_path / 'mine_street2mall.py'
+    path.write_text("""from gckd_mm.datasets import CUHKPEDES, RSTPReid
+street = dict(type=CUHKPEDES, data_root='street')
+mall = dict(type=RSTPReid, data_root='mall')
+domains = dict(street=dict(dataset=street), mall=dict(dataset=mall))
+train_dataloader = dict(dataset=dict(source=dict(**street), target=dict(**mall)))
+test_dataloader = dict(mall=dict(gallery=dict(dataset=dict(**mall))))
+""")
+    found = turned(Config.fromfile(path), 'mall', 'street')
+    assert found.train_dataloader.dataset.source == found.mall
+    assert found.train_dataloader.dataset.target == found.street
+    assert found.test_dataloader == {'street': {'gallery': {'dataset': found.street}}}
+    with DefaultScope.overwrite_default_scope('gckd_mm'):
+        assert type_of(DATASETS, found.mall.type) is RSTPReid
 
 
 def test_own_lengths_and_sizes_are_kept() -> None:
