@@ -25,9 +25,10 @@ from gckd_mm.models.necks import (
     TextProjection,
     TokenProjection,
 )
-from gckd_mm.models.retrievers import AdaptedDualEncoder, DualEncoder
+from gckd_mm.models.retrievers import DualEncoder
 from gckd_mm.models.tokenizers import HFTokenizer, WordPieceTokenizer
 from gckd_mm.models.uda import (
+    AdaptedDualEncoder,
     ClusterContrastHead,
     CORALHead,
     DomainAdversarialHead,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gckd_mm.models.gckd.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.memory import nearest_neighbours
 
 #: pairs of embeddings multiplied at a time: 64 MB for 128 numbers
 _PAIRS = 1 << 17

@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.neighbours import (
+from gckd_mm.models.gckd.memory import (
+    EmbeddingMemory,
     NeighbourLists,
     Neighbours,
     nearest_neighbours,
 )
-from gckd_mm.models.gckd.relations import MEMORIES, MODALITIES, RELATIONS
 from gckd_mm.models.necks.graph_propagation_neck import EdgeType, GraphPropagationNeck
 from gckd_mm.registry import MODELS
+
+DOMAINS = ('source', 'target')
+MODALITIES = ('images', 'captions')
+#: direction -> modality of the queries, modality of what they search
+DIRECTIONS = {
+    'text_to_image': ('captions', 'images'),
+    'image_to_text': ('images', 'captions'),
+}
+#: the memories, ``<domain>_<modality>``: node types of the graph
+MEMORIES = ('source_images', 'source_captions', 'target_images', 'target_captions')
+
+
+class Relation(NamedTuple):
+    """Where the neighbours of a memory row are, relative to that row."""
+
+    same_domain: bool
+    same_modality: bool
+    #: the memory is the row's own, and no row is its own neighbour
+    excludes_self: bool
+
+    def sender(self, domain: str, modality: str) -> str:
+        """Return the memory that holds the neighbours of a domain and modality."""
+        of_domain = DOMAINS.index(domain) ^ (not self.same_domain)
+        of_modality = MODALITIES.index(modality) ^ (not self.same_modality)
+        return f'{DOMAINS[of_domain]}_{MODALITIES[of_modality]}'
+
+
+#: A new relation is one line here; its neighbours per row are one key of the config,
+#: ``model.graph.k``.
+RELATIONS = {
+    'near': Relation(True, True, excludes_self=True),
+    'cross_domain': Relation(False, True, excludes_self=False),
+    'cross_modal': Relation(True, False, excludes_self=False),
+}
 
 #: ``<domain>_<modality>`` -> memory
 Memories = Mapping[str, EmbeddingMemory]
@@ -97,7 +130,7 @@ class MemoryGraph(BaseModule):
 
     Nodes are the rows of the four memories of the teacher's embeddings. A target node
     receives from its neighbours of each relation that ``k`` names: see
-    :data:`gckd_mm.models.gckd.relations.RELATIONS`. What comes out for the target are
+    :data:`gckd_mm.models.gckd.graph.RELATIONS`. What comes out for the target are
     the *propagated* embeddings that soft labels are made of. All are renewed every
     ``refresh`` steps; in between those of the rows that were just written.
 

@@ -11,23 +11,28 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.gather import gather_with_gradient
-from gckd_mm.models.gckd.graph import Edges, Memories, MemoryGraph
-from gckd_mm.models.gckd.labels import PseudoLabels, SoftLabels
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.relations import (
+from gckd_mm.models.gckd.graph import (
     DIRECTIONS,
     MEMORIES,
     MODALITIES,
     RELATIONS,
+    Edges,
+    Memories,
+    MemoryGraph,
+)
+from gckd_mm.models.gckd.labels import PseudoLabels, SoftLabels
+from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.heads.contrastive_head import (
+    gather_with_gradient,
+    head_losses,
+    person_ids,
 )
 from gckd_mm.models.heads.momentum_distill_head import (
     MomentumDistillHead,
     NeighbourConsistencyHead,
 )
-from gckd_mm.models.retrievers.staged import StagedDualEncoder
+from gckd_mm.models.retrievers.staged import Schedule, StagedDualEncoder
 from gckd_mm.models.retrievers.towers import TeacherTowers
-from gckd_mm.models.schedule import Schedule
 from gckd_mm.models.teacher import MomentumTeacher
 from gckd_mm.registry import MODELS
 
@@ -159,7 +164,7 @@ class GCKD(StagedDualEncoder):
         """
         source, student = self.embed(inputs), self.embed(target['inputs'])
         self.check_source(source)
-        pids = self._pids(data_samples)
+        pids = person_ids(data_samples, source['images'])
         slots = self.remember(source, pids, data_samples, target)
         edges = self.graph.edges(self.memories)
         labels = self.pseudo_labels(edges, slots, step)
@@ -171,11 +176,11 @@ class GCKD(StagedDualEncoder):
         """Return every loss of one step by its name, weighted, and diagnostics."""
         source, pids, student, slots, edges, labels, step = batch
         weights = {name: ramp.at(step) for name, ramp in self.loss_weights.items()}
-        terms = self.head_losses(source, pids)
+        terms = head_losses(self.heads, source, pids)
         if self.graph.learns:
             propagated = self._propagate_source(source, slots)
-            for name, loss in self.head_losses(propagated, pids, 'loss_graph').items():
-                terms[name] = weights['graph'] * loss
+            of_graph = head_losses(self.heads, propagated, pids, 'loss_graph')
+            terms |= {name: weights['graph'] * loss for name, loss in of_graph.items()}
 
         # Of all ranks, as the slots and the labels are.
         seen = [modality for modality in MODALITIES if modality in student]

@@ -3,20 +3,65 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.distillation import (
-    agreement,
-    entropy,
-    neighbour_labels,
-    soft_cross_entropy,
-)
-from gckd_mm.models.gckd.neighbours import Neighbours
+from gckd_mm.models.gckd.memory import Neighbours, at_least_float32
 from gckd_mm.registry import MODELS
 
 _MASKED = -1e4
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the cross-entropy from soft labels to the student.
+
+    In float32, or float64 if the logits are. Gradients reach the logits alone.
+
+    Args:
+        logits: The student's similarities over its temperature, shape (N, M), finite.
+        labels: The teacher's distributions, shape (N, M).
+        weights: Of the queries, shape (N,), not negative.
+
+    Returns:
+        Scalar: the weighted mean over the queries of −Σ_j q_j log p_j, in nats. If all
+        weights are 0, it is 0 with gradients of 0.
+
+    Source: Li et al., *Align before Fuse* (ALBEF), NeurIPS 2021, section 3.3; the
+    weights are ours.
+    """
+    log_p = F.log_softmax(at_least_float32(logits), dim=1)
+    losses = -(labels.detach() * log_p).sum(dim=1)
+    weights = weights.detach().to(losses.dtype)
+    total = weights.sum()
+    # Not a tiny number instead of 0: the gradient divides by it, too, and overflows.
+    return (weights * losses).sum() / total.where(total > 0, 1)
+
+
+@torch.no_grad()
+def neighbour_labels(
+    neighbours: Neighbours, num_columns: int, temperature: float
+) -> Tensor:
+    """Return soft labels over the nearest neighbours of each query.
+
+    Args:
+        neighbours: Of N queries among M columns, shapes (N, K).
+        num_columns: M.
+        temperature: Divides the cosine similarities.
+
+    Returns:
+        Shape (N, M): softmax of similarity / temperature over the K neighbours, 0
+        elsewhere. A query without neighbours is all zero.
+
+    Source: ours.
+    """
+    absent = neighbours.index < 0
+    logits = at_least_float32(neighbours.similarity) / temperature
+    # a softmax over no neighbours at all is NaN, which the mask takes away
+    weights = logits.softmax(dim=1).masked_fill(absent, 0)
+    labels = weights.new_zeros(len(weights), num_columns)
+    return labels.scatter_add_(1, neighbours.index.masked_fill(absent, 0), weights)
 
 
 @MODELS.register_module()
@@ -69,8 +114,7 @@ class MomentumDistillHead(BaseModule):
                 (N,): its own, as a rule. Defaults to none.
 
         Returns:
-            Scalar, in nats: the weighted mean; 0, with gradients of 0, if all weights
-            are 0.
+            Scalar: see :func:`soft_cross_entropy`.
         """
         logits = self(feats, memory)
         if exclude is not None:
@@ -85,13 +129,14 @@ class MomentumDistillHead(BaseModule):
 
         Returns:
             Scalars: ``gate_rate`` (mean weight of the queries), ``label_entropy``
-            (nats) and ``agreement`` (the fraction of queries for which student and
-            teacher have the same best match).
+            (mean, in nats, from 0 to log M) and ``agreement`` (the fraction of queries
+            for which student and teacher have the same best match).
         """
+        best = self(feats, memory).argmax(dim=1)
         return {
             'gate_rate': weights.mean(),
-            'label_entropy': entropy(labels).mean(),
-            'agreement': agreement(self(feats, memory), labels),
+            'label_entropy': torch.special.entr(labels).sum(dim=1).mean(),
+            'agreement': (best == labels.argmax(dim=1)).float().mean(),
         }
 
 

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.staged import Schedule
 
 
 class CrossDomainFeats(NamedTuple):

@@ -11,20 +11,19 @@ from mmengine.dist import all_gather, broadcast, get_rank, get_world_size
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.clusters import (
+from gckd_mm.models.functional.reciprocal import close_pairs
+from gckd_mm.models.gckd.graph import MODALITIES
+from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient, identity_targets
+from gckd_mm.models.uda.adaptation_head import (
+    AdaptationHead,
+    CrossDomainFeats,
+)
+from gckd_mm.models.uda.clusters import (
     capped_assignment,
     density_classes,
     independence_threshold,
     keep_reliable,
-)
-from gckd_mm.models.functional.contrastive import identity_targets
-from gckd_mm.models.functional.gather import gather_with_gradient
-from gckd_mm.models.functional.reciprocal import close_pairs
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.relations import MODALITIES
-from gckd_mm.models.uda.adaptation_head import (
-    AdaptationHead,
-    CrossDomainFeats,
 )
 from gckd_mm.registry import MODELS
 

@@ -10,13 +10,13 @@ from mmengine.dist import broadcast
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.alignment import reverse_gradient
-from gckd_mm.models.gckd.relations import MODALITIES
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.gckd.graph import MODALITIES
+from gckd_mm.models.retrievers.staged import Schedule
 from gckd_mm.models.uda.adaptation_head import (
     AdaptationHead,
     CrossDomainFeats,
 )
+from gckd_mm.models.uda.alignment import reverse_gradient
 from gckd_mm.registry import MODELS
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_gather
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.distillation import (
-    entropy,
-    keep_best,
-    mutual_gate,
-    soft_cross_entropy,
-)
-from gckd_mm.models.functional.gather import gather_with_gradient
+from gckd_mm.models.functional.gates import mutual_gate
 from gckd_mm.models.functional.label_propagation import (
     AffinityGraph,
     affinity_graph,
     close_modality_gap,
     propagate_labels,
 )
-from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
+from gckd_mm.models.gckd.graph import DIRECTIONS, MODALITIES
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient
+from gckd_mm.models.heads.momentum_distill_head import (
+    soft_cross_entropy,
+)
 from gckd_mm.models.uda.adaptation_head import (
     CrossDomainFeats,
 )
@@ -188,7 +187,8 @@ class LabelPropagationHead(TargetMemoryHead):
             terms[f'loss_propagation_{direction}'] = loss
             terms[f'labelled_{direction}'] = labelled.float().mean()
             terms[f'gate_rate_{direction}'] = kept.float().mean()
-            spread = (entropy(labels[query]) * kept).sum() / kept.sum().clamp(min=1)
+            entropy = torch.special.entr(labels[query]).sum(dim=1)
+            spread = (entropy * kept).sum() / kept.sum().clamp(min=1)
             terms[f'label_entropy_{direction}'] = spread
         return terms
 
@@ -269,3 +269,20 @@ class LabelPropagationHead(TargetMemoryHead):
 
     def _buffer(self, modality: str, name: str) -> Tensor:
         return cast(Tensor, getattr(self, f'{modality}_{name}'))
+
+
+def keep_best(labels: Tensor, k: int) -> Tensor:
+    """Keep the k largest labels of each row, and scale them to the sum 1.
+
+    Args:
+        labels: Not negative, shape (B, M).
+        k: All are kept where M is not larger.
+
+    Returns:
+        Shape (B, M), with at most k entries other than 0 in a row. A row of zeros stays
+        one.
+
+    Source: ours.
+    """
+    best, columns = labels.topk(min(k, labels.shape[1]), dim=1)
+    return torch.zeros_like(labels).scatter_(1, columns, F.normalize(best, p=1, dim=1))

@@ -18,7 +18,7 @@ from gckd_mm.engine.hooks import AdaptationHook
 from gckd_mm.engine.loops import TwoStageTrainLoop
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.staged import Schedule
 from tests.engine.hooks.test_adaptation_hook import Adapting, CrossDomain
 
 NUMBERS = itertools.count()

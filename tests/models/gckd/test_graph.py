@@ -15,13 +15,11 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import MemoryGraph
-from gckd_mm.models.gckd.graph import Edges
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.neighbours import NeighbourLists
-from gckd_mm.models.gckd.relations import RELATIONS, Relation
+from gckd_mm.models.gckd.graph import RELATIONS, Edges, Relation
+from gckd_mm.models.gckd.memory import EmbeddingMemory, NeighbourLists
 
 SIZE, DIM = 10, 4
-SHARE, TEMPERATURE = 0.4, 0.3
+ALPHA, TEMPERATURE = 0.4, 0.3
 OTHER = {'images': 'captions', 'captions': 'images', 'source': 'target'}
 OTHER['target'] = 'source'
 #: different counts, so that none can stand for another
@@ -104,7 +102,7 @@ def build(k: dict[str, int] | None = None, **neck: Any) -> MemoryGraph:
             'type': 'GraphPropagationNeck',
             'layer': 'parameter_free',
             'num_layers': 1,
-            'share': SHARE,
+            'alpha': ALPHA,
             'temperature': TEMPERATURE,
             **neck,
         },
@@ -156,7 +154,7 @@ def naive_edges(nodes: dict[str, Rows], k: dict[str, int]) -> NaiveEdges:
 
 
 def naive_layer(nodes: dict[str, Rows], edges: NaiveEdges) -> dict[str, Rows]:
-    """x + share · (average of all neighbours, in one softmax, − x), then L2 norm."""
+    """x + α · (average of all neighbours, in one softmax, − x), then L2 norm."""
     result: dict[str, Rows] = {}
     for name, rows in nodes.items():
         result[name] = []
@@ -171,8 +169,8 @@ def naive_layer(nodes: dict[str, Rows], edges: NaiveEdges) -> dict[str, Rows]:
             if received:
                 total = sum(weight for weight, _ in received)
                 mixed = [
-                    (1 - SHARE) * own[d]
-                    + SHARE * sum(weight * sent[d] for weight, sent in received) / total
+                    (1 - ALPHA) * own[d]
+                    + ALPHA * sum(weight * sent[d] for weight, sent in received) / total
                     for d in range(DIM)
                 ]
             norm = math.sqrt(sum(value**2 for value in mixed))

@@ -69,7 +69,6 @@ def test_random_pushes_against_the_naive_memory(size: int, num_samples: int) -> 
         )
         filled = [entry for entry in naive.slots if entry is not None]
         assert len(memory) == len(filled)
-        assert memory.fill == len(filled) / size
         assert memory.keys.tolist() == [key for key, _, _ in filled]
         assert memory.feats.tolist() == [feat for _, feat, _ in filled]
         assert memory.pids.tolist() == [pid for _, _, pid in filled]
@@ -195,7 +194,7 @@ def test_four_real_memories_fit_in_300_megabytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ('size', 'dim', 'message'), [(0, 3, 'got size=0'), (3, 0, 'got dim=0')]
+    ('size', 'dim', 'message'), [(0, 3, 'got size=0'), (3, 0, 'dim=0')]
 )
 def test_a_memory_of_nothing_is_refused(size: int, dim: int, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from gckd_mm.models.gckd.relations import (
+from gckd_mm.models.gckd.graph import (
     DIRECTIONS,
     DOMAINS,
     MEMORIES,

@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import ConfigDict
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.staged import Schedule
 
 STEPS = 30
 RAMP = {'start': 0.25, 'end': 2.25, 'length': 8 / STEPS, 'begin': 3 / STEPS}

@@ -10,8 +10,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.retrievers.staged import StagedDualEncoder
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.heads.contrastive_head import head_losses, person_ids
+from gckd_mm.models.retrievers.staged import Schedule, StagedDualEncoder
 from gckd_mm.models.uda.adaptation_head import AdaptationHead, CrossDomainFeats
 from gckd_mm.registry import MODELS
 
@@ -71,8 +71,8 @@ class AdaptedDualEncoder(StagedDualEncoder):
         """Return the losses of one step of the adaptation: see :meth:`loss`."""
         source = self.extract_feat(inputs)
         self.check_source(source)
-        pids = self._pids(data_samples)
-        terms = self.head_losses(source, pids)
+        pids = person_ids(data_samples, source['images'])
+        terms = head_losses(self.heads, source, pids)
         if self.adaptation is None:
             return terms
         seen = self.extract_feat(target['inputs'])
