@@ -17,19 +17,13 @@ _CHUNK_SIZE = 2**24
 class EmbeddingMemory(nn.Module):
     """The most recent embeddings of one domain and modality, one a sample.
 
-    A sample that is pushed again replaces its own older embedding. A memory at least as
-    large as the train set therefore comes to hold all of it, each sample as it was last
-    seen; a smaller one holds the ``size`` samples that were pushed last.
-
-    Slots fill from 0 upwards, and the filled ones are what :attr:`feats`, :attr:`keys`
-    and :attr:`pids` show: views, which the next push changes. A loss that multiplies by
-    :attr:`feats` must run its backward pass before that push, or clone them.
-
-    Everything is a persistent buffer, so that a resumed run goes on exactly.
+    A sample that is pushed again replaces its own older embedding, so that a memory at
+    least as large as the train set comes to hold all of it; a smaller one holds the
+    ``size`` samples that were pushed last. Slots fill from 0 upwards. All state is in
+    persistent buffers: a resumed run goes on exactly.
 
     Args:
-        size: Embeddings held at most. Takes 4 · size · dim + 24 · size bytes: 69 MB for
-            65,536 embeddings of 256 numbers.
+        size: Embeddings held at most, of 4 · dim + 16 bytes each.
         dim: Numbers an embedding.
 
     Raises:
@@ -41,7 +35,6 @@ class EmbeddingMemory(nn.Module):
 
     slot_feats: Tensor
     slot_keys: Tensor
-    slot_pids: Tensor
     slot_stamps: Tensor
     num_pushed: Tensor
 
@@ -56,7 +49,6 @@ class EmbeddingMemory(nn.Module):
         self.dim = dim
         self.register_buffer('slot_feats', torch.zeros(size, dim))
         self.register_buffer('slot_keys', torch.full((size,), -1))
-        self.register_buffer('slot_pids', torch.full((size,), -1))
         # The number of rows pushed before the one in the slot. Those of empty slots are
         # negative and ascend: "the smallest first" is then the order of filling, too.
         self.register_buffer('slot_stamps', torch.arange(-size, 0))
@@ -68,7 +60,7 @@ class EmbeddingMemory(nn.Module):
 
     @property
     def feats(self) -> Tensor:
-        """The embeddings held, shape (M, D), float32: a view, without gradient."""
+        """The M embeddings held, shape (M, D), float32: a view of the slots."""
         return self.slot_feats[: len(self)]
 
     @property
@@ -76,46 +68,34 @@ class EmbeddingMemory(nn.Module):
         """Which sample each embedding is of, shape (M,), int64: a view."""
         return self.slot_keys[: len(self)]
 
-    @property
-    def pids(self) -> Tensor:
-        """Person ids, shape (M,), int64, -1 where unknown: a view."""
-        return self.slot_pids[: len(self)]
-
     @torch.no_grad()
-    def push(self, feats: Tensor, keys: Tensor, pids: Tensor | None = None) -> Tensor:
+    def push(self, feats: Tensor, keys: Tensor) -> Tensor:
         """Store the embeddings of all W ranks, in rank order, on every rank.
 
         A sample that is held already is replaced in place, the others take the empty
         slots in order, then those of the samples pushed longest ago. Of several rows
-        with one key the last is stored; of more samples than slots, those that come
-        last. The values are not checked: NaN goes in like any number.
+        with one key, and of more samples than slots, the last are stored.
 
         Args:
-            feats: Shape (N, D), any floating-point dtype, stored in float32; N is the
-                same on all ranks.
+            feats: Shape (N, D), any floating-point dtype; N is the same on all ranks.
             keys: Which sample each row is of, an index from 0, shape (N,), int64.
-            pids: Person ids, shape (N,), int64. Defaults to unknown.
 
         Returns:
-            The slot of each row of each rank, shape (W·N,), int64, equal on all ranks:
-            the same slot for rows of one key, -1 for samples that did not stay.
+            The slot of each row of each rank, shape (W·N,), int64, equal on all ranks;
+            -1 for samples that did not stay.
 
         Raises:
             InputError: If the embeddings have another dimension than the memory.
-            ValueError: If there are not as many keys or pids as embeddings.
+            ValueError: If there are not as many keys as embeddings.
         """
         if feats.shape[1] != self.dim:
             raise InputError(
                 f'the memory holds {self.dim} numbers an embedding, got '
                 f'{feats.shape[1]}: the two towers, and the memory, must agree'
             )
-        if pids is None:
-            pids = torch.full_like(keys, -1)
-        if not len(feats) == len(keys) == len(pids):
-            raise ValueError(
-                f'got {len(feats)} embeddings, {len(keys)} keys and {len(pids)} pids'
-            )
-        feats, keys, pids = (_gather(each) for each in (feats, keys, pids))
+        if len(feats) != len(keys):
+            raise ValueError(f'got {len(feats)} embeddings and {len(keys)} keys')
+        feats, keys = _gather(feats), _gather(keys)
         if len(keys) == 0:
             return keys
         samples, sample_of_row = keys.unique(return_inverse=True)
@@ -128,7 +108,6 @@ class EmbeddingMemory(nn.Module):
         rows = last_rows[kept]
         self.slot_feats[slots] = feats[rows].float()
         self.slot_keys[slots] = keys[rows]
-        self.slot_pids[slots] = pids[rows]
         self.slot_stamps[slots] = self.num_pushed + rows
         self.num_pushed += len(keys)
         slot_of_sample = torch.full_like(samples, -1)
@@ -146,7 +125,6 @@ class EmbeddingMemory(nn.Module):
         """Forget everything."""
         self.slot_feats.zero_()
         self.slot_keys.fill_(-1)
-        self.slot_pids.fill_(-1)
         self.slot_stamps.copy_(torch.arange(-self.size, 0))
         self.num_pushed.zero_()
 
@@ -175,9 +153,8 @@ class Neighbours(NamedTuple):
     """The K nearest neighbours of N rows, the most similar first.
 
     Attributes:
-        index: The neighbours' rows, shape (N, K), int64; -1 where there is none.
-        similarity: Their cosine similarities, shape (N, K), float32; -inf where there
-            is none.
+        index: Their rows, shape (N, K), int64; -1 where there is none.
+        similarity: Cosine, shape (N, K), float32; -inf where there is none.
     """
 
     index: Tensor  # type: ignore[assignment] # not what tuple.index is
@@ -193,8 +170,7 @@ def nearest_neighbours(
 ) -> Neighbours:
     """Find the k keys most similar to each query, by brute force.
 
-    Computed in float32, under autocast too, and without a gradient. The order of equal
-    similarities is left open.
+    In float32, under autocast too, and without a gradient.
 
     Args:
         queries: L2-normalised, shape (N, D).
@@ -202,9 +178,8 @@ def nearest_neighbours(
         k: Neighbours a query; those that M keys cannot give are padded.
         exclude: The key that each query must not find (itself, as a rule), shape (N,),
             int64; -1 for none. Defaults to none for all.
-        chunk_size: Queries compared at a time: the largest intermediate tensor takes
-            4 · chunk_size · M bytes, which is 1.07 GB for M = 65,536 and the default.
-            Defaults to 4096.
+        chunk_size: Queries compared at a time, which bounds the memory: 4 · chunk_size
+            · M bytes. Defaults to 4096.
 
     Returns:
         Shapes (N, k).
@@ -233,16 +208,13 @@ class NeighbourLists(nn.Module):
     """The exact k nearest columns of every row, updated at a cost linear in the memory.
 
     Rows and columns are the embeddings of two memories, or of one. Each row keeps a
-    list of up to L = 2k columns, and a bound that no column outside of its
-    list exceeds. The list's best k are therefore the best k of all, as long as it holds
-    k; a list that has lost more than k is found anew by brute force.
+    list of up to L = 2k columns, and a bound that no column outside of its list
+    exceeds: as long as the list holds k, its best k are the best of all. A list that
+    has lost more is found anew by brute force.
 
     An update with B written slots compares B rows with all columns and B columns with
-    all rows, and merges only the lists that one of them enters. No rows × columns
-    matrix exists: 8 · L + 4 bytes a row are kept, 64 MiB of similarities at a time are
-    computed.
-
-    Everything is a persistent buffer, so that a resumed run goes on exactly.
+    all rows, and merges only the lists that one of them enters. All state is in
+    persistent buffers, of 8 · L + 4 bytes a row.
 
     Args:
         size: Rows at most: the size of the rows' memory.
@@ -290,11 +262,9 @@ class NeighbourLists(nn.Module):
         """Take in what was written to the memories since the last update.
 
         Args:
-            rows: L2-normalised, shape (N, D): all that the rows' memory now holds.
-            columns: L2-normalised, shape (M, D): all that the columns' memory now
-                holds.
-            new_rows: Slots of the rows written, int64, any number in any order;
-                repetitions count once and -1 not at all.
+            rows: The rows' memory, L2-normalised, shape (N, D).
+            columns: The columns' memory, L2-normalised, shape (M, D).
+            new_rows: Slots of the rows written, int64, in any order; -1 is ignored.
             new_columns: The same of the columns; equal to ``new_rows`` if
                 ``exclude_self``.
 
@@ -323,11 +293,10 @@ class NeighbourLists(nn.Module):
 
     @torch.no_grad()
     def neighbours(self, rows: Tensor | None = None) -> Neighbours:
-        """Return the k nearest columns, as of the last update.
+        """Return the k nearest columns of all rows, or of some, as of the last update.
 
         Args:
-            rows: Slots of R rows, shape (R,), int64; -1 has no neighbours. Defaults to
-                all rows held, in the order of their slots.
+            rows: Slots, shape (R,), int64; -1 has no neighbours. Defaults to all rows.
 
         Returns:
             Shapes (R, k).

@@ -165,7 +165,7 @@ class GCKD(StagedDualEncoder):
         source, student = self.embed(inputs), self.embed(target['inputs'])
         self.check_source(source)
         pids = person_ids(data_samples, source['images'])
-        slots = self.remember(source, pids, data_samples, target)
+        slots = self.remember(source, data_samples, target)
         edges = self.graph.edges(self.memories)
         labels = self.pseudo_labels(edges, slots, step)
         return self.losses(
@@ -213,7 +213,6 @@ class GCKD(StagedDualEncoder):
     def remember(
         self,
         source: dict[str, Tensor],
-        pids: Tensor,
         data_samples: Sequence[BaseDataElement],
         target: dict[str, Any],
     ) -> dict[str, Tensor]:
@@ -222,18 +221,18 @@ class GCKD(StagedDualEncoder):
         The source's embeddings are the student's: they are there, their labels hold
         them in place, and the teacher's would cost another forward pass.
         """
-        pairs = torch.tensor([s.sample_idx for s in data_samples], device=pids.device)
+        device = source['images'].device
         slots = {}
-        for modality, feats in self.teacher.module.extract_feat(
-            target['inputs']
-        ).items():
+        seen = self.teacher.module.extract_feat(target['inputs'])
+        for modality, feats in seen.items():
             index = target[f'{modality.removesuffix("s")}_index']
-            keys = torch.tensor(index, device=pids.device)
+            keys = torch.tensor(index, device=device)
             name = f'target_{modality}'
             slots[name] = self.memories[name].push(feats, keys)
+        pairs = torch.tensor([s.sample_idx for s in data_samples], device=device)
         for modality in MODALITIES if self.needs_source_memory else ():
             name = f'source_{modality}'
-            slots[name] = self.memories[name].push(source[modality], pairs, pids)
+            slots[name] = self.memories[name].push(source[modality], pairs)
         size = self.memories['target_images'].size
         pushed = max(map(len, slots.values()))
         if pushed > size:

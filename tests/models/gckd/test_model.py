@@ -430,12 +430,10 @@ def test_the_memories_hold_the_teachers_target_and_the_students_source(
         of_source = model.memories[f'source_{modality}']
         torch.testing.assert_close(of_source.feats, embedded[0][modality].detach())
         assert of_source.keys.tolist() == [each.sample_idx for each in samples]
-        assert of_source.pids.tolist() == [each.pid for each in samples]
         of_target = model.memories[f'target_{modality}']
         torch.testing.assert_close(of_target.feats, expected[modality])
         index = batch['target'][f'{modality.removesuffix("s")}_index']
         assert of_target.keys.tolist() == index
-        assert (of_target.pids == -1).all()
 
 
 def test_the_source_is_only_remembered_where_something_receives_from_it() -> None:
