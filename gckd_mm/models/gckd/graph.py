@@ -14,7 +14,6 @@ from gckd_mm.models.gckd.memory import (
     EmbeddingMemory,
     NeighbourLists,
     Neighbours,
-    nearest_neighbours,
 )
 from gckd_mm.models.necks.graph_propagation_neck import EdgeType, GraphPropagationNeck
 from gckd_mm.registry import MODELS
@@ -129,9 +128,6 @@ class MemoryGraph(BaseModule):
     of each relation that ``k`` names. All *propagated* embeddings of the target are
     renewed every ``refresh`` steps; in between those of the rows just written.
 
-    A neck that learns is trained on the source: its batch is propagated over the same
-    relations, and the source's heads judge the result.
-
     Args:
         size: Rows of a memory.
         dim: Size D of an embedding.
@@ -149,7 +145,7 @@ class MemoryGraph(BaseModule):
             given without the other.
 
     Source: the graph over memories of both domains and modalities is of Luo et al.,
-    *GCKD*, AAAI 2025 (GMP); relations, refresh and training on the source are ours.
+    *GCKD*, AAAI 2025 (GMP); relations and refresh are ours.
     """
 
     lists: Mapping[str, NeighbourLists]
@@ -248,7 +244,7 @@ class MemoryGraph(BaseModule):
             memories: ``<domain>_<modality>`` -> memory.
             edges: Of these memories.
             slots: Modality -> target rows that were written in this step, shape (N,).
-            neck: The teacher's copy of the neck; None leaves the embeddings alone.
+            neck: See :attr:`GCKD.propagation_neck`; None leaves the embeddings alone.
             step: Step of the adaptation.
 
         Returns:
@@ -279,42 +275,6 @@ class MemoryGraph(BaseModule):
             kept[where] = new[f'{receiver}_{modality}']
             propagated[modality] = kept
         return propagated
-
-    def propagate_source(
-        self,
-        feats: Mapping[str, Tensor],
-        slots: Mapping[str, Tensor],
-        memories: Memories,
-    ) -> dict[str, Tensor]:
-        """Propagate the student's source batch with the neck that learns.
-
-        What the memories hold of the same pair is left out, since it would give the
-        answer away; other pairs of the same person are neighbours like any.
-
-        Args:
-            feats: Modality -> the student's embeddings, shape (N, D).
-            slots: Modality -> rows of the source memories that hold the same samples.
-            memories: ``<domain>_<modality>`` -> memory.
-
-        Returns:
-            Modality -> shape (N, D).
-        """
-        if self.neck is None:
-            return dict(feats)
-        nodes = {name: memory.feats for name, memory in memories.items()}
-        in_edges = {}
-        for modality, rows in feats.items():
-            nodes[f'batch_{modality}'] = rows
-            for name, k in self.k.items():
-                relation = RELATIONS[name]
-                sender = relation.sender('source', modality)
-                # Both source memories are written together: a pair has the same slot.
-                own = slots[modality] if relation.same_domain else None
-                in_edges[sender, name, f'batch_{modality}'] = nearest_neighbours(
-                    rows.detach().float(), nodes[sender], k, exclude=own
-                )
-        propagated = self.neck.propagate(nodes, in_edges)
-        return {modality: propagated[f'batch_{modality}'] for modality in feats}
 
 
 def _checked(k: Mapping[str, int]) -> dict[str, int]:

@@ -14,9 +14,8 @@ from gckd_mm.errors import InputError
 from gckd_mm.models.heads.contrastive_head import head_losses, person_ids
 from gckd_mm.models.retrievers.dual_encoder import DualEncoder
 
+_REQUIRED, _OPTIONAL = ('start', 'end', 'length'), ('begin', 'shape')
 _SHAPES = ('linear', 'cosine')
-_REQUIRED = ('start', 'end', 'length')
-_OPTIONAL = ('begin', 'shape')
 #: 0.1 + 0.7 + 0.2 is a little less than 1, other sums are a little more
 _ROUNDING = 1e-9
 
@@ -25,13 +24,10 @@ _ROUNDING = 1e-9
 class Schedule:
     """A number as a pure function of the adaptation step: nothing of it is resumed.
 
-    Made by :meth:`build`.
-
     Attributes:
         start: Value up to ``begin``.
         end: Value from ``begin + length`` on.
-        length: How long the ramp takes, as a fraction of the adaptation; 0 jumps at
-            ``begin``.
+        length: How long the ramp takes, as a fraction of the adaptation; 0 jumps.
         begin: Where the ramp begins, as a fraction of the adaptation.
         shape: ``'linear'``, or ``'cosine'``: half a period, level at both ends.
         num_steps: Steps of the adaptation; None as long as nobody has said.
@@ -47,23 +43,30 @@ class Schedule:
     name: str = ''
 
     @classmethod
-    def build(cls, value: float | Mapping[str, Any], name: str) -> Schedule:
+    def build(
+        cls,
+        value: float | Mapping[str, Any],
+        name: str,
+        least: float = -math.inf,
+        most: float = math.inf,
+    ) -> Schedule:
         """Make a schedule from what a config gives.
 
         Args:
-            value: A number that stays as it is, or
-                ``dict(start=…, end=…, length=…, begin=0, shape='linear')``: see the
-                class.
+            value: A number that stays as it is, or ``dict(start=…, end=…, length=…,
+                begin=0, shape='linear')``.
             name: The config key, for messages.
+            least: Of start and end. Defaults to no limit.
+            most: Of start and end. Defaults to no limit.
 
         Raises:
-            InputError: If it is neither, if a key is missing or unknown, if a value is
-                not a finite number, if the ramp does not lie within the adaptation, or
-                if the shape is unknown.
+            InputError: If it is neither, or if a key or a value is none of these.
         """
         if not isinstance(value, Mapping):
-            number = _finite(value, name)
-            return cls(start=number, end=number, length=0.0, name=name)
+            value = {'start': value, 'end': value, 'length': 0.0}
+            keys = {'start': name, 'end': name, 'length': name}
+        else:
+            keys = {key: f'{name}.{key}' for key in value}
         unknown = sorted(value.keys() - {*_REQUIRED, *_OPTIONAL})
         missing = [key for key in _REQUIRED if key not in value]
         if unknown or missing:
@@ -75,15 +78,36 @@ class Schedule:
         if shape not in _SHAPES:
             raise InputError(f'{name}: shape must be one of {_SHAPES}, got {shape!r}')
         start, end, length, begin = (
-            _finite(value.get(key, 0.0), f'{name}.{key}')
-            for key in ('start', 'end', 'length', 'begin')
+            _finite(value.get(key, 0.0), keys.get(key, name))
+            for key in (*_REQUIRED, 'begin')
         )
         if begin < 0 or length < 0 or begin + length > 1 + _ROUNDING:
             raise InputError(
                 f'{name}: begin and length are fractions of the adaptation, which '
                 f'their sum must not exceed; got begin={begin:g}, length={length:g}'
             )
+        for number in (start, end):
+            if not least <= number <= most:
+                raise InputError(
+                    f'{name} must be within [{least:g}, {most:g}], got {number:g}'
+                )
         return cls(start, end, length, begin, shape, name=name)
+
+    @classmethod
+    def build_all(
+        cls, values: Mapping[str, Any], names: Sequence[str], key: str
+    ) -> dict[str, Schedule]:
+        """Make a schedule for each name; 1 where a config gives none.
+
+        Raises:
+            InputError: If the config gives one of another name.
+        """
+        unknown = sorted(set(values) - set(names))
+        if unknown:
+            raise InputError(f'{key}: unknown {unknown}, expected {list(names)}')
+        return {
+            name: cls.build(values.get(name, 1.0), f'{key}.{name}') for name in names
+        }
 
     @property
     def is_constant(self) -> bool:
@@ -105,10 +129,8 @@ class Schedule:
                 f'source_iters=…, adapt_iters=…), or call model.set_stages'
             )
         # In steps, so that 35 / 300 of 300 steps are 35, with no rounding.
-        first, last = (
-            round(part * self.num_steps, 6)
-            for part in (self.begin, self.begin + self.length)
-        )
+        first = round(self.begin * self.num_steps, 6)
+        last = round((self.begin + self.length) * self.num_steps, 6)
         if step >= last:
             return self.end
         if step <= first:
@@ -119,27 +141,17 @@ class Schedule:
         return self.start + (self.end - self.start) * covered
 
 
-def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f'{name} must be a number or a ramp, got {value!r}')
-    if not math.isfinite(value):
-        raise InputError(f'{name} must be finite, got {value}')
-    return float(value)
-
-
 class StagedDualEncoder(DualEncoder):
     """Base of the models that adapt to an unlabelled target domain.
 
     The first ``source_iters`` iterations are those of :class:`DualEncoder` on the
-    source alone, whatever the subclass is: every method can branch off the same source
-    stage. Then :meth:`start_adaptation` is called once, and every later batch is
-    :meth:`adapt`'s. :class:`gckd_mm.engine.hooks.AdaptationHook` drives it.
-
-    :class:`gckd_mm.engine.loops.TwoStageTrainLoop` says how long either stage is.
+    source alone: every method can branch off the same source stage. Then
+    :meth:`start_adaptation` is called once, and every later batch is :meth:`adapt`'s.
+    :class:`~gckd_mm.engine.loops.TwoStageTrainLoop` says how long the stages are,
+    :class:`~gckd_mm.engine.hooks.AdaptationHook` which iteration it is.
 
     Args:
-        **towers: See :class:`DualEncoder`: the encoders, the source's heads and the
-            data preprocessor.
+        **towers: See :class:`DualEncoder`.
 
     Attributes:
         source_iters: Iterations on the source alone; 0 until :meth:`set_stages`.
@@ -181,10 +193,9 @@ class StagedDualEncoder(DualEncoder):
         Args:
             inputs: ``images`` and ``captions`` of N source pairs.
             data_samples: N samples with ``pid`` and ``sample_idx``.
-            target: ``inputs`` with N target images and captions, drawn independently,
-                and ``image_index`` and ``caption_index``, which say which samples of
-                the target these are. None in the source stage. Without captions, what
-                needs them is left out.
+            target: ``inputs`` with N target images and captions, sampled independently,
+                and ``image_index`` and ``caption_index``, which samples of the target
+                these are. None in the source stage. Captions may be missing.
 
         Returns:
             ``loss_<term>`` -> scalar, already weighted; and diagnostics.
@@ -237,3 +248,11 @@ class StagedDualEncoder(DualEncoder):
                 "default_hooks = dict(adaptation=dict(type='AdaptationHook'))"
             )
         return self._iteration - self.source_iters
+
+
+def _finite(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f'{name} must be a number or a ramp, got {value!r}')
+    if not math.isfinite(value):
+        raise InputError(f'{name} must be finite, got {value}')
+    return float(value)

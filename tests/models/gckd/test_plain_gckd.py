@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -101,12 +99,6 @@ SHORT: dict[str, Any] = {
     'propagation_k': 2,
     'consistency_k': 3,
 }
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('gckd_mm'):
-        yield
 
 
 class BatchNormed(nn.Module):
