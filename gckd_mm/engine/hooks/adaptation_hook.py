@@ -22,8 +22,8 @@ from gckd_mm.checkpoint import (
 from gckd_mm.engine.loops import TwoStageTrainLoop
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
-from gckd_mm.models.gckd.graph import MODALITIES
 from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.registry import HOOKS
 
 #: key in a checkpoint's meta: iterations of the source stage and of the adaptation

@@ -14,7 +14,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.models import GCKD
-from gckd_mm.models.gckd.graph import MODALITIES
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.registry import HOOKS
 from gckd_mm.visualization.embedding_map import (
     COLOURS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -15,49 +14,10 @@ from gckd_mm.models.gckd.memory import (
     NeighbourLists,
     Neighbours,
 )
-from gckd_mm.models.necks.graph_propagation_neck import EdgeType, GraphPropagationNeck
+from gckd_mm.models.gckd.relations import MEMORIES, MODALITIES, RELATIONS, edge_type
+from gckd_mm.models.necks.graph_checks import EdgeType
+from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
 from gckd_mm.registry import MODELS
-
-DOMAINS = ('source', 'target')
-MODALITIES = ('images', 'captions')
-#: direction -> modality of the queries, modality of what they search
-DIRECTIONS = {
-    'text_to_image': ('captions', 'images'),
-    'image_to_text': ('images', 'captions'),
-}
-#: the memories, ``<domain>_<modality>``: node types of the graph
-MEMORIES = ('source_images', 'source_captions', 'target_images', 'target_captions')
-
-
-class Relation(NamedTuple):
-    """Where the neighbours of a memory row are, relative to that row."""
-
-    same_domain: bool
-    same_modality: bool
-    #: the memory is the row's own, and no row is its own neighbour
-    excludes_self: bool
-
-    def sender(self, domain: str, modality: str) -> str:
-        """Return the memory that holds the neighbours of a domain and modality."""
-        of_domain = DOMAINS.index(domain) ^ (not self.same_domain)
-        of_modality = MODALITIES.index(modality) ^ (not self.same_modality)
-        return f'{DOMAINS[of_domain]}_{MODALITIES[of_modality]}'
-
-
-#: A new relation is one line here; its neighbours per row are one key of the config,
-#: ``model.graph.k``.
-RELATIONS = {
-    'near': Relation(True, True, excludes_self=True),
-    'cross_domain': Relation(False, True, excludes_self=False),
-    'cross_modal': Relation(True, False, excludes_self=False),
-}
-
-
-def edge_type(modality: str, relation: str) -> EdgeType:
-    """Return the type of the edges by which a target row of a modality receives."""
-    sender = RELATIONS[relation].sender('target', modality)
-    return sender, relation, f'target_{modality}'
-
 
 #: ``<domain>_<modality>`` -> memory
 Memories = Mapping[str, EmbeddingMemory]
@@ -82,6 +42,7 @@ class Edges(Mapping[EdgeType, Neighbours]):
         rows: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._lists = lists
+        self._of = {(to, relation): each for (_, relation, to), each in lists.items()}
         self._rows = rows or {}
 
     def of(
@@ -91,19 +52,16 @@ class Edges(Mapping[EdgeType, Neighbours]):
         rows: Tensor | None = None,
         k: int | None = None,
     ) -> Neighbours:
-        """Return the neighbours of some rows of a target memory, the nearest first.
+        """Return the k nearest of some rows of a target memory, shapes (N, k).
 
         Args:
             modality: ``'images'`` or ``'captions'``: which target memory.
             relation: One of :data:`RELATIONS`.
             rows: Slots, shape (N,). Defaults to those of the mapping.
             k: At most this many of each row. Defaults to all that are kept.
-
-        Returns:
-            Shapes (N, k).
         """
         rows = self._rows.get(modality) if rows is None else rows
-        found = self._lists[edge_type(modality, relation)].neighbours(rows)
+        found = self._of[f'target_{modality}', relation].neighbours(rows)
         return Neighbours(found.index[:, :k], found.similarity[:, :k])
 
     def __getitem__(self, edge: EdgeType) -> Neighbours:
@@ -248,8 +206,7 @@ class MemoryGraph(BaseModule):
             step: Step of the adaptation.
 
         Returns:
-            Modality -> propagated embeddings of the target, shape (M, D): views, which
-            the next call changes.
+            Modality -> embeddings, shape (M, D): views, which the next call changes.
         """
         nodes = {name: memory.feats for name, memory in memories.items()}
         if neck is None:
@@ -259,14 +216,17 @@ class MemoryGraph(BaseModule):
         rows = {m: None if everything else slots[m].unique() for m in MODALITIES}
         in_edges = {}
         for modality, picked in rows.items():
-            if picked is not None:
-                target = nodes[f'target_{modality}']
-                nodes[f'written_{modality}'] = target[picked]
-            for relation, k in self.k.items():
-                sender, *_ = edge_type(modality, relation)
-                found = edges.of(modality, relation, picked, k)
-                in_edges[sender, relation, f'{receiver}_{modality}'] = found
-        new = neck.propagate(nodes, in_edges)
+            target = nodes[f'target_{modality}']
+            nodes[f'{receiver}_{modality}'] = (
+                target if picked is None else target[picked]
+            )
+        for sender, relation, to in edges:
+            modality = to.removeprefix('target_')
+            if relation in self.k:
+                in_edges[sender, relation, f'{receiver}_{modality}'] = edges.of(
+                    modality, relation, rows[modality], self.k[relation]
+                )
+        new = neck.pass_messages(nodes, in_edges)
         propagated = {}
         for modality, picked in rows.items():
             filled = len(nodes[f'target_{modality}'])

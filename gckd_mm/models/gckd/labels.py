@@ -16,7 +16,7 @@ from gckd_mm.models.functional.assignment import (
     sinkhorn_potentials,
 )
 from gckd_mm.models.functional.gates import quantile_gate
-from gckd_mm.models.gckd.graph import DIRECTIONS, MODALITIES, Edges
+from gckd_mm.models.gckd.graph import Edges
 from gckd_mm.models.gckd.label_settings import (
     AssignmentSettings,
     PropagationSettings,
@@ -26,8 +26,9 @@ from gckd_mm.models.gckd.label_settings import (
     read_settings,
 )
 from gckd_mm.models.gckd.memory import Neighbours
+from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
 from gckd_mm.models.necks.graph_propagation_neck import neighbour_weights
-from gckd_mm.models.retrievers.staged import Schedule
+from gckd_mm.models.retrievers.schedule_settings import read_schedule
 from gckd_mm.registry import MODELS
 
 
@@ -65,10 +66,10 @@ def transition_matrix(
     Args:
         neighbours: Of N rows, among these same rows, K each.
         alpha: α, from 0 to 1. A row without neighbours keeps the probability 1.
-        temperature: Divides the similarities: see :func:`neighbour_weights`.
+        temperature: Of the softmax.
 
-    Source: ours. (Zhou et al., *Learning with Local and Global Consistency*, NeurIPS
-    2003, propagate labels until they converge; this is one step.)
+    Source: ours; one step of what Zhou et al., *Learning with Local and Global
+    Consistency*, NeurIPS 2003, repeat until it converges.
     """
     rows = torch.arange(len(neighbours.index), device=neighbours.index.device)[:, None]
     moves = alpha * neighbour_weights(neighbours, temperature)
@@ -92,7 +93,7 @@ def propagate_labels_once(
 
     Returns:
         Labels and columns, shapes (N, C · (1 + K)); a column may come several times,
-        and its labels add up. The sum of a query's labels is unchanged.
+        and its labels add up to the same sum.
     """
     moved = labels[..., None] * transitions.probability[index]
     return moved.flatten(1), transitions.index[index].flatten(1)
@@ -104,12 +105,9 @@ class PseudoLabels(BaseModule):
 
     For each query of a batch: the similarities of its ``candidates`` in the other
     modality's memory → ``assignment``, potentials against hubs → softmax at
-    ``temperature`` → ``propagation`` of the labels to neighbours → ``sharpening`` →
-    the ``gate``, which drops the least confident queries.
-
-    In the propagation a query takes the mean of its own labels and those of its
-    ``near`` neighbours, and what a memory row received spreads to that row's
-    neighbours: two captions of a person agree, and so do two images.
+    ``temperature`` → ``propagation``: the query takes the mean of its own labels and
+    those of its ``near`` neighbours, and each memory row passes labels on to its own →
+    ``sharpening`` → the ``gate``, which drops the least confident queries.
 
     Balanced assignment assumes that the target's captions and images come from the
     same people, and that the memories hold (nearly) all of them; soften it with
@@ -119,16 +117,16 @@ class PseudoLabels(BaseModule):
         size: Rows of a memory.
         candidates: Memory rows that may be matched to a query. Defaults to 64.
         assignment: Arguments of :func:`sinkhorn_potentials`: ``epsilon``,
-            ``iterations`` and ``relaxation``; None leaves the similarities alone.
+            ``iterations``, ``relaxation``; None leaves the similarities alone.
             Defaults to those of the function.
-        refresh: Steps between two computations of the potentials, over both memories; a
-            sample that came since has the mean potential. Defaults to 10.
+        refresh: Steps between two computations of the potentials; a sample that came
+            since has the mean potential. Defaults to 10.
         temperature: A number or a schedule. Defaults to 0.03.
         propagation: ``alpha``, the fraction of a row's labels that comes from its
             neighbours, in (0, 1], ``k`` neighbours and the ``temperature`` of their
             softmax. Defaults to None: no label propagation.
-        sharpening: Exponent of labels after the propagation, which are then normalised;
-            1 leaves them. Defaults to 2.
+        sharpening: Exponent of propagated labels, which are then normalised. Defaults
+            to 2.
         gate: The quantile of the batch's confidences below which queries have the
             weight 0, in [0, 1). Defaults to 0: all queries count.
         init_cfg: See :class:`mmengine.model.BaseModule`.
@@ -166,7 +164,7 @@ class PseudoLabels(BaseModule):
         )
         self.sharpening = sharpening
         self.gate = gate
-        self.temperature = Schedule.build(temperature, 'labels.temperature')
+        self.temperature = read_schedule(temperature, 'labels.temperature')
         check_positive('temperature', min(self.temperature.start, self.temperature.end))
         for modality in MODALITIES:
             self.register_buffer(f'{modality}_potentials', torch.zeros(size))
@@ -188,7 +186,7 @@ class PseudoLabels(BaseModule):
         slots: Mapping[str, Tensor],
         step: int,
     ) -> dict[str, SoftLabels]:
-        """Label the queries of a batch in both directions.
+        """Label the queries of a batch: direction -> labels over what is searched.
 
         Args:
             feats: Modality -> the target's (propagated) embeddings, shape (M, D).
@@ -196,10 +194,6 @@ class PseudoLabels(BaseModule):
             edges: Of the target's memories.
             slots: Modality -> rows of the batch's samples, shape (N,).
             step: Step of the adaptation.
-
-        Returns:
-            ``'text_to_image'`` and ``'image_to_text'`` -> labels over the memory of
-            what is searched.
         """
         if self.assignment is not None and step % self.refresh == 0:
             self._assign(self.assignment, feats, keys, edges)

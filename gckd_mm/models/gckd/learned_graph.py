@@ -8,14 +8,10 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.graph import (
-    MODALITIES,
-    RELATIONS,
-    Memories,
-    MemoryGraph,
-)
+from gckd_mm.models.gckd.graph import Memories, MemoryGraph
 from gckd_mm.models.gckd.memory import nearest_neighbours
 from gckd_mm.models.gckd.model import GCKD, AdaptationBatch
+from gckd_mm.models.gckd.relations import MODALITIES, RELATIONS
 from gckd_mm.models.heads.contrastive_head import head_losses
 from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
 from gckd_mm.models.teacher import TeacherTowers

@@ -10,17 +10,10 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.graph import (
-    DIRECTIONS,
-    MEMORIES,
-    MODALITIES,
-    RELATIONS,
-    Edges,
-    Memories,
-    MemoryGraph,
-)
+from gckd_mm.models.gckd.graph import Edges, Memories, MemoryGraph
 from gckd_mm.models.gckd.labels import PseudoLabels, SoftLabels
 from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import DIRECTIONS, MEMORIES, MODALITIES, RELATIONS
 from gckd_mm.models.heads.contrastive_head import (
     gather_with_gradient,
     head_losses,
@@ -31,6 +24,7 @@ from gckd_mm.models.heads.momentum_distill_head import (
     NeighbourConsistencyHead,
 )
 from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
+from gckd_mm.models.retrievers.schedule_settings import read_schedule, read_schedules
 from gckd_mm.models.retrievers.staged import Schedule, StagedDualEncoder
 from gckd_mm.models.teacher import MomentumTeacher, TeacherTowers
 from gckd_mm.registry import MODELS
@@ -119,10 +113,10 @@ class GCKD(StagedDualEncoder):
     ) -> None:
         super().__init__(**towers)
         self.embedding_size = embedding_size
-        self.teacher_momentum = Schedule.build(
+        self.teacher_momentum = read_schedule(
             teacher_momentum, 'teacher_momentum', least=0, most=1
         )
-        self.loss_weights = Schedule.build_all(
+        self.loss_weights = read_schedules(
             loss_weights or {}, self.weighted, 'loss_weights'
         )
         if (labels is None) != (distill is None):
@@ -165,8 +159,7 @@ class GCKD(StagedDualEncoder):
         4. :meth:`losses` compares the student with the memories.
 
         Raises:
-            InputError: If the memories do not hold a batch, or have another dimension
-                than the embeddings.
+            InputError: If the memories do not hold a batch.
         """
         source, student = self.embed(inputs), self.embed(target['inputs'])
         self.check_source(source)
@@ -205,10 +198,7 @@ class GCKD(StagedDualEncoder):
         return terms
 
     def embed(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """Embed images and captions with the student: see :meth:`extract_feat`.
-
-        A subclass may add what else its losses need of the encoders.
-        """
+        """Embed with the student; a subclass may add what else its losses need."""
         return self.extract_feat(inputs)
 
     @torch.no_grad()
@@ -220,8 +210,8 @@ class GCKD(StagedDualEncoder):
     ) -> dict[str, Tensor]:
         """Push a batch into the memories; return the slots: see the batch's.
 
-        The source's embeddings are the student's: they are there, their labels hold
-        them in place, and the teacher's would cost another forward pass.
+        The source's embeddings are the student's: its labels hold them in place, and
+        the teacher's would cost another forward pass.
         """
         device = source['images'].device
         pushed = {}

@@ -19,43 +19,9 @@ _EPSILON = 1e-8
 
 
 def identity_targets(pids: Tensor) -> Tensor:
-    """Return the true matching distribution of a batch of pairs.
-
-    Args:
-        pids: Person ids, shape (N,).
-
-    Returns:
-        Shape (N, N), float32: q_ij = 1[y_i = y_j] / |{j : y_j = y_i}|.
-    """
+    """Return q_ij = 1[y_i = y_j] / |{j : y_j = y_i}|, shape (N, N), of ids (N,)."""
     same = pids[:, None] == pids[None, :]
     return same.float() / same.sum(dim=1, keepdim=True)
-
-
-def info_nce(
-    image_feats: Tensor, caption_feats: Tensor, pids: Tensor, temperature: float
-) -> Tensor:
-    """Identity-aware InfoNCE: cross-entropy to all pairs of the same person.
-
-    With pairwise different ids it is CLIP's loss. In float32, under autocast too.
-
-    Args:
-        image_feats: L2-normalised, shape (N, D).
-        caption_feats: L2-normalised, shape (N, D); row i belongs to image i.
-        pids: Person ids, shape (N,).
-        temperature: Divides the cosine similarities.
-
-    Returns:
-        Scalar: the mean over the batch and over both directions.
-
-    Source: Radford et al., *CLIP*, ICML 2021, fig. 3; the identity-aware targets are
-    ours.
-    """
-    with torch.autocast(image_feats.device.type, enabled=False):
-        logits = image_feats.float() @ caption_feats.float().t() / temperature
-        targets = identity_targets(pids)
-        image_to_text = F.cross_entropy(logits, targets)
-        text_to_image = F.cross_entropy(logits.t(), targets)
-        return (image_to_text + text_to_image) / 2
 
 
 def sdm_loss(
@@ -64,7 +30,13 @@ def sdm_loss(
     """Similarity distribution matching: KL(p ‖ q) in both directions.
 
     p is the softmax of the similarities over the batch, q the true matching
-    distribution. In float32, under autocast too. Arguments as of :func:`info_nce`.
+    distribution, :func:`identity_targets`. In float32, under autocast too.
+
+    Args:
+        image_feats: L2-normalised, shape (N, D).
+        caption_feats: L2-normalised, shape (N, D); row i belongs to image i.
+        pids: Person ids, shape (N,).
+        temperature: Divides the cosine similarities.
 
     Returns:
         Scalar: mean over the batch, summed over both directions.
@@ -79,7 +51,7 @@ def sdm_loss(
 
 
 class ContrastiveHead(BaseModule):
-    """A contrastive loss over the pairs of all ranks.
+    """A contrastive loss over the pairs of all ranks; a subclass says which.
 
     Args:
         temperature: Divides the cosine similarities. Defaults to 0.02.
@@ -107,19 +79,16 @@ class ContrastiveHead(BaseModule):
     def objective(
         image_feats: Tensor, caption_feats: Tensor, pids: Tensor, temperature: float
     ) -> Tensor:
-        """Return the unweighted loss of a whole batch: a subclass names it."""
+        """Return the unweighted loss of a whole batch."""
         raise NotImplementedError
 
     def loss(self, image_feats: Tensor, caption_feats: Tensor, pids: Tensor) -> Tensor:
-        """Return the weighted loss of the batch of all ranks together.
+        """Return the weighted loss of the batch of all ranks together, a scalar.
 
         Args:
             image_feats: L2-normalised, shape (N, D).
             caption_feats: L2-normalised, shape (N, D); row i belongs to image i.
             pids: Person ids, shape (N,).
-
-        Returns:
-            Scalar, the same on all ranks.
 
         Raises:
             InputError: If the first batch of all ranks holds a single pair: there is
@@ -142,13 +111,6 @@ class ContrastiveHead(BaseModule):
 
 
 @MODELS.register_module()
-class InfoNCEHead(ContrastiveHead):
-    """Identity-aware InfoNCE: see :func:`info_nce`."""
-
-    objective = staticmethod(info_nce)
-
-
-@MODELS.register_module()
 class SDMHead(ContrastiveHead):
     """Similarity distribution matching, see :func:`sdm_loss`; IRRA divides by 0.02."""
 
@@ -161,17 +123,7 @@ def head_losses(
     pids: Tensor,
     prefix: str = 'loss',
 ) -> dict[str, Tensor]:
-    """Return the loss of every head on embedded pairs.
-
-    Args:
-        heads: Name -> head.
-        feats: ``images`` and ``captions``, shape (N, D).
-        pids: Person ids, shape (N,).
-        prefix: Of the names. Defaults to ``'loss'``.
-
-    Returns:
-        ``<prefix>_<name>`` -> scalar.
-    """
+    """Return ``<prefix>_<name>`` -> loss of each head on N embedded pairs."""
     return {
         f'{prefix}_{name}': head.loss(feats['images'], feats['captions'], pids)
         for name, head in heads.items()
@@ -184,18 +136,15 @@ def person_ids(data_samples: Sequence[BaseDataElement], feats: Tensor) -> Tensor
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Concatenate the tensors of all ranks in rank order; gradients flow back.
+    """Concatenate the tensors of all W ranks, (N, …) each; gradients flow back.
 
     A loss that every rank computes on the gathered batch, followed by the gradient
     averaging of DistributedDataParallel, gives exactly the gradients of one process
     with the whole batch: the backward pass sums the ranks' (equal) gradients, which
     the averaging divides again.
 
-    Args:
-        tensor: Shape (N, …), the same on all ranks.
-
     Returns:
-        Shape (W·N, …) for W ranks; the tensor itself if not distributed.
+        Shape (W·N, …), in rank order; the tensor itself if not distributed.
 
     Source: ours; the arithmetic is that of open_clip's ``gather_with_grad``.
     """

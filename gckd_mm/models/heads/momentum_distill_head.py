@@ -15,18 +15,15 @@ _MASKED = -1e4
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Return the cross-entropy from soft labels to the student.
+    """Return the weighted mean over N queries of −Σ_j q_j log p_j, in nats.
 
     In float32, or float64 if the logits are. Gradients reach the logits alone.
 
     Args:
         logits: The student's similarities over its temperature, shape (N, M), finite.
-        labels: The teacher's distributions, shape (N, M).
-        weights: Of the queries, shape (N,), not negative.
-
-    Returns:
-        Scalar: the weighted mean over the queries of −Σ_j q_j log p_j, in nats. If all
-        weights are 0, it is 0 with gradients of 0.
+        labels: The teacher's distributions q, shape (N, M).
+        weights: Of the queries, shape (N,), not negative; if all are 0, so are the loss
+            and its gradients.
 
     Source: Li et al., *Align before Fuse* (ALBEF), NeurIPS 2021, section 3.3; the
     weights are ours.
@@ -43,16 +40,15 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tenso
 def neighbour_labels(
     neighbours: Neighbours, num_columns: int, temperature: float
 ) -> Tensor:
-    """Return soft labels over the nearest neighbours of each query.
+    """Return soft labels over the nearest neighbours of each query, shape (N, M).
+
+    The softmax of similarity / temperature over its K neighbours, 0 elsewhere; a query
+    without neighbours is all zero.
 
     Args:
         neighbours: Of N queries among M columns, shapes (N, K).
         num_columns: M.
         temperature: Divides the cosine similarities.
-
-    Returns:
-        Shape (N, M): softmax of similarity / temperature over the K neighbours, 0
-        elsewhere. A query without neighbours is all zero.
 
     Source: ours.
     """
@@ -103,7 +99,7 @@ class MomentumDistillHead(BaseModule):
         weights: Tensor,
         exclude: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of N queries.
+        """Return the loss of N queries, a scalar: see :func:`soft_cross_entropy`.
 
         Args:
             feats: The student's, L2-normalised, shape (N, D).
@@ -112,9 +108,6 @@ class MomentumDistillHead(BaseModule):
             weights: Of the queries, not negative, shape (N,).
             exclude: The row of the memory that each query is not compared with, shape
                 (N,): its own, as a rule. Defaults to none.
-
-        Returns:
-            Scalar: see :func:`soft_cross_entropy`.
         """
         logits = self(feats, memory)
         if exclude is not None:
@@ -125,12 +118,11 @@ class MomentumDistillHead(BaseModule):
     def describe(
         self, feats: Tensor, memory: Tensor, labels: Tensor, weights: Tensor
     ) -> dict[str, Tensor]:
-        """Describe the labels; arguments as of :meth:`loss`.
+        """Describe the labels, in scalars; arguments as of :meth:`loss`.
 
-        Returns:
-            Scalars: ``gate_rate`` (mean weight of the queries), ``label_entropy``
-            (mean, in nats, from 0 to log M) and ``agreement`` (the fraction of queries
-            for which student and teacher have the same best match).
+        ``gate_rate`` is the mean weight, ``label_entropy`` in nats from 0 to log M, and
+        ``agreement`` the fraction of queries for which student and teacher have the
+        same best match.
         """
         best = self(feats, memory).argmax(dim=1)
         return {
@@ -145,8 +137,8 @@ class NeighbourConsistencyHead(MomentumDistillHead):
     """The same loss, with the neighbours of the same modality as labels.
 
     The neighbours of sample i in the teacher's memory, weighted by similarity, are what
-    the student's embedding of i should find there. Looks within one modality of the
-    target alone: no pairing of images with captions is assumed.
+    the student's embedding of i should find there: no pairing of images with captions
+    is assumed.
 
     Args:
         k: Neighbours that count. Defaults to 6.
@@ -158,8 +150,8 @@ class NeighbourConsistencyHead(MomentumDistillHead):
     Raises:
         InputError: If a temperature is not positive or ``k`` is less than 1.
 
-    Source: ours; related to neighbourhood consistency in source-free adaptation (Yang
-    et al., *Exploiting the Intrinsic Neighborhood Structure*, NeurIPS 2021).
+    Source: ours; related to Yang et al., *Exploiting the Intrinsic Neighborhood
+    Structure for Source-free Domain Adaptation*, NeurIPS 2021.
     """
 
     def __init__(
@@ -179,14 +171,12 @@ class NeighbourConsistencyHead(MomentumDistillHead):
         self.neighbour_temperature = neighbour_temperature
 
     def labels(self, neighbours: Neighbours, num_columns: int) -> tuple[Tensor, Tensor]:
-        """Return labels and weights of N queries for :meth:`loss`.
+        """Return labels, (N, M), and weights, (N,), of N queries for :meth:`loss`.
 
         Args:
-            neighbours: Rows of the memory near each query, shape (N, K).
+            neighbours: Rows of the memory near each query, shape (N, K); a query
+                without any has the weight 0.
             num_columns: M, the rows of the memory.
-
-        Returns:
-            Shapes (N, M) and (N,); a query without neighbours has the weight 0.
         """
         labels = neighbour_labels(neighbours, num_columns, self.neighbour_temperature)
         return labels, (neighbours.index >= 0).any(dim=1).float()

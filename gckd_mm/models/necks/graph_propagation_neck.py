@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from gckd_mm.errors import InputError
 from gckd_mm.models.gckd.memory import (
     Neighbours,
     at_least_float32,
@@ -19,26 +17,23 @@ from gckd_mm.models.gckd.memory import (
 )
 from gckd_mm.models.necks.features import last_of, with_last
 from gckd_mm.models.necks.gated_conv import CONVS, GatedConv
+from gckd_mm.models.necks.graph_checks import (
+    EdgeType,
+    check_graph,
+    check_names,
+    check_nodes,
+    check_settings,
+)
 from gckd_mm.registry import MODELS
 
-LAYERS = (*CONVS, 'parameter_free')
-
-#: (type of the senders, relation, type of the receivers), as in torch-geometric
-EdgeType: TypeAlias = tuple[str, str, str]
 #: numbers that are gathered at once: 64 MB in float32
 _CHUNK = 1 << 24
 
 
 def neighbour_weights(neighbours: Neighbours, temperature: float) -> Tensor:
-    """Return the weight of each neighbour: a softmax over those that there are.
+    """Return the softmax of similarity / temperature; 0 where there is no neighbour.
 
-    Args:
-        neighbours: Of N rows, K each.
-        temperature: Divides the similarities.
-
-    Returns:
-        Shape (N, K), float32, or float64 if the similarities are. Rows sum to 1; where
-        there is no neighbour, the weight is 0.
+    Shape (N, K), float32, or float64 if the similarities are.
     """
     with torch.autocast(neighbours.similarity.device.type, enabled=False):
         there = neighbours.index >= 0
@@ -53,8 +48,7 @@ def neighbour_average(
 ) -> Tensor:
     """Average the neighbours of each row by :func:`neighbour_weights`.
 
-    Differentiable in ``feats``. Takes O(N·K·D) time and memory, whatever M is, and
-    computes in float32 at least, under autocast too.
+    Differentiable in ``feats``; O(N·K·D) time and memory; in float32 at least.
 
     Args:
         feats: The senders, shape (M, D).
@@ -62,8 +56,7 @@ def neighbour_average(
         temperature: Divides the similarities.
 
     Returns:
-        Shape (N, D), float32, or float64 if ``feats`` are: Σ_k softmax_k(s_k / τ) x_k,
-        and 0 for a row without neighbours.
+        Shape (N, D); 0 for a row without neighbours.
 
     Source: ours.
     """
@@ -95,23 +88,18 @@ class GraphPropagationNeck(BaseModule):
     - with ``'parameter_free'``, x + α · (average of its neighbours − x), weighted by
       one softmax of the similarities over all of them, whatever their relation.
 
-    A row that no edge reaches is left alone, whatever the biases. All rows of a layer
-    are updated at once. Computed in float32, under autocast too; what comes out has the
-    dtype of what went in. The graph is given: no gradient flows through the choice of
-    neighbours and their similarities.
-
-    Weights belong to the layer number and the relation, and not to the types of nodes:
-    what the labelled source domain trains is what the target domain uses. A relation
+    A row that no edge reaches is left alone. Computed in float32, under autocast too;
+    what comes out has the dtype of what went in. No gradient flows through the choice
+    of neighbours and their similarities. Weights belong to layer and relation, not to
+    types of nodes: what the source domain trains is what the target uses. A relation
     that a step's graph leaves out gets no gradient in this step; to please
     ``DistributedDataParallel``, give it with no neighbours (-1) instead.
 
     Args:
         in_channels: Size D of the embeddings, in and out.
         layer: ``'SAGEConv'`` (mean of the neighbours), ``'GCNConv'`` (sum weighted by
-            similarity), ``'GATv2Conv'`` (one head of attention) or
-            ``'parameter_free'``. The first three need torch-geometric: see
-            :class:`~gckd_mm.models.necks.gated_conv.GatedConv`. Defaults to
-            ``'SAGEConv'``.
+            similarity) or ``'GATv2Conv'`` (one head of attention), which need
+            torch-geometric, or ``'parameter_free'``. Defaults to ``'SAGEConv'``.
         num_layers: Number of layers. Defaults to 2.
         k: Neighbours of a row in the graph that :meth:`forward` builds. Defaults to 6.
         relations: Names of the relations that have weights; :meth:`forward` uses
@@ -120,16 +108,15 @@ class GraphPropagationNeck(BaseModule):
             ``'parameter_free'`` and ``'GCNConv'``. Defaults to 0.1.
         alpha: α, the fraction of a row that comes from its neighbours, from 0 to 1, in
             ``'parameter_free'``. Defaults to 0.5.
-        normalize: Whether to L2-normalise all rows at the end of each layer. Defaults
-            to True.
+        normalize: Whether to L2-normalise all rows after each layer. Defaults to True.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
         InputError: If an argument is out of its range.
 
-    Source: two message-passing layers over a heterogeneous graph of neighbours are of
-    Luo et al., *GCKD*, AAAI 2025; their form is ours. The gate is of Bachlechner et
-    al., *ReZero*, UAI 2021.
+    Source: message passing over a heterogeneous graph of neighbours is of Luo et al.,
+    *GCKD*, AAAI 2025; its form is ours. The gate is of Bachlechner et al., *ReZero*,
+    UAI 2021.
     """
 
     def __init__(
@@ -145,18 +132,8 @@ class GraphPropagationNeck(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if layer not in LAYERS:
-            raise InputError(f'layer must be one of {LAYERS}, got {layer!r}')
-        if min(in_channels, num_layers, k) < 1:
-            raise InputError(
-                f'in_channels, num_layers and k must be at least 1, got {in_channels}, '
-                f'{num_layers} and {k}'
-            )
-        if temperature <= 0:
-            raise InputError(f'temperature must be positive, got {temperature}')
-        if not 0 <= alpha <= 1:
-            raise InputError(f'alpha must be from 0 to 1, got {alpha}')
-        _check_names(relations)
+        check_settings(layer, (in_channels, num_layers, k), temperature, alpha)
+        check_names(relations)
         self.in_channels = in_channels
         self.layer = layer
         self.num_layers = num_layers
@@ -173,21 +150,16 @@ class GraphPropagationNeck(BaseModule):
     def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         """Propagate over the nearest neighbours, by cosine, within the batch.
 
-        A row is not its own neighbour: a batch of one is left alone.
-
         Args:
             x: Shape (N, D), or a tuple of which the last is meant, as mmpretrain's
-                necks give it.
-
-        Returns:
-            Likewise, with the embeddings propagated.
+                necks give it; the result has the same form.
 
         Raises:
             InputError: If the embeddings are not of shape (N, D), or no relation is
                 called ``'near'``.
         """
         rows = last_of(x)
-        self._check_nodes('x', rows)
+        check_nodes('x', rows, self.in_channels)
         unit = F.normalize(rows.detach().float(), dim=1)
         itself = torch.arange(len(rows), device=rows.device)
         neighbours = nearest_neighbours(unit, unit, self.k, exclude=itself)
@@ -208,10 +180,15 @@ class GraphPropagationNeck(BaseModule):
             Type of nodes -> embeddings, of the same shapes and dtypes.
 
         Raises:
-            InputError: If a relation or a type of nodes is unknown, or a size does not
-                fit.
+            InputError: If a relation, a type of nodes or a size does not fit.
         """
-        self._check_graph(nodes, edges)
+        check_graph(nodes, edges, self.relations, self.in_channels)
+        return self.pass_messages(nodes, edges)
+
+    def pass_messages(
+        self, nodes: Mapping[str, Tensor], edges: Mapping[EdgeType, Neighbours]
+    ) -> dict[str, Tensor]:
+        """Do what :meth:`propagate` does, on a graph that is known to be sound."""
         feats = {name: at_least_float32(node) for name, node in nodes.items()}
         for number in range(self.num_layers):
             feats = {name: self._updated(number, name, feats, edges) for name in feats}
@@ -243,8 +220,7 @@ class GraphPropagationNeck(BaseModule):
         """Return the logits, shape (N,), by which a row weighs one of its edge types.
 
         -inf where there is no neighbour. Learned relations count alike: their gates
-        weigh them. Without parameters all neighbours of a row share one softmax,
-        whatever their relation.
+        weigh them. Without parameters all neighbours of a row share one softmax.
         """
         there = neighbours.index >= 0
         if self.layer == 'parameter_free':
@@ -269,48 +245,3 @@ class GraphPropagationNeck(BaseModule):
         weights = neighbour_weights(neighbours, self.temperature)
         conv = self.layers[number][relation]  # type: ignore[index] # a ModuleDict
         return conv(senders, receivers, neighbours.index, weights)
-
-    def _check_graph(
-        self, nodes: Mapping[str, Tensor], edges: Mapping[EdgeType, Neighbours]
-    ) -> None:
-        unknown = sorted({edge[1] for edge in edges} - set(self.relations))
-        if unknown:
-            raise InputError(
-                f'unknown relations {unknown}: this neck has {list(self.relations)}; '
-                f'name them in its `relations`'
-            )
-        for name, node in nodes.items():
-            self._check_nodes(name, node)
-        for edge, neighbours in edges.items():
-            missing = sorted({edge[0], edge[2]} - set(nodes))
-            if missing:
-                raise InputError(
-                    f'edges {edge}: there are no nodes of type {missing}, only '
-                    f'{list(nodes)}'
-                )
-            if len(neighbours.index) != len(nodes[edge[2]]):
-                raise InputError(
-                    f'edges {edge}: neighbours of {len(neighbours.index)} rows were '
-                    f'given for {len(nodes[edge[2]])} receivers'
-                )
-
-    def _check_nodes(self, name: str, node: Tensor) -> None:
-        if node.ndim != 2 or node.shape[1] != self.in_channels:
-            raise InputError(
-                f'{name}: expected embeddings of shape (N, {self.in_channels}), from '
-                f'in_channels={self.in_channels}, got {tuple(node.shape)}: change '
-                f'in_channels, or pool feature maps before this neck'
-            )
-
-
-def _check_names(relations: Sequence[str]) -> None:
-    if (
-        isinstance(relations, str)
-        or not relations
-        or len(set(relations)) < len(relations)
-        or any('.' in name for name in relations)
-    ):
-        raise InputError(
-            f'relations must be a list of distinct names without dots, got '
-            f'{relations!r}'
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,6 @@ from torch import Tensor
 from gckd_mm.errors import InputError
 from gckd_mm.models.heads.contrastive_head import head_losses, person_ids
 from gckd_mm.models.retrievers.dual_encoder import DualEncoder
-
-_REQUIRED, _OPTIONAL = ('start', 'end', 'length'), ('begin', 'shape')
-_SHAPES = ('linear', 'cosine')
-#: 0.1 + 0.7 + 0.2 is a little less than 1, other sums are a little more
-_ROUNDING = 1e-9
 
 
 @dataclass
@@ -42,73 +37,6 @@ class Schedule:
     num_steps: int | None = None
     name: str = ''
 
-    @classmethod
-    def build(
-        cls,
-        value: float | Mapping[str, Any],
-        name: str,
-        least: float = -math.inf,
-        most: float = math.inf,
-    ) -> Schedule:
-        """Make a schedule from what a config gives.
-
-        Args:
-            value: A number that stays as it is, or ``dict(start=…, end=…, length=…,
-                begin=0, shape='linear')``.
-            name: The config key, for messages.
-            least: Of start and end. Defaults to no limit.
-            most: Of start and end. Defaults to no limit.
-
-        Raises:
-            InputError: If it is neither, or if a key or a value is none of these.
-        """
-        if not isinstance(value, Mapping):
-            value = {'start': value, 'end': value, 'length': 0.0}
-            keys = {'start': name, 'end': name, 'length': name}
-        else:
-            keys = {key: f'{name}.{key}' for key in value}
-        unknown = sorted(value.keys() - {*_REQUIRED, *_OPTIONAL})
-        missing = [key for key in _REQUIRED if key not in value]
-        if unknown or missing:
-            raise InputError(
-                f'{name}: a ramp is dict(start=…, end=…, length=…, begin=0, '
-                f"shape='linear'); unknown keys: {unknown}, missing keys: {missing}"
-            )
-        shape = value.get('shape', 'linear')
-        if shape not in _SHAPES:
-            raise InputError(f'{name}: shape must be one of {_SHAPES}, got {shape!r}')
-        start, end, length, begin = (
-            _finite(value.get(key, 0.0), keys.get(key, name))
-            for key in (*_REQUIRED, 'begin')
-        )
-        if begin < 0 or length < 0 or begin + length > 1 + _ROUNDING:
-            raise InputError(
-                f'{name}: begin and length are fractions of the adaptation, which '
-                f'their sum must not exceed; got begin={begin:g}, length={length:g}'
-            )
-        for number in (start, end):
-            if not least <= number <= most:
-                raise InputError(
-                    f'{name} must be within [{least:g}, {most:g}], got {number:g}'
-                )
-        return cls(start, end, length, begin, shape, name=name)
-
-    @classmethod
-    def build_all(
-        cls, values: Mapping[str, Any], names: Sequence[str], key: str
-    ) -> dict[str, Schedule]:
-        """Make a schedule for each name; 1 where a config gives none.
-
-        Raises:
-            InputError: If the config gives one of another name.
-        """
-        unknown = sorted(set(values) - set(names))
-        if unknown:
-            raise InputError(f'{key}: unknown {unknown}, expected {list(names)}')
-        return {
-            name: cls.build(values.get(name, 1.0), f'{key}.{name}') for name in names
-        }
-
     @property
     def is_constant(self) -> bool:
         """Whether the value never changes."""
@@ -118,7 +46,7 @@ class Schedule:
         """Return the value at an adaptation step, which may lie before the first.
 
         Raises:
-            InputError: If it is a ramp, and nobody has said how long the adaptation is.
+            InputError: If it is a ramp over an adaptation of unknown length.
         """
         if self.is_constant:
             return self.end
@@ -248,11 +176,3 @@ class StagedDualEncoder(DualEncoder):
                 "default_hooks = dict(adaptation=dict(type='AdaptationHook'))"
             )
         return self._iteration - self.source_iters
-
-
-def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f'{name} must be a number or a ramp, got {value!r}')
-    if not math.isfinite(value):
-        raise InputError(f'{name} must be finite, got {value}')
-    return float(value)

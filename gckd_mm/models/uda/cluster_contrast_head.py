@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.reciprocal import close_pairs
-from gckd_mm.models.gckd.graph import MODALITIES
 from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.models.heads.contrastive_head import gather_with_gradient, identity_targets
 from gckd_mm.models.uda.adaptation_head import (
     AdaptationHead,

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from gckd_mm.models.gckd.graph import MODALITIES
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.models.heads.contrastive_head import gather_with_gradient
 from gckd_mm.models.uda.adaptation_head import (
     AdaptationHead,

@@ -17,7 +17,7 @@ from gckd_mm.models.functional.label_propagation import (
     close_modality_gap,
     propagate_labels,
 )
-from gckd_mm.models.gckd.graph import DIRECTIONS, MODALITIES
+from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
 from gckd_mm.models.heads.contrastive_head import gather_with_gradient
 from gckd_mm.models.heads.momentum_distill_head import (
     soft_cross_entropy,

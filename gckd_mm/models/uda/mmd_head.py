@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.graph import MODALITIES
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.models.heads.contrastive_head import gather_with_gradient
 from gckd_mm.models.uda.adaptation_head import (
     AdaptationHead,

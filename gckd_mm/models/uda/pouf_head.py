@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.graph import DIRECTIONS, MODALITIES
+from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
 from gckd_mm.models.heads.contrastive_head import gather_with_gradient
 from gckd_mm.models.uda.adaptation_head import (
     CrossDomainFeats,

@@ -6,8 +6,8 @@ from typing import cast
 
 from torch import nn
 
-from gckd_mm.models.gckd.graph import MODALITIES
 from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import MODALITIES
 from gckd_mm.models.uda.adaptation_head import AdaptationHead
 
 

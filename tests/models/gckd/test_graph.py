@@ -14,8 +14,9 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import MemoryGraph
-from gckd_mm.models.gckd.graph import RELATIONS, Edges, Relation
+from gckd_mm.models.gckd.graph import Edges
 from gckd_mm.models.gckd.memory import EmbeddingMemory, NeighbourLists
+from gckd_mm.models.gckd.relations import RELATIONS, Relation
 
 SIZE, DIM = 10, 4
 ALPHA, TEMPERATURE = 0.4, 0.3

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import MemoryGraph, PseudoLabels
-from gckd_mm.models.gckd.graph import DIRECTIONS, Edges
+from gckd_mm.models.gckd.graph import Edges
 from gckd_mm.models.gckd.labels import SoftLabels
 from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import DIRECTIONS
 
 MODALITIES = ('images', 'captions')
 SIZE, DIM, CANDIDATES, TAU = 12, 4, 3, 0.2

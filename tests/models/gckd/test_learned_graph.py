@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.gckd import learned_graph as module
-from gckd_mm.models.gckd.graph import MODALITIES, RELATIONS
 from gckd_mm.models.gckd.learned_graph import propagate_source
 from gckd_mm.models.gckd.model import AdaptationBatch
+from gckd_mm.models.gckd.relations import MODALITIES, RELATIONS
 from tests.models.gckd import test_graph
 from tests.models.gckd.test_graph import (
     ADDED,

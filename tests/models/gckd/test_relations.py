@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from gckd_mm.models.gckd.graph import (
+from gckd_mm.models.gckd.relations import (
     DIRECTIONS,
     DOMAINS,
     MEMORIES,

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.gckd.memory import Neighbours
+from gckd_mm.models.necks.graph_checks import LAYERS
 from gckd_mm.models.necks.graph_propagation_neck import (
-    LAYERS,
     EdgeType,
     GraphPropagationNeck,
 )
