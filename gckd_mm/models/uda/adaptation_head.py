@@ -18,7 +18,7 @@ class CrossDomainFeats(NamedTuple):
         source: ``images`` and ``captions`` -> the student's embeddings of N pairs,
             L2-normalised, shape (N, D), with gradient; row i of both is one pair.
         pids: Person ids of the source pairs, shape (N,).
-        target: The same of N images and N captions drawn independently; ``captions``
+        target: The same of N images and N captions sampled independently; ``captions``
             may be missing.
         keys: ``images`` and ``captions`` -> which samples of the target these are,
             indexes from 0, shape (N,).

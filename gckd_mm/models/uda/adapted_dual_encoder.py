@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -31,11 +31,9 @@ class AdaptedDualEncoder(StagedDualEncoder):
 
     def __init__(self, *, adaptation: dict | None = None, **towers: Any) -> None:
         super().__init__(**towers)
-        self.adaptation = (
-            None
-            if adaptation is None
-            else cast(AdaptationHead, MODELS.build(adaptation))
-        )
+        self.adaptation: AdaptationHead | None = None
+        if adaptation is not None:
+            self.adaptation = MODELS.build(adaptation)
 
     def schedules(self) -> dict[str, Schedule]:
         """Return everything that changes over the adaptation, by name."""
