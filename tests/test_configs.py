@@ -91,11 +91,11 @@ def test_builds_its_model_and_finds_its_start(name: str) -> None:
     height, width = cfg.image_pipeline[1]['scale'][::-1]
     images = torch.empty(2, 3, height, width, device='meta')
     size = cfg.model.get('embedding_size', cfg.model.text_neck.out_channels)
-    assert model.encode_images(images).shape == (2, size)
+    assert model.embed_images(images)[0].shape == (2, size)
     if cfg.model.text_backbone.type != 'HFTextBackbone':  # looks at the mask's values
         tokens = torch.ones(2, 9, dtype=torch.int64, device='meta')
         captions = {'input_ids': tokens, 'attention_mask': tokens.bool()}
-        assert model.encode_captions(captions).shape == (2, size)
+        assert model.embed_captions(captions)[0].shape == (2, size)
     if cfg.load_from is not None:
         assert Path(local_path(cfg.load_from)).is_file()
     else:
