@@ -128,24 +128,34 @@ class PersonSearchInferencer:
         gallery: Gallery,
         device: str | torch.device | None = None,
         show_progress: bool = True,
+        model: str | os.PathLike[str] | None = None,
     ) -> PersonSearchInferencer:
         """Read the model that a gallery was built with.
+
+        Args:
+            gallery: Of the model.
+            device: See the class.
+            show_progress: See the class.
+            model: Its checkpoint or export, if it was moved. Defaults to where the
+                gallery says that it lies.
 
         Raises:
             InputError: If it is not where it was, or has changed.
         """
-        source = gallery.settings['source']
-        if source is None:
+        if model is not None:
+            inferencer = cls(model, None, device, show_progress)
+        elif gallery.settings['source'] is None:
             raise InputError(
                 f'{gallery.folder}: does not say where its model lies: name it'
             )
-        try:
-            model, weights = source
-            inferencer = cls(model, weights, device, show_progress)
-        except InputError as error:
-            raise InputError(
-                f'{gallery.folder}: its model cannot be read: {error}'
-            ) from error
+        else:
+            try:
+                name, weights = gallery.settings['source']
+                inferencer = cls(name, weights, device, show_progress)
+            except InputError as error:
+                raise InputError(
+                    f'{gallery.folder}: its model cannot be read: {error}'
+                ) from error
         gallery.check_model(inferencer.fingerprint, inferencer.encoder.name)
         return inferencer
 

@@ -10,18 +10,15 @@ import torch
 
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation.gallery_reranking import (
-    METHODS,
     build_reranker,
     rerank_candidates,
 )
 from gckd_mm.evaluation.reranking import rerank
 from gckd_mm.search.apis.encoder import Encoder
 from gckd_mm.search.apis.pictures import read_ahead
+from gckd_mm.search.choices import MATCHING, RERANK_METHODS
 from gckd_mm.search.gallery import Gallery, Match
 
-#: by the matching head of the model, which must have been trained with one
-MATCHING = 'matching'
-RERANK_METHODS = (MATCHING, *METHODS)
 #: The nearest images of those that were found first are among the candidates as a rule.
 _TOP_BY_CANDIDATES = 200
 #: the head runs once for each of them

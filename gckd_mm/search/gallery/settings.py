@@ -11,8 +11,8 @@ from typing import Any
 
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.regular_files import open_regular, unreadable
+from gckd_mm.search.choices import INDEX_KINDS
 from gckd_mm.search.gallery.damage import NEW_GALLERY, DamagedGalleryError
-from gckd_mm.search.gallery.vector_index import KINDS
 
 FILE = 'gallery.json'
 #: 1, of version 0.1, has no checksums
@@ -45,7 +45,7 @@ _RULES: dict[str, _Rule] = {
         f'a whole number from 1 to {_MAX_EMBEDDING_SIZE}',
     ),
     'root': (lambda x: x is None or _is_text(x), 'a folder or null'),
-    'index': (lambda x: x in KINDS, f'one of {", ".join(KINDS)}'),
+    'index': (lambda x: x in INDEX_KINDS, f'one of {", ".join(INDEX_KINDS)}'),
 }
 _RULES_OF_MILVUS: dict[str, _Rule] = {'uri': _TEXT, 'collection': _TEXT}
 _ENGINES = ('embedded', 'milvus')

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gckd_mm.errors import InputError
+from gckd_mm.search.choices import INDEX_KINDS
 from gckd_mm.search.gallery.damage import UnreadableGalleryError
 
 #: up to as many, comparing with all of them takes two milliseconds and misses none
@@ -18,7 +19,6 @@ MAX_EXACT = 50_000
 #: up to as many, the links of HNSW are built within a minute and miss next to none;
 #: IVF misses two in a hundred (benchmarks/search.py)
 MAX_HNSW = 200_000
-KINDS = ('auto', 'exact', 'hnsw', 'ivf')
 _LINKS, _EF_CONSTRUCTION, _EF_SEARCH = 32, 80, 128
 #: vectors that a list of IVF is to have, and the share of lists that is looked at
 _LIST_SIZE, _MIN_PROBES, _PROBED = 250, 16, 1 / 128
@@ -50,8 +50,8 @@ def chosen_kind(kind: str, count: int) -> str:
     Raises:
         InputError: If the kind is unknown.
     """
-    if kind not in KINDS:
-        raise InputError(f'index must be one of {", ".join(KINDS)}, got {kind!r}')
+    if kind not in INDEX_KINDS:
+        raise InputError(f'index must be one of {", ".join(INDEX_KINDS)}, got {kind!r}')
     if kind != 'auto':
         return kind
     if count <= MAX_EXACT:
