@@ -27,7 +27,7 @@ _MOST_SIZE = 1 << 24
 
 
 class ImageInput(NamedTuple):
-    """How a picture becomes the input of the image graph.
+    """How an image becomes the input of the image graph.
 
     Attributes:
         height: In pixels.
@@ -64,7 +64,7 @@ class ExportSettings(NamedTuple):
         precision: ``'float32'`` or ``'int8'``.
         fingerprint: See :class:`gckd_mm.search.apis.encoder.Encoder`.
         embedding_size: D.
-        image: How a picture is prepared.
+        image: How an image is prepared.
         text: How a caption is prepared.
     """
 

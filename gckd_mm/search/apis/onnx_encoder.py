@@ -54,7 +54,7 @@ class OnnxEncoder:
         self._load(str(device or 'cpu'))
 
     def prepare(self, image: str | np.ndarray) -> np.ndarray:
-        """Read and resize one picture: shape (3, H, W), uint8."""
+        """Read and resize one image: shape (3, H, W), uint8."""
         if isinstance(image, str):
             image = read_image(image)
         height, width, interpolation, backend = self.settings.image
@@ -64,7 +64,7 @@ class OnnxEncoder:
         return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
     def embed_images(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed N pictures: shape (N, D), float32."""
+        """Embed N images: shape (N, D), float32."""
         return self._run(IMAGE_GRAPH, images=np.stack(prepared))
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
@@ -73,12 +73,8 @@ class OnnxEncoder:
         return self._run(TEXT_GRAPH, **{k: v.numpy() for k, v in tokens.items()})
 
     def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
-        """Tell which words of each caption are known, and where it is cut."""
+        """Return which words of each caption are known, and where it is cut."""
         return [self._tokenizer.read(caption) for caption in captions]
-
-    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
-        """Return the words of each caption that the model does not know."""
-        return [reading.unknown for reading in self.read_captions(captions)]
 
     @property
     def has_matching(self) -> bool:
@@ -131,11 +127,7 @@ class _FileTokenizer(BaseTokenizer):
 
 
 def onnxruntime() -> Any:
-    """Import onnxruntime.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import onnxruntime, or raise InputError if it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:

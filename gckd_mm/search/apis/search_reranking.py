@@ -15,7 +15,7 @@ from gckd_mm.evaluation.gallery_reranking import (
 )
 from gckd_mm.evaluation.reranking import rerank
 from gckd_mm.search.apis.encoder import Encoder
-from gckd_mm.search.apis.pictures import read_ahead
+from gckd_mm.search.apis.images import read_ahead
 from gckd_mm.search.choices import MATCHING, RERANK_METHODS
 from gckd_mm.search.gallery import Gallery, Match
 
@@ -118,7 +118,7 @@ class SearchReranking(NamedTuple):
         there = [
             n for n, image in enumerate(images) if not isinstance(image, InputError)
         ]
-        # A picture that is gone matches nothing.
+        # An image that is gone matches nothing.
         logits = torch.full((len(head),), -torch.inf)
         logits[there] = torch.from_numpy(
             encoder.match(text, [images[n] for n in there])

@@ -36,7 +36,7 @@ from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
 from gckd_mm.registry import MODELS, TRANSFORMS, type_name
 
-#: pictures that the matching head compares at a time
+#: images that the matching head compares at a time
 _PAIRS = 64
 
 
@@ -135,17 +135,23 @@ class TorchEncoder:
             _load_encoders(retriever, settings, state_dict, where)
             if not _load_matching(matching, state_dict, checkpoint, where):
                 matching = None
-            pipeline = gallery_pipeline(cfg)
-            source: tuple[str, str | None] | None = None
-            if not is_config:
-                source = _absolute(where), None
-            elif not isinstance(model, Config):  # which could not be read again
+            source: tuple[str, str | None] | None = _absolute(where), None
+            if isinstance(model, Config):  # which could not be read again
+                source = None
+            elif is_config:
                 source = _absolute(model), _absolute(where)
-            name = Path(where).stem
-            return cls(retriever, settings, pipeline, device, source, name, matching)
+            return cls(
+                retriever,
+                settings,
+                gallery_pipeline(cfg),
+                device,
+                source,
+                Path(where).stem,
+                matching,
+            )
 
     def prepare(self, image: str | np.ndarray) -> Tensor:
-        """Read and resize one picture: shape (3, H, W), uint8."""
+        """Read and resize one image: shape (3, H, W), uint8."""
         if isinstance(image, str):
             packed = self._from_path({'img_path': image})
         else:
@@ -156,7 +162,7 @@ class TorchEncoder:
         return packed['inputs']['images']
 
     def embed_images(self, prepared: Sequence[Tensor]) -> np.ndarray:
-        """Embed N pictures: shape (N, D), float32."""
+        """Embed N images: shape (N, D), float32."""
         return self._embed('images', prepared)
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
@@ -164,7 +170,7 @@ class TorchEncoder:
         return self._embed('captions', captions)
 
     def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
-        """Tell which words of each caption are known, and where it is cut.
+        """Return which words of each caption are known, and where it is cut.
 
         A tokenizer that is not one of ours cannot tell: all words count as known.
         """
@@ -173,10 +179,6 @@ class TorchEncoder:
             return [CaptionReading(len(caption.split()), []) for caption in captions]
         return [tokenizer.read(caption) for caption in captions]
 
-    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
-        """Return the words of each caption that the model does not know."""
-        return [reading.unknown for reading in self.read_captions(captions)]
-
     @property
     def has_matching(self) -> bool:
         """Whether the model was trained with a matching head."""
@@ -184,11 +186,7 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def match(self, caption: str, prepared: Sequence[Tensor]) -> np.ndarray:
-        """Compare a caption with N pictures by the matching head; logits, shape (N,).
-
-        Raises:
-            InputError: If the model has no matching head.
-        """
+        """Compare a caption with N images by the matching head; logits, shape (N,)."""
         head = self._matching
         if head is None:
             raise InputError(
@@ -231,11 +229,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 
 def gallery_pipeline(cfg: Config) -> list[dict]:
-    """Return the transforms of the images that a config tests on.
-
-    Raises:
-        InputError: If there are none, or several that differ.
-    """
+    """Return the transforms of the images that a config tests on."""
     test_sets = cfg.get('test_dataloader') or {}
     found = [
         test_set['gallery']['dataset']['pipeline']
@@ -256,11 +250,7 @@ def gallery_pipeline(cfg: Config) -> list[dict]:
 
 
 def model_of(cfg: Config, where: str) -> dict[str, Any]:
-    """Return the config of the retriever.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """Return the config of the retriever."""
     model = cfg.get('model')
     if not isinstance(model, dict) or not type_name(model.get('type')):
         raise InputError(f"{where}: the config has no model = dict(type='…', …)")

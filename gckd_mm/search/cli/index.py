@@ -186,7 +186,7 @@ def _follow(options: argparse.Namespace, gallery: Gallery) -> None:
 
 
 def _was_moved(gallery: Gallery, root: str) -> bool:
-    """Return whether the gallery's folder is gone, and its pictures are in this one.
+    """Return whether the gallery's folder is gone, and its images are in this one.
 
     The first hundred tell. Of another folder all would be dropped.
     """

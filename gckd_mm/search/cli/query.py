@@ -10,30 +10,16 @@ import tempfile
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from gckd_mm.errors import InputError
-from gckd_mm.search.apis import PersonSearchInferencer, Query
+from gckd_mm.search.apis import PersonSearchInferencer
+from gckd_mm.search.apis.query import Found, Query
 from gckd_mm.search.cli.printing import print_table
 from gckd_mm.search.gallery import Gallery, Match, parse_condition
 from gckd_mm.search.gallery.items import shortened, shown_value
 from gckd_mm.visualization import RankList, draw_rank_lists
 
 FOUND, NOTHING_FOUND = 0, 1
-
-
-class Result(NamedTuple):
-    """What a query found.
-
-    Attributes:
-        query: What was asked, for people.
-        matches: Best first.
-        warnings: What to know before trusting them, as sentences.
-    """
-
-    query: str
-    matches: list[Match]
-    warnings: list[str]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,12 +41,10 @@ def run(options: argparse.Namespace) -> int:
         found = inferencer.search(
             gallery, queries, options.top_k, where, options.exact, options.rerank
         )
+        hints = gallery.hints(where) if where and not any(found) else []
         warned = inferencer.query_warnings(queries)
-        if where and not any(found):
-            hints = gallery.hints(where)
-            warned = [[*of_query, *hints] for of_query in warned]
         results = [
-            Result(_name(query), matches, of_query)
+            Found(str(query), matches, [*of_query, *hints])
             for query, matches, of_query in zip(queries, found, warned, strict=True)
         ]
         _warn(results)
@@ -68,13 +52,7 @@ def run(options: argparse.Namespace) -> int:
     return FOUND if any(found) else NOTHING_FOUND
 
 
-def _name(query: Query) -> str:
-    parts = [query.text, f'like {query.image}' if query.image else '']
-    without = f'without {query.without}' if query.without else ''
-    return ', '.join(part for part in [*parts, without] if part)
-
-
-def _warn(results: Sequence[Result]) -> None:
+def _warn(results: Sequence[Found]) -> None:
     """Print warnings to stderr, each once."""
     for warning in dict.fromkeys(x for result in results for x in result.warnings):
         about = [result.query for result in results if warning in result.warnings]
@@ -83,17 +61,13 @@ def _warn(results: Sequence[Result]) -> None:
 
 
 def _show(
-    options: argparse.Namespace, gallery: Gallery, results: Sequence[Result]
+    options: argparse.Namespace, gallery: Gallery, results: Sequence[Found]
 ) -> None:
     if options.json:
-        shown = [
-            {
-                'query': result.query,
-                'matches': [_as_json(gallery, match) for match in result.matches],
-                'warnings': result.warnings,
-            }
-            for result in results
-        ]
+        shown = [result.as_json() for result in results]
+        for result, written in zip(results, shown, strict=True):
+            for match, of_match in zip(result.matches, written['matches'], strict=True):
+                of_match['file'] = gallery.file_of(match.item)
         print(json.dumps({'gallery': options.gallery, 'results': shown}, indent=2))
         return
     several = len(results) > 1 and not sys.stdout.isatty()
@@ -116,17 +90,7 @@ def _row(match: Match, fields: Sequence[str]) -> list[str]:
     return [f'{match.score:.3f}', *values, match.item.path]
 
 
-def _as_json(gallery: Gallery, match: Match) -> dict[str, Any]:
-    fields = match.item.fields
-    return {
-        'path': match.item.path,
-        'file': gallery.file_of(match.item),
-        'score': round(match.score, 6),
-        'fields': {name: shown_value(name, value) for name, value in fields.items()},
-    }
-
-
-def _open_figure(gallery: Gallery, results: Sequence[Result]) -> None:
+def _open_figure(gallery: Gallery, results: Sequence[Found]) -> None:
     lists = []
     for name, matches, _ in results:
         there = [m for m in matches if os.path.isfile(gallery.file_of(m.item))]

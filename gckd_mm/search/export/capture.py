@@ -71,9 +71,6 @@ def capture(encoder: TorchEncoder, image_size: tuple[int, int]) -> Graphs:
     Args:
         encoder: On the CPU.
         image_size: Height and width in pixels.
-
-    Raises:
-        InputError: If torch.export cannot follow one of them.
     """
     model = encoder.model
     images = torch.zeros((_BATCH, 3, *image_size), dtype=torch.uint8)

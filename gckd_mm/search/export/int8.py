@@ -18,8 +18,8 @@ from gckd_mm.search.apis.export_folder import (
     write_settings,
 )
 from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
-from gckd_mm.search.export.made_up_inputs import embed_made_up, smallest_cosine
 from gckd_mm.search.export.onnx_files import quantise
+from gckd_mm.search.export.random_inputs import embed_random_inputs, smallest_cosine
 
 #: below it, an embedding has not been rounded but broken
 MIN_COSINE = 0.9
@@ -35,7 +35,7 @@ def export_int8(
         folder: A new one, or an empty one.
 
     Returns:
-        The smallest cosine between an embedding and that in float32, of made-up inputs.
+        The smallest cosine between an embedding and that in float32, of random inputs.
 
     Raises:
         InputError: If ``source`` is no such export, that cosine is below 0.9, or the
@@ -54,7 +54,7 @@ def export_int8(
         settings = settings._replace(fingerprint=_fingerprint(partial, settings))
         write_settings(partial, settings)
         cosine = smallest_cosine(
-            embed_made_up(exact), embed_made_up(OnnxEncoder(partial))
+            embed_random_inputs(exact), embed_random_inputs(OnnxEncoder(partial))
         )
         if not cosine >= MIN_COSINE:
             raise InputError(

@@ -73,18 +73,18 @@ def find_images(
     root: str | os.PathLike[str],
     fields: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[ImageFile]:
-    """Find the pictures below a folder, by their suffixes; hidden ones are left out.
+    """Find the images below a folder, by their suffixes; hidden ones are left out.
 
     Args:
         root: The folder. Links to folders are not followed.
-        fields: Path below the root -> fields: see :func:`read_fields`. Pictures that it
+        fields: Path below the root -> fields: see :func:`read_fields`. Images that it
             does not name have none. Defaults to None: nothing is said of them.
 
     Returns:
         In the order of their paths, and then the folders that cannot be listed.
 
     Raises:
-        InputError: If it is no folder, or holds no pictures, or ``fields`` names none
+        InputError: If it is no folder, or holds no images, or ``fields`` names none
             of them.
     """
     return scan_folder(root, fields).images
@@ -143,7 +143,7 @@ def named_suffixes(passed_over: Mapping[str, int]) -> str:
 
 
 def images_of_dataset(dataset: Any) -> list[ImageFile]:
-    """Return the pictures of a dataset of ours that shows images, with person ids.
+    """Return the images of a dataset of ours that shows images, with person ids.
 
     Args:
         dataset: With ``view='images'``; its items have ``img_path``, and ``pid`` if
@@ -163,7 +163,7 @@ def images_at(
     root: str | os.PathLike[str],
     fields: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[ImageFile]:
-    """Return pictures of a folder by their paths, each once.
+    """Return images of a folder by their paths, each once.
 
     Args:
         paths: Below the folder, or absolute and inside it.
@@ -190,11 +190,11 @@ def images_at(
 
 
 def read_fields(file: str | os.PathLike[str]) -> dict[str, dict[str, Value]]:
-    """Read what is known of pictures: camera, time, or whatever one searches by.
+    """Read what is known of images: camera, time, or whatever one searches by.
 
     Args:
         file: ``.csv`` with a line of names, or ``.jsonl`` with a JSON object a line;
-            ``path`` is that of the picture, below the gallery's folder.
+            ``path`` is that of the image, below the gallery's folder.
 
     Returns:
         Path -> fields.
@@ -224,7 +224,7 @@ def read_fields(file: str | os.PathLike[str]) -> dict[str, dict[str, Value]]:
 
 
 def read_list(file: str | os.PathLike[str]) -> list[str]:
-    """Read paths of pictures, one a line; empty lines are left out.
+    """Read paths of images, one a line; empty lines are left out.
 
     Raises:
         InputError: If the file cannot be read, or names nothing.

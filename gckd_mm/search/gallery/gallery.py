@@ -1,4 +1,4 @@
-"""A folder of embedded pictures, of one model."""
+"""A folder of embedded images, of one model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MANY = 10_000
 
 
 class Gallery:
-    """Pictures, their embeddings, and the model that made these.
+    """Images, their embeddings, and the model that made these.
 
     A gallery is a folder. ``gallery.json`` in it says which model, and the engine keeps
     the rest: in the folder, or in Milvus, in a collection of its own. It is filled by
@@ -82,7 +82,7 @@ class Gallery:
                 is read from, or None.
             fingerprint: Of the model.
             embedding_size: D.
-            root: The folder of the pictures, if they lie in one.
+            root: The folder of the images, if they lie in one.
             index: See :class:`EmbeddedEngine`.
             uri: Of Milvus: an address such as ``http://localhost:19530``, or a file of
                 Milvus Lite, which ends in ``.db``. Defaults to none: the folder holds
@@ -183,11 +183,11 @@ class Gallery:
 
     @property
     def root(self) -> str | None:
-        """The folder of the pictures, if they lie in one."""
+        """The folder of the images, if they lie in one."""
         return self.settings['root']
 
     def follow(self, root: str | os.PathLike[str]) -> None:
-        """Look for the pictures in another folder, to which all of them were moved.
+        """Look for the images in another folder, to which all of them were moved.
 
         Raises:
             InputError: If the gallery cannot be written to.
@@ -307,13 +307,13 @@ class Gallery:
         where: Sequence[Condition] = (),
         exact: bool = False,
     ) -> list[list[Match]]:
-        """Find the nearest pictures.
+        """Find the nearest images.
 
         Args:
             feats: Of Q queries, by the gallery's model, shape (Q, D).
             top_k: For each query. Defaults to 10.
             where: What all of them must fulfil. Defaults to nothing.
-            exact: Whether to compare with all pictures, whatever the index. Defaults
+            exact: Whether to compare with all images, whatever the index. Defaults
                 to False.
 
         Returns:
@@ -344,10 +344,10 @@ class Gallery:
     def similar_to(
         self, path: str, top_k: int = 10, where: Sequence[Condition] = ()
     ) -> list[Match]:
-        """Find pictures like one of the gallery, itself left out.
+        """Find images like one of the gallery, itself left out.
 
         Raises:
-            InputError: If the gallery has no such picture, or see :meth:`search`.
+            InputError: If the gallery has no such image, or see :meth:`search`.
         """
         top_k = checked_top_k(top_k)
         if not isinstance(path, str) or self.engine.get([path]) == [None]:
@@ -381,7 +381,7 @@ class Gallery:
         return hits / max(1, sum(map(len, true)))
 
     def measure_recall_on_own(self, num_queries: int, top_k: int = 10) -> float:
-        """Return :meth:`measure_recall` with pictures of the gallery as queries.
+        """Return :meth:`measure_recall` with images of the gallery as queries.
 
         Args:
             num_queries: Drawn at random, always the same ones; at most all.

@@ -25,11 +25,11 @@ class Encodes(Protocol):
     """What is asked of an inferencer here."""
 
     def iter_encoded(self, images: Iterable[Any], batch_size: int) -> Iterator[Any]:
-        """Embed pictures in batches: see :class:`PersonSearchInferencer`."""
+        """Embed images in batches: see :class:`PersonSearchInferencer`."""
 
 
 class Share(NamedTuple):
-    """The pictures that one of several processes looks after.
+    """The images that one of several processes looks after.
 
     Attributes:
         rank: Of the process, from 0.
@@ -40,7 +40,7 @@ class Share(NamedTuple):
     world_size: int
 
     def has(self, path: str) -> bool:
-        """Return whether a picture is in this share: always in the same."""
+        """Return whether an image is in this share: always in the same."""
         name = path.encode(errors='surrogateescape')
         return zlib.crc32(name) % self.world_size == self.rank
 
@@ -52,14 +52,14 @@ class Update(NamedTuple):
     """What was done.
 
     Attributes:
-        added: Pictures that were not there.
-        changed: Pictures whose files had changed.
-        described: Pictures whose files had not, but their fields.
-        unchanged: Pictures that were left as they are.
-        removed: Pictures that are to be there no longer.
+        added: Images that were not there.
+        changed: Images whose files had changed.
+        described: Images whose files had not, but their fields.
+        unchanged: Images that were left as they are.
+        removed: Images that are to be there no longer.
         unreadable: Path -> what is wrong with it; they are left out.
         seconds: That it took.
-        repaired: Pictures whose stored embeddings were damaged.
+        repaired: Images whose stored embeddings were damaged.
         wider_than_tall: How many of those added or changed are.
     """
 
@@ -111,17 +111,17 @@ def update(
         gallery: Of the inferencer's model.
         inferencer: Embeds.
         images: What the gallery is to hold.
-        batch_size: Pictures embedded at a time. Defaults to 64.
+        batch_size: Images embedded at a time. Defaults to 64.
         keep_missing: Whether to keep what is not among ``images``. Defaults to False.
-        share: Which pictures this process is to look after. Defaults to all.
-        progress: Called with the number of pictures done, and in all.
+        share: Which images this process is to look after. Defaults to all.
+        progress: Called with the number of images done, and in all.
 
     Returns:
         What was done.
 
     Raises:
         LockedError: If another process indexes into the gallery.
-        InputError: If two pictures have one path, the gallery is damaged beyond repair,
+        InputError: If two images have one path, the gallery is damaged beyond repair,
             or the disk is full.
     """
     if share != ALL:
@@ -211,7 +211,7 @@ def _writing(gallery: Gallery) -> Iterator[None]:
 
 
 class _Plan:
-    """What has to be done to which pictures."""
+    """What has to be done to which images."""
 
     def __init__(
         self,

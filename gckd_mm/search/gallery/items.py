@@ -1,4 +1,4 @@
-"""What a gallery knows of a picture, and what a search finds."""
+"""What a gallery knows of an image, and what a search finds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Stamp(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A picture of a gallery.
+    """An image of a gallery.
 
     Attributes:
         path: Below the gallery's root, with ``/``; absolute where it has none.
@@ -55,8 +55,8 @@ class Match(NamedTuple):
     """What a search finds.
 
     Attributes:
-        item: The picture.
-        score: Cosine similarity of query and picture.
+        item: The image.
+        score: Cosine similarity of query and image.
     """
 
     item: Item

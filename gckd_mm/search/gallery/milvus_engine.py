@@ -43,7 +43,7 @@ class MilvusEngine:
     """Items and vectors in a collection of Milvus: see :class:`Engine`.
 
     An item's key is a hash of its path, so that several processes, or one that was
-    killed and runs again, never make two of a picture. A process finds at once what it
+    killed and runs again, never make two of an image. A process finds at once what it
     wrote itself and what others wrote before it connected; what others write later it
     finds when the server has passed it on, after some 0.2 s.
 

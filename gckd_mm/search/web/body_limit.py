@@ -4,41 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from gckd_mm.search.web.json_errors import RefusedError, error_response
+from gckd_mm.search.web.json_errors import RefusedError
+from gckd_mm.search.web.middleware import RequestMiddleware
 
-_TOO_LARGE = 'the request is too large'
 
-
-class BodyLimitMiddleware:
-    """Refuse bodies that are too large, before they are read into memory.
-
-    Args:
-        app: The ASGI application behind it.
-        max_bytes: Of a body.
-    """
+class BodyLimitMiddleware(RequestMiddleware):
+    """Refuse bodies of more bytes, before they are read into memory: 413."""
 
     def __init__(self, app: Any, max_bytes: int) -> None:
-        self.app = app
+        super().__init__(app)
         self._max_bytes = max_bytes
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, or refuse it: 413."""
-        if scope['type'] != 'http':
-            await self.app(scope, receive, send)
-            return
-        length = dict(scope['headers']).get(b'content-length', b'')
-        if length.isdigit() and int(length) > self._max_bytes:
-            await error_response(413, _TOO_LARGE)(scope, receive, send)
-            return
+    async def checked(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Count the body as it comes, too: it may have no length."""
         received = 0
+        length = dict(scope['headers']).get(b'content-length', b'')
+        self._check(int(length) if length.isdigit() else 0)
 
         async def receive_some() -> Any:
-            # a body without a length is counted as it comes
             nonlocal received
             message = await receive()
             received += len(message.get('body', b''))
-            if received > self._max_bytes:
-                raise RefusedError(413, _TOO_LARGE)
+            self._check(received)
             return message
 
-        await self.app(scope, receive_some, send)
+        return scope, receive_some, send
+
+    def _check(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise RefusedError(413, 'the request is too large')

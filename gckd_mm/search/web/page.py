@@ -7,7 +7,7 @@ from typing import Any
 import gradio
 
 from gckd_mm.errors import InputError
-from gckd_mm.search.apis.person_search_inferencer import MAX_QUERY_LENGTH
+from gckd_mm.search.apis.query import MAX_QUERY_LENGTH
 from gckd_mm.search.gallery import Condition
 from gckd_mm.search.gallery.conditions import split_conditions
 from gckd_mm.search.web.result_cards import problem, result_cards

@@ -7,35 +7,28 @@ import binascii
 import hmac
 from typing import Any
 
-from gckd_mm.search.web.json_errors import error_response
+from gckd_mm.search.web.json_errors import RefusedError
+from gckd_mm.search.web.middleware import RequestMiddleware
 
 
-class PasswordMiddleware:
-    """Ask for a name and a password, as HTTP Basic (RFC 7617).
+class PasswordMiddleware(RequestMiddleware):
+    """Ask for a name and a password, as HTTP Basic (RFC 7617): 401.
 
     Only what stands behind TLS keeps them secret on the way.
-
-    Args:
-        app: The ASGI application behind it.
-        user: The name.
-        password: The password.
     """
 
     def __init__(self, app: Any, user: str, password: str) -> None:
-        self.app = app
+        super().__init__(app)
         self._expected = f'{user}:{password}'.encode()
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, or refuse it."""
-        if scope['type'] == 'lifespan' or self._is_right(dict(scope['headers'])):
-            await self.app(scope, receive, send)
-            return
-        if scope['type'] == 'websocket':
-            await send({'type': 'websocket.close', 'code': 1008})
-            return
-        headers = {'WWW-Authenticate': 'Basic realm="person search", charset="UTF-8"'}
-        answer = error_response(401, 'name and password, please', headers)
-        await answer(scope, receive, send)
+    async def checked(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Look at the header Authorization."""
+        if not self._is_right(dict(scope['headers'])):
+            headers = {
+                'WWW-Authenticate': 'Basic realm="person search", charset="UTF-8"'
+            }
+            raise RefusedError(401, 'name and password, please', headers)
+        return scope, receive, send
 
     def _is_right(self, headers: dict[bytes, bytes]) -> bool:
         kind, _, given = headers.get(b'authorization', b'').partition(b' ')

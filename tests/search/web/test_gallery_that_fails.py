@@ -84,7 +84,7 @@ def test_it_is_the_fault_of_the_server(
         httpx.Client(base_url=address, timeout=20) as client,
     ):
         config = client.get('/config').json()
-        image = upload(client, failing.picture('red1.png').data)
+        image = upload(client, failing.image('red1.png').data)
         damage(folder)
         asked = {'queries': ['a man']}
         answers = [
