@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             gallery, inferencer = _open(options)
             held.enter_context(gallery)
             held.enter_context(gallery.indexing())
-            _follow(options, gallery)
+            _check_root(options, gallery)
             gallery.prepare()
         if share != ALL:
             dist.barrier()  # the first one makes the gallery
@@ -172,7 +172,7 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
     return gallery, inferencer
 
 
-def _follow(options: argparse.Namespace, gallery: Gallery) -> None:
+def _check_root(options: argparse.Namespace, gallery: Gallery) -> None:
     """Refuse another folder than the gallery's, unless that was moved there."""
     root = None if options.dataset else os.path.abspath(options.folder)
     if gallery.root == root:

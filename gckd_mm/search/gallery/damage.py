@@ -46,12 +46,7 @@ class Checked(NamedTuple):
 
 
 def crc_of_file(path: str | os.PathLike[str]) -> int:
-    """Return the CRC-32 of a file.
-
-    Raises:
-        OSError: If it cannot be read.
-        InputError: If it is no regular file.
-    """
+    """Return the CRC-32 of a regular file."""
     crc = 0
     with open_regular(path) as file:
         while chunk := file.read(_CHUNK):

@@ -39,14 +39,7 @@ class EmbeddedItems:
     Every reader sees one state throughout. What SQLite raises becomes an error for
     people.
 
-    Args:
-        folder: Where ``items.sqlite`` lies.
-        new: Whether to make it. Defaults to whether there is none.
-        model: Fingerprint of the model that embeds, which the database remembers.
-
-    Raises:
-        InputError: If the folder cannot be written to or read, or the database is that
-            of another model.
+    Args: see :class:`~gckd_mm.search.gallery.embedded_engine.EmbeddedEngine`.
     """
 
     def __init__(self, folder: Path, new: bool | None, model: str) -> None:

@@ -6,7 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -99,11 +99,10 @@ def update(
 ) -> Update:
     """Embed what is new or has changed, and drop what is no longer there.
 
-    It writes as it goes: after a kill, the next call goes on where it was. Several
+    It writes as it goes: if interrupted, call it again, and it resumes. Several
     processes may do a share each, at the same time: one of them holds
     :meth:`Gallery.indexing` and calls :meth:`Gallery.prepare` first and :func:`finish`
-    last.
-    What lay in a folder that cannot be listed now is kept.
+    last. What lay in a folder that cannot be listed is kept.
 
     All checksums are verified; images whose embeddings are damaged are embedded again.
 
@@ -124,77 +123,64 @@ def update(
         InputError: If two images have one path, the gallery is damaged beyond repair,
             or the disk is full.
     """
-    if share != ALL:
-        return _update(
-            gallery, inferencer, images, batch_size, keep_missing, share, progress
+    with _alone(gallery) if share == ALL else nullcontext():
+        began = time.perf_counter()
+        damaged = {path for path in gallery.engine.damaged() if share.has(path)}
+        known = {x.path: x for x in gallery.engine.items() if share.has(x.path)}
+        closed = tuple(image.path for image in images if image.path.endswith('/'))
+        images = [image for image in images if share.has(image.path)]
+        plan = _Plan(images, known, damaged)
+        wanted = {image.path for image in images}
+        gone = [
+            path
+            for path in known
+            if not (keep_missing or path in wanted or path.startswith(closed))
+        ]
+        unreadable = dict(plan.unreadable)
+        for path in damaged - wanted - set(gone):
+            unreadable[path] = (
+                f'{path}: its embedding is damaged, and its image is missing'
+            )
+        num_wide = 0
+        with _writing(gallery):
+            gallery.engine.delete(
+                [*gone, *(path for path in unreadable if path in known)]
+            )
+            _describe_anew(gallery, plan.to_describe)
+            written = _encoded(inferencer, plan.to_encode, batch_size, progress)
+            for part in written:
+                gallery.engine.upsert(part.items, part.feats)
+                gallery.engine.delete([path for path in part.bad if path in known])
+                unreadable.update(part.bad)
+                num_wide += part.num_wide
+        paths = [image.path for image, _ in plan.to_encode]
+        encoded = [path for path in paths if path not in unreadable]
+        repaired = sum(path in plan.to_repair for path in encoded)
+        changed = sum(path in known for path in encoded) - repaired
+        return Update(
+            added=len(encoded) - changed - repaired,
+            changed=changed,
+            described=len(plan.to_describe),
+            unchanged=plan.unchanged,
+            removed=len(gone),
+            unreadable=unreadable,
+            seconds=time.perf_counter() - began,
+            repaired=repaired,
+            wider_than_tall=num_wide,
         )
+
+
+@contextmanager
+def _alone(gallery: Gallery) -> Iterator[None]:
+    """Do before and after what one of several processes does for all of them."""
     with gallery.indexing():
         gallery.prepare()
-        done = _update(
-            gallery, inferencer, images, batch_size, keep_missing, share, progress
-        )
+        yield
         finish(gallery)
-    return done
-
-
-def _update(
-    gallery: Gallery,
-    inferencer: Encodes,
-    images: Sequence[ImageFile],
-    batch_size: int,
-    keep_missing: bool,
-    share: Share,
-    progress: Callable[[int, int], None],
-) -> Update:
-    began = time.perf_counter()
-    damaged = {path for path in gallery.engine.damaged() if share.has(path)}
-    known = {x.path: x for x in gallery.engine.items() if share.has(x.path)}
-    closed = tuple(image.path for image in images if image.path.endswith('/'))
-    images = [image for image in images if share.has(image.path)]
-    plan = _Plan(images, known, damaged)
-    wanted = {image.path for image in images}
-    gone = [
-        path
-        for path in known
-        if not (keep_missing or path in wanted or path.startswith(closed))
-    ]
-    unreadable = dict(plan.unreadable)
-    for path in damaged - wanted - set(gone):
-        unreadable[path] = f'{path}: its embedding is damaged, and its image is missing'
-    num_wide = 0
-    with _writing(gallery):
-        gallery.engine.delete([*gone, *(path for path in unreadable if path in known)])
-        _describe_anew(gallery, plan.to_describe)
-        written = _encoded(inferencer, plan.to_encode, batch_size, progress)
-        for part in written:
-            gallery.engine.upsert(part.items, part.feats)
-            gallery.engine.delete([path for path in part.bad if path in known])
-            unreadable.update(part.bad)
-            num_wide += part.num_wide
-    paths = [image.path for image, _ in plan.to_encode]
-    encoded = [path for path in paths if path not in unreadable]
-    repaired = sum(path in plan.to_repair for path in encoded)
-    changed = sum(path in known for path in encoded) - repaired
-    return Update(
-        added=len(encoded) - changed - repaired,
-        changed=changed,
-        described=len(plan.to_describe),
-        unchanged=plan.unchanged,
-        removed=len(gone),
-        unreadable=unreadable,
-        seconds=time.perf_counter() - began,
-        repaired=repaired,
-        wider_than_tall=num_wide,
-    )
 
 
 def finish(gallery: Gallery) -> None:
-    """Make a gallery ready for searching, after all shares of an update.
-
-    Raises:
-        LockedError: If another process indexes into the gallery.
-        InputError: If the disk is full.
-    """
+    """Make a gallery ready for searching, after all shares of an update."""
     with gallery.indexing(), _writing(gallery):
         gallery.engine.finish()
 
@@ -263,14 +249,7 @@ def _describe_anew(gallery: Gallery, items: Sequence[Item], at_once: int = 512) 
 
 
 class _Part(NamedTuple):
-    """What is written together.
-
-    Attributes:
-        items: N of them.
-        feats: Their embeddings, shape (N, D).
-        bad: Path -> what is wrong with it.
-        num_wide: How many of the items are wider than tall.
-    """
+    """N items that are written together, and what else their batches had."""
 
     items: list[Item]
     feats: np.ndarray

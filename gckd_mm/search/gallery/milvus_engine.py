@@ -12,6 +12,7 @@ from gckd_mm.errors import MissingDataError
 from gckd_mm.search.gallery.conditions import Condition
 from gckd_mm.search.gallery.damage import Checked, UnreadableGalleryError
 from gckd_mm.search.gallery.embeddings import check_embeddings
+from gckd_mm.search.gallery.engine import Engine
 from gckd_mm.search.gallery.items import Item, Match, Stamp
 from gckd_mm.search.gallery.milvus_connection import MilvusConnection, is_file, pymilvus
 from gckd_mm.search.gallery.milvus_fields import (
@@ -20,7 +21,7 @@ from gckd_mm.search.gallery.milvus_fields import (
     fields_of,
     filter_of,
 )
-from gckd_mm.search.gallery.vector_index import chosen_kind
+from gckd_mm.search.gallery.vector_index import best_of, chosen_kind
 
 _ITEM = ['path', 'size', 'mtime_ns', *COLUMNS]
 _INDEX_TYPES = {'exact': 'FLAT', 'hnsw': 'HNSW', 'ivf': 'IVF_SQ8'}
@@ -39,7 +40,7 @@ _BYTES_OF_ITEM = 1024  # more or less
 _FIRST_SECONDS, _SECONDS, _BUILD_SECONDS = 10, 60, 6 * 3600
 
 
-class MilvusEngine:
+class MilvusEngine(Engine):
     """Items and vectors in a collection of Milvus: see :class:`Engine`.
 
     An item's key is a hash of its path, so that several processes, or one that was
@@ -136,16 +137,6 @@ class MilvusEngine:
             some = ids[start : start + _MAX_IDS]
             self._call('delete', ids=some)
 
-    def prepare(self) -> None:
-        """Do nothing: there is nothing to make ready."""
-
-    def damaged(self) -> list[str]:
-        """Return nothing: Milvus looks after what it stores."""
-        return []
-
-    def check(self, fully: bool = False) -> None:
-        """Do nothing: Milvus looks after what it stores."""
-
     def verify(self, progress: Callable[[int, int], None]) -> list[Checked]:
         """Say that Milvus looks after what it stores."""
         return [Checked(self.collection, 'not verifiable: Milvus looks after it')]
@@ -218,7 +209,7 @@ class MilvusEngine:
     def field_values(self, limit: int) -> dict[str, list[Any]]:
         """Return the fields and, of those with at most ``limit`` values, these.
 
-        Milvus cannot tell: this reads the fields of all items.
+        Milvus does not know: this reads the fields of all items.
         """
         values: dict[str, set[Any]] = {}
         for rows in self._pages(list(COLUMNS), _PAGE):
@@ -313,11 +304,11 @@ class MilvusEngine:
                 len(ids) + np.arange(len(page)), (len(queries), len(page))
             )
             ids += [row['id'] for row in page]
-            scores = np.concatenate([scores, queries @ feats.T], axis=1)
-            rows = np.concatenate([rows, at], axis=1)
-            order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]
-            scores = np.take_along_axis(scores, order, axis=1)
-            rows = np.take_along_axis(rows, order, axis=1)
+            scores, rows = best_of(
+                np.concatenate([scores, queries @ feats.T], axis=1),
+                np.concatenate([rows, at], axis=1),
+                top_k,
+            )
         wanted = [ids[row] for row in np.unique(rows)]
         items = {row['id']: _item(row) for row in self._rows(wanted, _ITEM, _MAX_IDS)}
         return [

@@ -23,11 +23,7 @@ _ESCAPES = str.maketrans(
 
 
 def columns_of(fields: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
-    """Sort the fields of an item by their types; flags become 0 and 1.
-
-    Raises:
-        TypeError: If one is of another type.
-    """
+    """Sort the fields of an item by their types; flags become 0 and 1."""
     columns: dict[str, dict[str, Value]] = {column: {} for column in COLUMNS}
     for name, value in fields.items():
         if isinstance(value, bool):
@@ -50,10 +46,8 @@ def fields_of(row: Mapping[str, Any]) -> dict[str, Value]:
 def filter_of(conditions: Sequence[Condition]) -> str:
     """Write conditions as a filter that only items which fulfil all of them pass.
 
-    Filter templates would need no escaping, but Milvus Lite has none.
-
-    Returns:
-        A filter, empty if there are no conditions.
+    Without conditions it is empty. Filter templates would need no escaping, but Milvus
+    Lite has none.
     """
     return ' and '.join(_clause(condition) for condition in conditions)
 

@@ -52,11 +52,7 @@ _ENGINES = ('embedded', 'milvus')
 
 
 def is_there(folder: str | os.PathLike[str]) -> bool:
-    """Return whether a folder has the file.
-
-    Raises:
-        InputError: If it cannot be told.
-    """
+    """Return whether a folder has the file."""
     try:
         return (Path(folder) / FILE).is_file()
     except OSError as error:
