@@ -28,13 +28,10 @@ class Encoder(Protocol):
     embedding_size: int
 
     def prepare(self, image: str | np.ndarray) -> Any:
-        """Read and resize one image; may be called from several threads.
+        """Read and resize an image; may be called from several threads.
 
         Args:
             image: A path, or RGB of shape (H, W, 3), uint8.
-
-        Raises:
-            InputError: If the file is no image.
         """
 
     def embed_images(self, prepared: Sequence[Any]) -> np.ndarray:
@@ -49,10 +46,7 @@ class Encoder(Protocol):
     @property
     def has_matching(self) -> bool:
         """Whether :meth:`match` has something that compares pairs."""
+        return False
 
     def match(self, caption: str, prepared: Sequence[Any]) -> np.ndarray:
-        """Compare a caption with N images, each by itself; logits, shape (N,).
-
-        Raises:
-            InputError: If the model has nothing that compares pairs.
-        """
+        """Compare a caption with N images, each by itself; logits, shape (N,)."""

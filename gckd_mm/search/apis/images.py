@@ -52,12 +52,7 @@ def as_input(image: AnyImage) -> str | np.ndarray:
 
 
 class Prepared(NamedTuple):
-    """An image that is ready to be embedded.
-
-    Attributes:
-        inputs: What the model takes.
-        is_wide: Whether it is wider than tall.
-    """
+    """An image as the model takes it, and whether it is wider than tall."""
 
     inputs: Any
     is_wide: bool
@@ -90,17 +85,10 @@ def read_ahead(
     ahead: int,
     num_threads: int | None = None,
 ) -> Iterator[Any]:
-    """Prepare images on threads; yield them in order, or the error of each.
+    """Prepare images on threads; yield them in order, or the InputError of each.
 
-    Args:
-        images: What to prepare.
-        prepare: May raise InputError.
-        ahead: How many may wait.
-        num_threads: On which it is called; 0 for the caller's own. Defaults to
-            :func:`reading_threads`.
-
-    Yields:
-        What ``prepare`` gives, or the :class:`InputError` that it raised.
+    At most ``ahead`` wait. ``num_threads`` may be 0 for the caller's own, and defaults
+    to :func:`reading_threads`.
     """
 
     def attempt(image: AnyImage) -> Any:

@@ -16,6 +16,7 @@ from gckd_mm.datasets.transforms.load_person_image import read_image
 from gckd_mm.errors import InputError
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
+from gckd_mm.search.apis.encoder import Encoder
 from gckd_mm.search.apis.export_folder import (
     IMAGE_GRAPH,
     TEXT_GRAPH,
@@ -27,7 +28,7 @@ from gckd_mm.search.apis.export_folder import (
 _CPU, _CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
 
 
-class OnnxEncoder:
+class OnnxEncoder(Encoder):
     """The encoders that ``tools/export_onnx.py`` wrote: see :class:`Encoder`.
 
     No model of PyTorch is built. An export in float32 has the fingerprint of its
@@ -75,11 +76,6 @@ class OnnxEncoder:
     def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
         """Return which words of each caption are known, and where it is cut."""
         return [self._tokenizer.read(caption) for caption in captions]
-
-    @property
-    def has_matching(self) -> bool:
-        """False: an export holds the two encoders."""
-        return False
 
     def match(self, caption: str, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Refuse: an export holds the two encoders and no matching head."""

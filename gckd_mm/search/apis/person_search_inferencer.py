@@ -18,13 +18,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.search.apis.encoder import Encoder
 from gckd_mm.search.apis.images import AnyImage, prepare_with_size, read_ahead
 from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
-from gckd_mm.search.apis.query import (
-    AnyQuery,
-    Query,
-    as_queries,
-    check_text,
-    is_single,
-)
+from gckd_mm.search.apis.query import AnyQuery, Query, as_queries, check_text, is_single
 from gckd_mm.search.apis.query_warnings import query_warnings
 from gckd_mm.search.apis.search_reranking import AnyReranking, SearchReranking
 from gckd_mm.search.apis.torch_encoder import TorchEncoder
@@ -42,7 +36,7 @@ class EncodedBatch(NamedTuple):
     """Some of the images that were given, embedded.
 
     Attributes:
-        rows: Which ones, counted from 0, shape (N,).
+        rows: Which ones, counted from 0.
         feats: Shape (N, D), float32.
         unreadable: Row -> what is wrong with it, of those that could not be read.
         num_wide: How many of ``rows`` are wider than tall.
@@ -116,18 +110,7 @@ class PersonSearchInferencer:
         show_progress: bool = True,
         model: str | os.PathLike[str] | None = None,
     ) -> PersonSearchInferencer:
-        """Read the model that a gallery was built with.
-
-        Args:
-            gallery: Of the model.
-            device: See the class.
-            show_progress: See the class.
-            model: Its checkpoint or export, if it was moved. Defaults to where the
-                gallery says that it lies.
-
-        Raises:
-            InputError: If it is not where it was, or has changed.
-        """
+        """Read the model that a gallery was built with; ``model`` is where it moved."""
         if model is not None:
             inferencer = cls(model, None, device, show_progress)
         elif gallery.settings['source'] is None:
@@ -193,10 +176,7 @@ class PersonSearchInferencer:
         return np.concatenate(feats)
 
     def iter_encoded(
-        self,
-        images: Iterable[AnyImage],
-        batch_size: int = _BATCH_SIZE,
-        num_threads: int | None = None,
+        self, images: Iterable[AnyImage], batch_size: int = _BATCH_SIZE
     ) -> Iterator[EncodedBatch]:
         """Embed any number of images, those that cannot be read left out.
 
@@ -205,15 +185,13 @@ class PersonSearchInferencer:
         Args:
             images: Paths, RGB arrays or Pillow images.
             batch_size: Images at a time. Defaults to 64.
-            num_threads: That read; 0 for none beside this one. Defaults to a number
-                that suits the machine.
 
         Yields:
             Batches, in order.
 
         Raises:
-            InputError: If ``images`` is a single one, ``batch_size`` is below 1,
-                ``num_threads`` is negative, or an embedding is not finite.
+            InputError: If ``images`` is a single one, ``batch_size`` is below 1, or an
+                embedding is not finite.
         """
         if is_single(images):
             raise InputError(
@@ -221,10 +199,8 @@ class PersonSearchInferencer:
                 f'({type(images).__name__})'
             )
         _check_batch_size(batch_size)
-        if num_threads is not None and num_threads < 0:
-            raise InputError(f'num_threads must not be negative, got {num_threads}')
         prepare = partial(prepare_with_size, self.encoder.prepare)
-        ready = enumerate(read_ahead(images, prepare, 2 * batch_size, num_threads))
+        ready = enumerate(read_ahead(images, prepare, 2 * batch_size))
         while batch := list(islice(ready, batch_size)):
             unreadable = {n: x for n, x in batch if isinstance(x, InputError)}
             rows = [n for n, _ in batch if n not in unreadable]
@@ -287,19 +263,10 @@ class PersonSearchInferencer:
         return self._encode_queries([query])[0]
 
     def query_warnings(self, queries: Sequence[AnyQuery]) -> list[list[str]]:
-        """Return what a user should know about queries before trusting the results.
+        """Return what a user should know before trusting the results, for each query.
 
         That is words which the model does not know, a text that is cut, and negation,
-        for which there is ``without``.
-
-        Args:
-            queries: Q of them: see :meth:`encode_query`.
-
-        Returns:
-            Q lists of sentences, empty where all is well.
-
-        Raises:
-            InputError: If a query is no query.
+        for which there is ``without``: sentences, none where all is well.
         """
         return [
             query_warnings(self.encoder, query.text, query.without)

@@ -54,7 +54,7 @@ class TorchEncoder:
         settings: The config that it was built from; goes into the fingerprint.
         pipeline: Transforms of the gallery's images, from path to tensor.
         device: Where it is to run.
-        source: See :class:`Encoder`.
+        source: See :class:`Encoder`, as for ``name``.
         name: For people.
         matching: An ``ImageTextMatchingHead`` that was trained with the retriever.
             Defaults to none.
@@ -101,9 +101,6 @@ class TorchEncoder:
             model: A checkpoint, or ``gckd_mm://<name>``; or else a config.
             weights: The checkpoint, where ``model`` is a config.
             device: Defaults to the GPU if there is one.
-
-        Raises:
-            InputError: If something is missing, or does not fit.
         """
         is_config = isinstance(model, Config) or os.fspath(model).endswith('.py')
         if is_config == (weights is None):
@@ -132,7 +129,10 @@ class TorchEncoder:
             matching = _build(model_settings.get('matching'))
             state_dict = without_wrapper(checkpoint.get('state_dict', checkpoint))
             check_tensors(state_dict, where)
-            _load_encoders(retriever, settings, state_dict, where)
+            own = state_dict
+            if type_name(settings['type']) == 'DualEncoder':
+                own = weights_of_encoders(state_dict)
+            load_weights(retriever, {'state_dict': own}, where)
             if not _load_matching(matching, state_dict, checkpoint, where):
                 matching = None
             source: tuple[str, str | None] | None = _absolute(where), None
@@ -172,7 +172,7 @@ class TorchEncoder:
     def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
         """Return which words of each caption are known, and where it is cut.
 
-        A tokenizer that is not one of ours cannot tell: all words count as known.
+        With a tokenizer that is not one of ours all words count as known.
         """
         tokenizer = self.model.data_preprocessor.tokenizer
         if not isinstance(tokenizer, BaseTokenizer):
@@ -238,7 +238,7 @@ def gallery_pipeline(cfg: Config) -> list[dict]:
     ]
     if not found:
         raise InputError(
-            'the config has no test_dataloader that tells how the images of a gallery '
+            'the config has no test_dataloader that says how the images of a gallery '
             'are read: test_dataloader = dict(name=dict(gallery=…, query=…))'
         )
     if any(pipeline != found[0] for pipeline in found):
@@ -262,18 +262,6 @@ def _build(settings: Any) -> Any:
         return None
     with DefaultScope.overwrite_default_scope('gckd_mm'):
         return MODELS.build(settings)
-
-
-def _load_encoders(
-    retriever: nn.Module,
-    settings: dict[str, Any],
-    state_dict: dict[str, Any],
-    where: str,
-) -> None:
-    """Load the weights of what embeds alone."""
-    if type_name(settings['type']) == 'DualEncoder':
-        state_dict = weights_of_encoders(state_dict)
-    load_weights(retriever, {'state_dict': state_dict}, where)
 
 
 def _load_matching(

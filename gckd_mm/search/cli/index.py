@@ -188,7 +188,7 @@ def _check_root(options: argparse.Namespace, gallery: Gallery) -> None:
 def _was_moved(gallery: Gallery, root: str) -> bool:
     """Return whether the gallery's folder is gone, and its images are in this one.
 
-    The first hundred tell. Of another folder all would be dropped.
+    The first hundred decide. Of another folder all would be dropped.
     """
     if gallery.root is None or os.path.isdir(gallery.root):
         return False
@@ -198,10 +198,7 @@ def _was_moved(gallery: Gallery, root: str) -> bool:
 
 
 def _report(
-    options: argparse.Namespace,
-    done: Update,
-    size: int,
-    passed_over: Mapping[str, int],
+    options: argparse.Namespace, done: Update, size: int, passed_over: Mapping[str, int]
 ) -> None:
     for warning in _warnings(done, passed_over):
         print(warning, file=sys.stderr)
@@ -226,11 +223,9 @@ def _report(
 def _warnings(done: Update, passed_over: Mapping[str, int]) -> Iterator[str]:
     count = sum(passed_over.values())
     if count:
-        files = (
-            'file that is no image by its'
-            if count == 1
-            else ('files that are no images by their')
-        )
+        files = 'files that are no images by their'
+        if count == 1:
+            files = 'file that is no image by its'
         yield f'passed over: {count} {files} suffix ({named_suffixes(passed_over)})'
     if done.wider_than_tall:
         yield (

@@ -9,14 +9,16 @@ from typing import Any
 from gckd_mm.errors import InputError
 from gckd_mm.search.cli.printing import print_pairs, progress_bar
 from gckd_mm.search.gallery import Gallery
-from gckd_mm.search.gallery.damage import Checked
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what a gallery is."""
-    # --verify tells of all that is damaged, not of what is found first
+    # --verify reports all that is damaged, and not what is found first
     with Gallery.open(options.gallery, check=not options.verify) as gallery:
-        checked = _verified(gallery) if options.verify else []
+        checked = []
+        if options.verify:
+            with progress_bar('verifying') as progress:
+                checked = gallery.verify(progress)
         problems = [file.problem for file in checked if file.problem]
         known: dict[str, Any] = {}
         if not problems:
@@ -35,8 +37,3 @@ def run(options: argparse.Namespace) -> int:
     if problems:
         raise InputError('\n'.join(problems))
     return 0
-
-
-def _verified(gallery: Gallery) -> list[Checked]:
-    with progress_bar('verifying') as progress:
-        return gallery.verify(progress)

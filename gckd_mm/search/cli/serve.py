@@ -99,9 +99,7 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
         inferencer = PersonSearchInferencer(MODEL, None, options.device)
         folder = options.demo_folder or demo_folder()
         print(
-            f'rendering and indexing people in {folder} …',
-            file=sys.stderr,
-            flush=True,
+            f'rendering and indexing people in {folder} …', file=sys.stderr, flush=True
         )
         return demo_gallery(inferencer, folder), inferencer
     gallery = Gallery.open(options.gallery)

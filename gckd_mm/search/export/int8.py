@@ -28,18 +28,13 @@ MIN_COSINE = 0.9
 def export_int8(
     source: str | os.PathLike[str], folder: str | os.PathLike[str]
 ) -> float:
-    """Write an export of an export, its matrix products and tables in 8 bits.
-
-    Args:
-        source: Folder of an export in float32.
-        folder: A new one, or an empty one.
+    """Write an export of an export in float32, its products and tables in 8 bits.
 
     Returns:
         The smallest cosine between an embedding and that in float32, of random inputs.
 
     Raises:
-        InputError: If ``source`` is no such export, that cosine is below 0.9, or the
-            folder holds something. Then nothing is written.
+        InputError: If ``source`` is no such export or that cosine is below 0.9.
     """
     exact = OnnxEncoder(source)
     if exact.settings.precision != 'float32':

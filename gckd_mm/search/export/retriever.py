@@ -39,8 +39,7 @@ def export_retriever(
     Args:
         encoder: On the CPU.
         folder: A new one, or an empty one.
-        torch_export: Whether to write ``image.pt2`` and ``text.pt2``, too. Defaults to
-            False.
+        torch_export: Whether to write ``image.pt2`` and ``text.pt2``, too.
 
     Returns:
         Suffix of the graphs -> their differences from PyTorch.

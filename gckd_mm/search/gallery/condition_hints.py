@@ -29,9 +29,6 @@ def check_fields(engine: Engine, query: np.ndarray, where: Sequence[Condition]) 
 
     It costs up to three searches a condition with any query, shape (1, D), and more if
     it refuses: call it if nothing was found.
-
-    Raises:
-        InputError: If no item has a field, or none has it with a value of that type.
     """
     for condition in where:
         wanted = _type_name(condition.value)

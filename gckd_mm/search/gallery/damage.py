@@ -32,13 +32,7 @@ class DamagedGalleryWarning(UserWarning):
 
 
 class Checked(NamedTuple):
-    """A file of a gallery that was verified.
-
-    Attributes:
-        name: Of the file.
-        found: What was verified, such as ``'12 images'``.
-        problem: What is wrong with it, and what to run; empty for nothing.
-    """
+    """A file, what was verified (``'12 images'``), and what is wrong with it."""
 
     name: str
     found: str

@@ -18,12 +18,7 @@ from gckd_mm.search.gallery.damage import (
     DamagedGalleryError,
     UnreadableGalleryError,
 )
-from gckd_mm.search.gallery.embedded_items import (
-    DAMAGE,
-    ITEMS,
-    EmbeddedItems,
-    columns_of,
-)
+from gckd_mm.search.gallery.embedded_items import ITEMS, EmbeddedItems, columns_of
 from gckd_mm.search.gallery.embedded_schema import Damage, State, item_of
 from gckd_mm.search.gallery.embeddings import check_embeddings
 from gckd_mm.search.gallery.items import Item, Match
@@ -260,7 +255,7 @@ class EmbeddedEngine(EmbeddedItems):
     @contextmanager
     def _writing(self) -> Iterator[State]:
         """Make one transaction, while no other process makes one."""
-        with self._lock:
+        with self._lock, self._sqlite('read'):
             try:
                 with self._sql:
                     self._sql.execute('BEGIN IMMEDIATE')
@@ -270,11 +265,9 @@ class EmbeddedEngine(EmbeddedItems):
                         state = schema.add_checksums(self._sql, state, segments)
                         schema.write_model(self._sql, self._model)
                     yield state
-            except DAMAGE as error:
-                raise self._unreadable(error, 'read') from error
             except sqlite3.Error as error:
                 if type(error) is sqlite3.DatabaseError:  # malformed, or no database
-                    raise self._unreadable(error, 'read') from error
+                    raise
                 raise InputError(
                     f'{self.folder}: cannot be written to ({error}); what was written '
                     f'before is kept'

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -203,18 +203,11 @@ def insert_items(sql: sqlite3.Connection, items: Sequence[Item], state: State) -
 def _insert(
     sql: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], state: State
 ) -> State:
-    count = total = 0
-
-    def with_crc() -> Iterator[tuple[Any, ...]]:
-        nonlocal count, total
-        for row in rows:
-            crc = _item_crc(*row)
-            count, total = count + 1, total + crc
-            yield (*row, crc)
-
-    sql.executemany('INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)', with_crc())
+    stored = [(*row, _item_crc(*row)) for row in rows]
+    sql.executemany('INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)', stored)
     return state._replace(
-        num_items=state.num_items + count, items_sum=state.items_sum + total
+        num_items=state.num_items + len(stored),
+        items_sum=state.items_sum + sum(row[-1] for row in stored),
     )
 
 
@@ -296,10 +289,7 @@ def write_segments(sql: sqlite3.Connection, segments: Iterable[Segment]) -> None
 def add_checksums(
     sql: sqlite3.Connection, state: State, segments: Iterable[Segment]
 ) -> State:
-    """Turn the tables of 0.1 into those with checksums, within a transaction.
-
-    The new state is written, too. It knows of no index, so that it is built anew.
-    """
+    """Turn the tables of 0.1 into those with checksums; the index is built anew."""
     check_items(sql, state)
     for table in _COLUMNS_OF_0_1:
         sql.execute(f'ALTER TABLE {table} RENAME TO old_{table}')
@@ -318,11 +308,7 @@ def segments_of(
 ) -> list[Segment]:
     """Return the segments of rows; small ones grow, so that they do not become many.
 
-    Args:
-        feats: Shape (N, D), float32, as it is stored.
-        start: The first of them.
-        last: The segment before, which grows if there is room in it. Defaults to None:
-            it stays as it is.
+    ``last`` is the segment before ``start``, which grows if there is room in it.
     """
     segments, done = [], 0
     if last is not None and last.num_rows < SEGMENT_ROWS:

@@ -45,9 +45,7 @@ def check_embeddings(feats: np.ndarray, paths: Sequence[str], size: int) -> None
 def checked_queries(feats: Any, size: int) -> np.ndarray:
     """Return embeddings of queries, shape (Q, D), as contiguous float32.
 
-    Raises:
-        InputError: If they are no numbers of that shape, or one is zero or not finite;
-            the message names its row.
+    None may be zero or not finite.
     """
     try:
         checked = np.ascontiguousarray(feats, np.float32)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -106,7 +105,7 @@ class Gallery:
         if uri is not None:
             settings['uri'] = remembered_uri(uri, folder)
             settings['collection'] = new_collection(fingerprint)
-        with _writing(folder):
+        with writing(folder):
             check_is_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
             with process_lock(folder / LOCK, str(folder), _SECONDS_TO_MAKE):
@@ -161,12 +160,7 @@ class Gallery:
     def __enter__(self) -> Gallery:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -177,7 +171,7 @@ class Gallery:
     def follow(self, root: str | os.PathLike[str]) -> None:
         """Look for the images in another folder, to which all of them were moved."""
         self.settings['root'] = os.path.abspath(root)
-        with _writing(self.folder):
+        with writing(self.folder):
             self._write_settings()
 
     def _write_settings(self) -> None:
@@ -197,7 +191,7 @@ class Gallery:
             return
         lock = self.folder / LOCK, str(self.folder), _SECONDS_TO_CHANGE
         with ExitStack() as held:
-            with _writing(self.folder):
+            with writing(self.folder):
                 held.enter_context(process_lock(*lock))
             self._is_indexing = True
             held.callback(setattr, self, '_is_indexing', False)
@@ -205,7 +199,7 @@ class Gallery:
 
     def prepare(self) -> None:
         """Make ready for changes; a gallery of version 0.1 is given checksums."""
-        with _writing(self.folder):
+        with writing(self.folder):
             self.engine.prepare()
             if self.settings['format'] != gallery_settings.FORMAT:
                 self.settings['format'] = gallery_settings.FORMAT
@@ -214,9 +208,7 @@ class Gallery:
     def check(self, fully: bool = False) -> None:
         """Compare what is stored with its checksums.
 
-        Args:
-            fully: Whether to compare all of it. Defaults to False: files that take
-                longer than a moment are compared by their sizes.
+        Unless ``fully``, files that take longer than a moment are compared by size.
 
         Raises:
             DamagedGalleryError: If something is damaged that searches need; the message
@@ -228,14 +220,9 @@ class Gallery:
     def verify(
         self, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Checked]:
-        """Compare all that is stored with its checksums.
+        """Compare all that is stored with its checksums; return what is damaged.
 
-        Args:
-            progress: Called with the number of images verified, and in all.
-
-        Returns:
-            What was verified, file by file, with what is damaged. ``gallery.json`` is
-            verified whenever a gallery is opened.
+        ``progress`` is called with the number of images verified, and in all.
         """
         name = gallery_settings.FILE
         return [Checked(name, 'the model'), *self.engine.verify(progress)]
@@ -358,12 +345,13 @@ def checked_top_k(top_k: Any) -> int:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, what_follows: str = '') -> Iterator[None]:
+    """Raise InputError where a folder cannot be written to."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f'{folder}: cannot be written to ({error.strerror})'
+            f'{folder}: cannot be written to ({error.strerror}){what_follows}'
         ) from error
 
 

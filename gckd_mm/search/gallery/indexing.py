@@ -13,12 +13,13 @@ import numpy as np
 
 from gckd_mm.errors import InputError
 from gckd_mm.search.gallery.files import ImageFile
-from gckd_mm.search.gallery.gallery import Gallery
+from gckd_mm.search.gallery.gallery import Gallery, writing
 from gckd_mm.search.gallery.items import Item
 
 #: what is written together: a kill loses at most as much
 _BATCHES_A_WRITE = 8
 _SECONDS_A_WRITE = 30.0
+_RESUME = '; what has been written is kept, and the same call goes on from there'
 
 
 class Encodes(Protocol):
@@ -29,12 +30,7 @@ class Encodes(Protocol):
 
 
 class Share(NamedTuple):
-    """The images that one of several processes looks after.
-
-    Attributes:
-        rank: Of the process, from 0.
-        world_size: How many there are.
-    """
+    """The images that one of several processes looks after."""
 
     rank: int
     world_size: int
@@ -115,9 +111,6 @@ def update(
         share: Which images this process is to look after. Defaults to all.
         progress: Called with the number of images done, and in all.
 
-    Returns:
-        What was done.
-
     Raises:
         LockedError: If another process indexes into the gallery.
         InputError: If two images have one path, the gallery is damaged beyond repair,
@@ -142,17 +135,26 @@ def update(
                 f'{path}: its embedding is damaged, and its image is missing'
             )
         num_wide = 0
-        with _writing(gallery):
+        with writing(gallery.folder, _RESUME):
             gallery.engine.delete(
                 [*gone, *(path for path in unreadable if path in known)]
             )
             _describe_anew(gallery, plan.to_describe)
-            written = _encoded(inferencer, plan.to_encode, batch_size, progress)
-            for part in written:
-                gallery.engine.upsert(part.items, part.feats)
-                gallery.engine.delete([path for path in part.bad if path in known])
-                unreadable.update(part.bad)
-                num_wide += part.num_wide
+            todo = plan.to_encode
+            files = [image.file for image, _ in todo]
+            batches = inferencer.iter_encoded(files, batch_size)
+            for group in _groups(batches, len(todo), progress):
+                items = [todo[row][1] for batch in group for row in batch.rows]
+                feats = np.concatenate([batch.feats for batch in group])
+                gallery.engine.upsert(items, feats)
+                bad = {
+                    todo[row][1].path: str(error)
+                    for batch in group
+                    for row, error in batch.unreadable.items()
+                }
+                gallery.engine.delete([path for path in bad if path in known])
+                unreadable |= bad
+                num_wide += sum(batch.num_wide for batch in group)
         paths = [image.path for image, _ in plan.to_encode]
         encoded = [path for path in paths if path not in unreadable]
         repaired = sum(path in plan.to_repair for path in encoded)
@@ -181,19 +183,8 @@ def _alone(gallery: Gallery) -> Iterator[None]:
 
 def finish(gallery: Gallery) -> None:
     """Make a gallery ready for searching, after all shares of an update."""
-    with gallery.indexing(), _writing(gallery):
+    with gallery.indexing(), writing(gallery.folder, _RESUME):
         gallery.engine.finish()
-
-
-@contextmanager
-def _writing(gallery: Gallery) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f'{gallery.folder}: cannot be written to ({error.strerror}); what has been '
-            f'written is kept, and the same call goes on from there'
-        ) from error
 
 
 class _Plan:
@@ -248,40 +239,20 @@ def _describe_anew(gallery: Gallery, items: Sequence[Item], at_once: int = 512) 
         gallery.engine.upsert(some, gallery.engine.feats_of([x.path for x in some]))
 
 
-class _Part(NamedTuple):
-    """N items that are written together, and what else their batches had."""
-
-    items: list[Item]
-    feats: np.ndarray
-    bad: dict[str, str]
-    num_wide: int
-
-
-def _encoded(
-    inferencer: Encodes,
-    images: Sequence[tuple[ImageFile, Item]],
-    batch_size: int,
-    progress: Callable[[int, int], None],
-) -> Iterator[_Part]:
-    """Yield what is to be written together."""
-    batches = inferencer.iter_encoded([image.file for image, _ in images], batch_size)
-    items: list[Item] = []
-    feats: list[np.ndarray] = []
-    bad: dict[str, str] = {}
-    num_wide = 0
+def _groups(
+    batches: Iterable[Any], num_images: int, progress: Callable[[int, int], None]
+) -> Iterator[list[Any]]:
+    """Yield the batches that are to be written together."""
+    group: list[Any] = []
     done, written = 0, time.monotonic()
-    progress(done, len(images))
+    progress(done, num_images)
     for batch in batches:
-        items += [images[row][1] for row in batch.rows]
-        feats.append(batch.feats)
-        bad |= {images[row][1].path: str(x) for row, x in batch.unreadable.items()}
-        num_wide += batch.num_wide
+        group.append(batch)
         done += len(batch.rows) + len(batch.unreadable)
         late = time.monotonic() - written > _SECONDS_A_WRITE
-        if late or len(feats) == _BATCHES_A_WRITE:
-            yield _Part(items, np.concatenate(feats), bad, num_wide)
-            items, feats, bad, num_wide = [], [], {}, 0
-            written = time.monotonic()
-        progress(done, len(images))
-    if feats:
-        yield _Part(items, np.concatenate(feats), bad, num_wide)
+        if late or len(group) == _BATCHES_A_WRITE:
+            yield group
+            group, written = [], time.monotonic()
+        progress(done, num_images)
+    if group:
+        yield group

@@ -73,9 +73,6 @@ class MilvusConnection:
 
     Attributes:
         client: The ``MilvusClient``; call its methods by :meth:`run`.
-
-    Raises:
-        InputError: If nothing answers, or the file is in use by another process.
     """
 
     def __init__(self, uri: str, token: str | None = None) -> None:
@@ -111,7 +108,9 @@ class MilvusConnection:
             with _lock:
                 _users[self._file] -= 1
                 if not _users[self._file]:
-                    _release(self._file)
+                    from milvus_lite.server_manager import server_manager_instance
+
+                    server_manager_instance.release_server(self._file)
             self._file = None
 
     def _reason(self, error: Any) -> str:
@@ -187,12 +186,6 @@ def _lite_client(file: str) -> Any:
                 ) from error
             details = next(iter(reasons), error)
             raise InputError(f'{file}: cannot be opened ({details})') from error
-
-
-def _release(file: str) -> None:
-    from milvus_lite.server_manager import server_manager_instance
-
-    server_manager_instance.release_server(file)
 
 
 @contextmanager

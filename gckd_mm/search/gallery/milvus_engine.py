@@ -21,16 +21,21 @@ from gckd_mm.search.gallery.milvus_fields import (
     fields_of,
     filter_of,
 )
-from gckd_mm.search.gallery.vector_index import best_of, chosen_kind
+from gckd_mm.search.gallery.vector_index import (
+    CANDIDATES,
+    EF_CONSTRUCTION,
+    EF_SEARCH,
+    LINKS,
+    LIST_SIZE,
+    best_of,
+    chosen_kind,
+)
 
 _ITEM = ['path', 'size', 'mtime_ns', *COLUMNS]
 _INDEX_TYPES = {'exact': 'FLAT', 'hnsw': 'HNSW', 'ivf': 'IVF_SQ8'}
-#: of the index, as those of the embedded one
-_LINKS, _EF_CONSTRUCTION, _EF_SEARCH, _MAX_EF = 32, 80, 128, 32768
+_MAX_EF = 32768
 #: an index is of one segment of a server, of some hundred thousand vectors
-_LIST_SIZE, _MAX_LISTS, _PROBES = 250, 1024, 32
-#: candidates for each result that 8-bit codes find, to be compared exactly
-_CANDIDATES = 8
+_MAX_LISTS, _PROBES = 1024, 32
 #: what a server takes at most
 _MAX_TOP_K, _MAX_PATH = 16384, 4096
 #: what we send or ask for at once: bytes (a server takes 64 MB), paths, rows
@@ -53,17 +58,12 @@ class MilvusEngine(Engine):
     While :meth:`finish` builds another kind of index, other processes cannot search.
 
     Args:
-        uri: Such as ``http://localhost:19530``, or a file of Milvus Lite, which ends in
-            ``.db`` and serves one process.
+        uri: See :class:`MilvusConnection`.
         collection: Its name.
         embedding_size: D.
-        index: ``'exact'``, ``'hnsw'``, ``'ivf'``, or ``'auto'``, which chooses by the
-            number of vectors, in :meth:`finish`.
-        token: Of the server: a key, or ``user:password``. Defaults to none.
+        index: See :class:`EmbeddedEngine`; chosen in :meth:`finish`.
+        token: See :class:`MilvusConnection`.
         new: Whether to make the collection. Defaults to False.
-
-    Raises:
-        InputError: If Milvus is not there, or has no such collection.
     """
 
     def __init__(
@@ -98,10 +98,7 @@ class MilvusEngine(Engine):
 
     def __len__(self) -> int:
         (row,) = self._call(
-            'query',
-            filter='',
-            output_fields=['count(*)'],
-            consistency_level='Strong',
+            'query', filter='', output_fields=['count(*)'], consistency_level='Strong'
         )
         return row['count(*)']
 
@@ -166,7 +163,7 @@ class MilvusEngine(Engine):
             return self._search_all(queries, top_k, filter_of(where))
         limit, fields, row_bytes = top_k, _ITEM, _BYTES_OF_ITEM
         if kind == 'ivf':
-            limit = min(_CANDIDATES * top_k, _MAX_TOP_K)
+            limit = min(CANDIDATES * top_k, _MAX_TOP_K)
             fields = [*_ITEM, 'feat']
             row_bytes += 4 * self.embedding_size
         query_bytes = 4 * self.embedding_size
@@ -227,11 +224,7 @@ class MilvusEngine(Engine):
 
     def describe(self) -> dict[str, Any]:
         """Return the kind of index and the number of items."""
-        return {
-            'engine': 'milvus',
-            'index': self._built(),
-            'items': len(self),
-        }
+        return {'engine': 'milvus', 'index': self._built(), 'items': len(self)}
 
     def close(self) -> None:
         """Disconnect; the last one of a file of Milvus Lite closes it."""
@@ -373,12 +366,12 @@ def _sorted(matches: Iterable[Match]) -> list[Match]:
 
 def _search_params(limit: int) -> dict[str, int]:
     """Return what each kind of index reads its part of."""
-    return {'ef': min(max(_EF_SEARCH, 2 * limit), _MAX_EF), 'nprobe': _PROBES}
+    return {'ef': min(max(EF_SEARCH, 2 * limit), _MAX_EF), 'nprobe': _PROBES}
 
 
 def _index_params(kind: str, count: int) -> dict[str, int]:
     if kind == 'hnsw':
-        return {'M': _LINKS, 'efConstruction': _EF_CONSTRUCTION}
+        return {'M': LINKS, 'efConstruction': EF_CONSTRUCTION}
     if kind == 'ivf':
-        return {'nlist': min(max(1, count // _LIST_SIZE), _MAX_LISTS)}
+        return {'nlist': min(max(1, count // LIST_SIZE), _MAX_LISTS)}
     return {}

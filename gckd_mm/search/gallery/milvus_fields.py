@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gckd_mm.search.gallery.conditions import Condition
-from gckd_mm.search.gallery.items import Value
+from gckd_mm.search.gallery.items import Value, comparable
 
 #: a JSON column for each type: servers differ in how they compare across types
 COLUMNS = ('texts', 'numbers', 'flags')
@@ -71,8 +70,5 @@ def _clause(condition: Condition) -> str:
 
 
 def _number(value: int | float) -> str:
-    if isinstance(value, int) and abs(value) < 2**63:
-        return str(int(value))
-    # infinity has no literal, and neither has an integer of more than 64 bits
-    most = sys.float_info.max
-    return repr(float(min(max(value, -most), most)))
+    known = comparable(value)
+    return str(int(known)) if isinstance(known, int) else repr(known)

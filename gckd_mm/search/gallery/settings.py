@@ -60,12 +60,7 @@ def is_there(folder: str | os.PathLike[str]) -> bool:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Read and check the file of a gallery.
-
-    Raises:
-        MissingDataError: If there is none.
-        InputError: If it cannot be read, is damaged, or is of a later version.
-    """
+    """Read the file of a gallery, unless it is damaged or of a later version."""
     path = folder / FILE
     settings = _parsed(path, _read(folder))
     number = settings.get('format')
@@ -97,7 +92,7 @@ def text_of(settings: Mapping[str, Any]) -> str:
 def _checksum(settings: Mapping[str, Any]) -> str:
     """Return the checksum of all but ``source``.
 
-    Whoever moves a model may write its new place there: the fingerprint tells whether
+    Whoever moves a model may write its new place there: the fingerprint shows whether
     it is the same model.
     """
     covered = {name: x for name, x in settings.items() if name != 'source'}
@@ -119,9 +114,7 @@ def _read(folder: Path) -> bytes:
     except OSError as error:
         raise unreadable(path, error) from error
     if len(data) > _MAX_BYTES:
-        raise DamagedGalleryError(
-            f'{path}: damaged (more than {_MAX_BYTES} bytes): {NEW_GALLERY}'
-        )
+        raise _damaged(path, f'more than {_MAX_BYTES} bytes')
     return data
 
 
@@ -129,29 +122,23 @@ def _parsed(path: Path, data: bytes) -> dict[str, Any]:
     try:
         settings = json.loads(data.decode('utf-8'))
     except (ValueError, RecursionError) as error:
-        raise DamagedGalleryError(
-            f'{path}: damaged ({error}): {NEW_GALLERY}'
-        ) from error
+        raise _damaged(path, str(error)) from error
     if not isinstance(settings, dict):
-        raise DamagedGalleryError(
-            f'{path}: damaged (must be a JSON object, got a '
-            f'{type(settings).__name__}): {NEW_GALLERY}'
-        )
+        raise _damaged(path, f'must be a JSON object, got a {type(settings).__name__}')
     return settings
 
 
 def _check(path: Path, settings: Mapping[str, Any], rules: Mapping[str, _Rule]) -> None:
     for name, (is_right, expected) in rules.items():
         if name not in settings:
-            raise DamagedGalleryError(
-                f'{path}: damaged (it has no {name!r}): {NEW_GALLERY}'
-            )
+            raise _damaged(path, f'it has no {name!r}')
         if not is_right(settings[name]):
             raise _wrong(path, name, expected, settings[name])
 
 
 def _wrong(path: Path, name: str, expected: str, value: Any) -> DamagedGalleryError:
-    shown = f'{value!r:.100}'
-    return DamagedGalleryError(
-        f'{path}: damaged ({name!r} must be {expected}, got {shown}): {NEW_GALLERY}'
-    )
+    return _damaged(path, f'{name!r} must be {expected}, got {value!r:.100}')
+
+
+def _damaged(path: Path, reason: str) -> DamagedGalleryError:
+    return DamagedGalleryError(f'{path}: damaged ({reason}): {NEW_GALLERY}')

@@ -24,10 +24,6 @@ class VectorFile:
 
     How many rows count is kept elsewhere, by whoever calls: what a kill left behind
     them is overwritten by the next.
-
-    Args:
-        path: The file; it need not be there.
-        embedding_size: D, the length of a row.
     """
 
     def __init__(self, path: Path, embedding_size: int) -> None:

@@ -19,12 +19,12 @@ MAX_EXACT = 50_000
 #: up to as many, the links of HNSW are built within a minute and miss next to none;
 #: IVF misses two in a hundred (benchmarks/search.py)
 MAX_HNSW = 200_000
-_LINKS, _EF_CONSTRUCTION, _EF_SEARCH = 32, 80, 128
+LINKS, EF_CONSTRUCTION, EF_SEARCH = 32, 80, 128
 #: vectors that a list of IVF is to have, and the share of lists that is looked at
-_LIST_SIZE, _MIN_PROBES, _PROBED = 250, 16, 1 / 128
+LIST_SIZE, _MIN_PROBES, _PROBED = 250, 16, 1 / 128
 _TRAINING_PER_LIST = 40
 #: candidates for each result that 8-bit codes find, to be compared exactly
-_CANDIDATES = 8
+CANDIDATES = 8
 #: searched on one thread
 _FEW_QUERIES = 8
 
@@ -137,10 +137,10 @@ class VectorIndex:
         library = faiss()
         size = feats.shape[1]
         if kind == 'hnsw':
-            index = library.IndexHNSWFlat(size, _LINKS, library.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = _EF_CONSTRUCTION
+            index = library.IndexHNSWFlat(size, LINKS, library.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = EF_CONSTRUCTION
         else:
-            num_lists = max(1, len(feats) // _LIST_SIZE)
+            num_lists = max(1, len(feats) // LIST_SIZE)
             index = library.index_factory(
                 size, f'IVF{num_lists},SQ8', library.METRIC_INNER_PRODUCT
             )
@@ -206,7 +206,7 @@ class VectorIndex:
             selector = library.IDSelectorBitmap(len(allowed), library.swig_ptr(bits))
             selection = {'sel': selector}
         if not self._is_ivf:
-            ef = max(_EF_SEARCH, 2 * top_k)
+            ef = max(EF_SEARCH, 2 * top_k)
             params = library.SearchParametersHNSW(efSearch=ef, **selection)
             with _threads_for(queries):
                 scores, rows = self._index.search(queries, top_k, params=params)
@@ -214,7 +214,7 @@ class VectorIndex:
         probes = max(_MIN_PROBES, round(self._index.nlist * _PROBED))
         params = library.SearchParametersIVF(nprobe=probes, **selection)
         with _threads_for(queries):
-            _, rows = self._index.search(queries, _CANDIDATES * top_k, params=params)
+            _, rows = self._index.search(queries, CANDIDATES * top_k, params=params)
         scores = np.einsum('qd,qkd->qk', queries, feats[np.maximum(rows, 0)])
         scores[rows < 0] = -np.inf
         return best_of(scores, rows, top_k)

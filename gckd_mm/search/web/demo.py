@@ -22,15 +22,7 @@ _SIZES = Sizes(train=2, val=2, test=150)
 
 
 def demo_gallery(inferencer: PersonSearchInferencer, folder: Path) -> Gallery:
-    """Render pedestrians of the domain ``mall`` and index them, unless that is done.
-
-    Args:
-        inferencer: Of the demo's model.
-        folder: Where images and gallery go.
-
-    Returns:
-        The gallery, open.
-    """
+    """Render pedestrians of the domain ``mall`` and index them, unless that is done."""
     people, place = folder / 'mall', folder / 'gallery'
     write_domain(SynthDomain('mall', WORLD, _SIZES), people)
     if not Gallery.is_there(place):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,13 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class EventRequestMiddleware(RequestMiddleware):
-    """Refuse events that name files which were not uploaded to this server.
-
-    Args:
-        app: The ASGI application behind it.
-        page: The page, a ``gradio.Blocks``.
-        uploads: To this server.
-    """
+    """Refuse events that name files which were not uploaded to this server."""
 
     def __init__(self, app: Any, page: Any, uploads: Uploads) -> None:
         super().__init__(app)
@@ -59,16 +52,14 @@ class EventRequestMiddleware(RequestMiddleware):
             for number, event in self._page.fns.items()
             if (event.queue is False) == is_direct
         }
+        owner = cookie_of(scope)
+        claim = lambda path, session: self._uploads.claim(path, owner, session)  # noqa: E731
         try:
-            return checked_event(body, inputs_of, self._claim(scope), _hosts(scope))
+            return checked_event(body, inputs_of, claim, _hosts(scope))
         except RefusedError:
             raise
         except InputError as error:
             raise RefusedError(422, str(error)) from error
-
-    def _claim(self, scope: Any) -> Callable[[str, str], None]:
-        owner = cookie_of(scope)
-        return lambda path, session: self._uploads.claim(path, owner, session)
 
     def _check_session(self, query: bytes) -> None:
         # of an unknown one Gradio fails after the answer has begun, with a traceback

@@ -19,12 +19,7 @@ class JsonBodyMiddleware(RequestMiddleware):
     """Check bodies that must be JSON before anything else reads them.
 
     What is behind it gets the body written anew, so that no two parsers can differ on
-    what was sent.
-
-    Args:
-        app: The ASGI application behind it.
-        paths: Of the requests whose body is JSON; others are passed on.
-        max_bytes: Of a body.
+    what was sent. Requests of other paths are passed on.
     """
 
     def __init__(self, app: Any, paths: frozenset[str], max_bytes: int) -> None:
@@ -47,11 +42,7 @@ DISCONNECTED = object()
 
 
 async def read_json(scope: Any, receive: Any, max_bytes: int) -> Any:
-    """Return the value of a request's body, ``DISCONNECTED`` if its sender has gone.
-
-    Raises:
-        RefusedError: If it is too large, of another type or not such JSON.
-    """
+    """Return the value of a request's body, ``DISCONNECTED`` if its sender has gone."""
     body = bytearray()
     while True:
         message = await receive()

@@ -43,7 +43,9 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InputError, _saying(422))
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
+    # Starlette logs it
+    failed = error_response(500, 'the server failed; its log says why')
+    app.add_exception_handler(Exception, lambda request, error: failed)
 
 
 def _refused(request: Any, error: Any) -> Response:
@@ -64,8 +66,3 @@ def _validation_error(request: Any, error: Any) -> Response:
 
 def _http_error(request: Any, error: Any) -> Response:
     return error_response(error.status_code, str(error.detail), error.headers)
-
-
-def _unexpected_error(request: Any, error: Any) -> Response:
-    # Starlette logs it
-    return error_response(500, 'the server failed; its log says why')

@@ -11,13 +11,7 @@ from gckd_mm.search.web.middleware import RequestMiddleware
 
 
 class Route(NamedTuple):
-    """Something that the server answers to.
-
-    Attributes:
-        path: A regular expression.
-        methods: Of HTTP.
-        parameters: Names in the query that are passed on; None for all of them.
-    """
+    """A regular expression of a path; its parameters are passed on, all with None."""
 
     path: str
     methods: tuple[str, ...] = ('GET',)

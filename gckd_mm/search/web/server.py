@@ -32,20 +32,22 @@ try:
 except ImportError as error:
     raise InputError("the web page needs: pip install 'gckd-mm[web]'") from error
 
-from gckd_mm.search.web.body_limit import BodyLimitMiddleware
 from gckd_mm.search.web.browser_cookie import BrowserCookieMiddleware
 from gckd_mm.search.web.error_shape import ErrorShapeMiddleware
 from gckd_mm.search.web.event_requests import EventRequestMiddleware
-from gckd_mm.search.web.host_names import HostNameMiddleware
 from gckd_mm.search.web.json_body import JsonBodyMiddleware
 from gckd_mm.search.web.json_errors import (
     RefusedError,
     add_error_handlers,
     error_response,
 )
+from gckd_mm.search.web.middleware import (
+    BodyLimitMiddleware,
+    HostNameMiddleware,
+    PasswordMiddleware,
+)
 from gckd_mm.search.web.page import THEME, make_page
 from gckd_mm.search.web.page_routes import PageRoutesMiddleware
-from gckd_mm.search.web.password import PasswordMiddleware
 from gckd_mm.search.web.result_cards import CSS
 from gckd_mm.search.web.upload_routes import SAFE_HEADERS, add_upload_routes
 from gckd_mm.search.web.uploads import Uploads
@@ -242,15 +244,7 @@ def _add_json(app: Any, service: SearchService) -> None:
         image = await run_in_threadpool(read_upload, await _body(request))
         texts = [text] if text else []
         found = await run_in_threadpool(
-            service.search,
-            texts,
-            without,
-            image,
-            '',
-            top_k,
-            min_score,
-            where,
-            rerank,
+            service.search, texts, without, image, '', top_k, min_score, where, rerank
         )
         return _as_json(found, began)
 

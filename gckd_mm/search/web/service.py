@@ -46,11 +46,7 @@ class SentImage(NamedTuple):
 
 @contextmanager
 def _reading_gallery() -> Iterator[None]:
-    """Log how a gallery fails: the places of files are no concern of visitors.
-
-    Raises:
-        UnavailableError: If it does.
-    """
+    """Log how a gallery fails: the places of files are no concern of visitors."""
     try:
         yield
     except UnreadableGalleryError as error:
@@ -65,13 +61,6 @@ class SearchService:
     """Searches a gallery, and hands out its images and nothing else.
 
     Methods may be called from several threads.
-
-    Args:
-        gallery: Open.
-        inferencer: Of the gallery's model.
-
-    Raises:
-        InputError: If it is of another model.
     """
 
     def __init__(self, gallery: Gallery, inferencer: PersonSearchInferencer) -> None:
@@ -104,12 +93,6 @@ class SearchService:
             rerank: How the first matches are ordered anew, empty for not at all: see
                 :class:`~gckd_mm.search.apis.search_reranking.SearchReranking`. It
                 concerns ``texts`` and ``image``.
-
-        Returns:
-            One entry a text, or a single one where there are none.
-
-        Raises:
-            InputError: If something of it is wrong.
         """
         texts = [text.strip() for text in texts if text.strip()]
         if len(texts) > MAX_QUERIES:
@@ -146,15 +129,9 @@ class SearchService:
 
     @_reading_gallery()
     def image(self, path: str, height: int | None = None) -> SentImage:
-        """Return an image of the gallery.
+        """Return the file of an item as it is, or a small copy of a height.
 
-        Args:
-            path: As an item has it; nothing else is looked for on the disk.
-            height: Of a small copy; None gives the file as it is.
-
-        Raises:
-            InputError: If the gallery has none at this path, or its file is gone, is no
-                image any more or has become a link to another file.
+        Nothing but paths of items is looked for on the disk.
         """
         (item,) = self.gallery.engine.get([path])
         if item is None:
@@ -217,11 +194,7 @@ def shown_fields(item: Item) -> dict[str, str]:
 
 
 def read_upload(data: bytes) -> np.ndarray:
-    """Read an image that somebody sent: RGB, uint8, shape (H, W, 3).
-
-    Raises:
-        InputError: If it is none, or too large.
-    """
+    """Read an image that somebody sent: RGB, uint8, shape (H, W, 3)."""
     if len(data) > MAX_UPLOAD_BYTES:
         raise InputError(f'a picture may have {MAX_UPLOAD_BYTES / 1e6:.0f} MB at most')
     try:

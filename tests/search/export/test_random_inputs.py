@@ -51,7 +51,7 @@ def test_inputs_are_of_many_sizes_and_always_the_same(
         embedded = embed_random_inputs(first)
         embed_random_inputs(second)
         assert not caplog.records
-        logger.warning('heard')
+        logger.warning('logged')
         assert len(caplog.records) == 1
     finally:
         logger.removeHandler(caplog.handler)
