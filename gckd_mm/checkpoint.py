@@ -394,10 +394,6 @@ def _load_from_local(filename: str, map_location: Any) -> dict[str, Any]:
     return read_checkpoint(filename, map_location)
 
 
-# A prefix that is ours alone: nobody else's loading changes.
-CheckpointLoader.register_scheme(prefixes=PACKAGED, loader=_load_from_local, force=True)
-
-
 def _refuse_address(filename: str, map_location: Any) -> dict[str, Any]:
     raise CheckpointError(
         f'{filename}: only files are read; download it, and name the file'

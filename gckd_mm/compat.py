@@ -1,14 +1,22 @@
-"""The one place for third-party quirks: each with its reason and what ends it."""
+"""The one place for third-party quirks: each with its reason and when it can go.
+
+Nothing is imported for them: each is dealt with when its package is first imported.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import io
+import re
 import sys
+from collections.abc import Callable
 from importlib import metadata
-from types import ModuleType
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from gckd_mm.import_hooks import after_import, around_import
 
 _INSTALL = "pip install 'gckd-mm[mm]'"
 _MINIMUM_TORCH = (2, 6)
@@ -21,6 +29,8 @@ _OPENMMLAB = {
     'mmpretrain': ('onedl-mmpretrain', (1, 3, 6), (1, 2, 0)),
 }
 
+_VERSION = re.compile(r"""^__version__(?:: str)? = ['"]([^'"]+)['"]""", re.MULTILINE)
+
 _TORCHVISION_SCHEMAS = (
     'nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
     'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
@@ -30,17 +40,16 @@ _torchvision_library: Any = None
 
 
 def apply() -> None:
-    """Check the stack and mend what keeps it from importing. Runs once, at import.
+    """Check the stack, and prepare for what keeps it from importing.
 
     Raises:
         ImportError: If a package of the stack is missing, too old, or half
             overwritten by another distribution with the same import name.
     """
     check_versions()
-    make_torchvision_importable()
-    import_mmpretrain_quietly()
-    declare_config_package()
-    format_configs_once()
+    around_import('torchvision', import_torchvision)
+    around_import('mmpretrain.datasets', import_quietly)
+    after_import('mmengine.config', prepare_configs)
 
 
 def check_versions() -> None:
@@ -49,32 +58,38 @@ def check_versions() -> None:
     Raises:
         ImportError: See :func:`apply`.
     """
-    _check_oldest('torch', _import_version('torch'), _MINIMUM_TORCH)
+    _check_oldest('torch', _installed_version('torch', None), _MINIMUM_TORCH)
     for module_name, (fork, oldest_fork, oldest_upstream) in _OPENMMLAB.items():
-        found = _import_version(module_name)
         promised = _distribution_version(fork)
+        found = _installed_version(module_name, promised)
         if promised is None:
             _check_oldest(module_name, found, oldest_upstream)
             continue
         if _parse(promised) != _parse(found):
             raise ImportError(
-                f'{fork} {promised} is installed, but `import {module_name}` gives '
-                f'{found}: another distribution (such as mmcv-lite, which brings '
-                f'upstream mmengine) has overwritten its files. Mend it with: '
+                f'{fork} {promised} is installed, but the files of {module_name} are '
+                f'of {found}: another distribution (such as mmcv-lite, which brings '
+                f'upstream mmengine) has overwritten them. Fix it with: '
                 f'pip uninstall -y {module_name} mmcv-lite {fork} && {_INSTALL}'
             )
         _check_oldest(module_name, found, oldest_fork)
 
 
-def _import_version(module_name: str) -> str:
-    try:
-        return str(importlib.import_module(module_name).__version__)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
-            raise
+def _installed_version(module_name: str, promised: str | None) -> str:
+    """Read the version in a package's files: importing it would take seconds.
+
+    The forks' files have none, and ask their distribution.
+    """
+    spec = find_spec(module_name)
+    if spec is None:
         raise ImportError(
             f'gckd_mm needs {module_name}, which is not installed: {_INSTALL}'
-        ) from error
+        )
+    for folder in spec.submodule_search_locations or ():
+        file = Path(folder) / 'version.py'
+        if file.is_file() and (found := _VERSION.search(file.read_text())):
+            return found[1]
+    return promised or str(importlib.import_module(module_name).__version__)
 
 
 def _check_oldest(module_name: str, found: str, oldest: tuple[int, ...]) -> None:
@@ -84,47 +99,52 @@ def _check_oldest(module_name: str, found: str, oldest: tuple[int, ...]) -> None
         )
 
 
-def make_torchvision_importable() -> None:
+def import_torchvision(execute: Callable[[], None]) -> None:
     """Let torchvision import beside a torch that its compiled part does not fit.
 
     PyPI's torchvision beside a CPU build of torch fails to load its operators and
     then to import (``operator torchvision::nms does not exist``), and takes
     mmpretrain and mmengine's environment report with it. We call none of these
     operators: declaring their schemas is enough. The real import is tried first,
-    because declaring clashes with a healthy torchvision. Ends when torchvision
+    because declaring clashes with a healthy torchvision. Can go when torchvision
     publishes CPU wheels beside torch's on PyPI.
     """
     global _torchvision_library
     try:
-        importlib.import_module('torchvision')
-    except ModuleNotFoundError:
-        return
+        execute()
     except (RuntimeError, OSError):
         import torch
 
-        _forget('torchvision')
+        for name in [name for name in sys.modules if name.startswith('torchvision.')]:
+            del sys.modules[name]
         library = torch.library.Library('torchvision', 'FRAGMENT')
         for schema in _TORCHVISION_SCHEMAS:
             library.define(schema)
         _torchvision_library = library
-        importlib.import_module('torchvision')
+        execute()
 
 
-def import_mmpretrain_quietly() -> None:
+def import_quietly(execute: Callable[[], None]) -> None:
     """Import mmpretrain's datasets, whose first import prints to the user.
 
     ``Could not import OneDL`` is about an optional data format of the fork's publisher.
-    Ends when onedl-mmpretrain logs it at the level it means (debug).
+    Can go when onedl-mmpretrain logs it at the level it means (debug).
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module('mmpretrain.datasets')
+        execute()
+
+
+def prepare_configs() -> None:
+    """Prepare mmengine's configs."""
+    declare_config_package()
+    format_configs_once()
 
 
 def declare_config_package() -> None:
     """Let mmengine resolve ``_base_ = 'gckd_mm::...'`` and scope ``gckd_mm``.
 
-    mmengine keeps a closed list of the packages whose configs it reads. Ends when
-    it reads any package that ships a ``.mim`` folder.
+    mmengine keeps a closed list of the packages whose configs it reads. Can go
+    when it reads any package that ships a ``.mim`` folder.
     """
     from mmengine.config import utils as config_utils
 
@@ -135,7 +155,7 @@ def format_configs_once() -> None:
     """Remember what a config looks like as text.
 
     mmengine formats the whole config with yapf for every checkpoint, which takes longer
-    than writing a small one. Ends when ``Config.pretty_text`` remembers it.
+    than writing a small one. Can go when ``Config.pretty_text`` remembers it.
     """
     from mmengine.config import Config
 
@@ -154,13 +174,6 @@ def format_configs_once() -> None:
 
     remembered.remembers = True  # type: ignore[attr-defined]
     Config.pretty_text = property(remembered, doc=pretty_text.__doc__)
-
-
-def _forget(package: str) -> None:
-    modules: dict[str, ModuleType] = sys.modules
-    for name in list(modules):
-        if name == package or name.startswith(f'{package}.'):
-            del modules[name]
 
 
 def _distribution_version(name: str) -> str | None:

@@ -18,7 +18,7 @@ from gckd_mm.search.apis.export_folder import check_new, read_settings
 from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
 from gckd_mm.search.apis.torch_encoder import TorchEncoder
 from gckd_mm.search.export.int8 import export_int8
-from gckd_mm.search.export.made_up_inputs import BATCH_SIZES
+from gckd_mm.search.export.random_inputs import BATCH_SIZES
 from gckd_mm.search.export.retriever import export_retriever
 from gckd_mm.search.export.scores import rank_1
 

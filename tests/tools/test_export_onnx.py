@@ -14,7 +14,7 @@ from gckd_mm.checkpoint import read_checkpoint
 from gckd_mm.errors import InputError
 from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
 from gckd_mm.search.apis.torch_encoder import TorchEncoder
-from gckd_mm.search.export.made_up_inputs import Differences
+from gckd_mm.search.export.random_inputs import Differences
 from tests.search.export import families
 from tests.training import (
     in_process,

@@ -1,5 +1,6 @@
-"""What programs call: a trained model as a function of pictures and sentences."""
+"""What programs call: a trained model as a function of images and sentences."""
 
-from gckd_mm.search.apis.person_search_inferencer import PersonSearchInferencer, Query
+from gckd_mm.search.apis.person_search_inferencer import PersonSearchInferencer
+from gckd_mm.search.apis.query import Query
 
 __all__ = ['PersonSearchInferencer', 'Query']

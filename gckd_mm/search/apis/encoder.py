@@ -11,7 +11,7 @@ from gckd_mm.models.tokenizers.caption_reading import CaptionReading
 
 
 class Encoder(Protocol):
-    """Pictures and captions to L2-normalised embeddings of one space.
+    """Images and captions to L2-normalised embeddings of one space.
 
     Attributes:
         name: Of the model, for people.
@@ -28,34 +28,25 @@ class Encoder(Protocol):
     embedding_size: int
 
     def prepare(self, image: str | np.ndarray) -> Any:
-        """Read and resize one picture; may be called from several threads.
+        """Read and resize an image; may be called from several threads.
 
         Args:
             image: A path, or RGB of shape (H, W, 3), uint8.
-
-        Raises:
-            InputError: If the file is no picture.
         """
 
     def embed_images(self, prepared: Sequence[Any]) -> np.ndarray:
-        """Embed N pictures that :meth:`prepare` gave; shape (N, D), float32."""
+        """Embed N images that :meth:`prepare` gave; shape (N, D), float32."""
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
         """Embed N >= 1 captions; shape (N, D), float32."""
 
     def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
-        """Tell which words of each caption the model knows, and where it is cut."""
-
-    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
-        """Return the words of each caption that the model does not know."""
+        """Return which words of each caption the model knows, and where it is cut."""
 
     @property
     def has_matching(self) -> bool:
         """Whether :meth:`match` has something that compares pairs."""
+        return False
 
     def match(self, caption: str, prepared: Sequence[Any]) -> np.ndarray:
-        """Compare a caption with N pictures, each by itself; logits, shape (N,).
-
-        Raises:
-            InputError: If the model has nothing that compares pairs.
-        """
+        """Compare a caption with N images, each by itself; logits, shape (N,)."""

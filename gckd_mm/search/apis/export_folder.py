@@ -27,14 +27,7 @@ _MOST_SIZE = 1 << 24
 
 
 class ImageInput(NamedTuple):
-    """How a picture becomes the input of the image graph.
-
-    Attributes:
-        height: In pixels.
-        width: In pixels.
-        interpolation: Of the resizing, as mmcv's ``Resize`` names it.
-        backend: That resizes: ``'cv2'`` or ``'pillow'``.
-    """
+    """How an image becomes the input of its graph: see mmcv's ``Resize``."""
 
     height: int
     width: int
@@ -43,12 +36,10 @@ class ImageInput(NamedTuple):
 
 
 class TextInput(NamedTuple):
-    """How a caption becomes the input of the text graph.
+    """How a caption becomes the input of its graph.
 
-    Attributes:
-        max_length: Longer captions are cut to this many tokens, start and end included.
-        padding_id: That fills the shorter captions of a batch.
-        vocab_size: Rows of the embedding.
+    ``max_length`` counts tokens, start and end included; ``padding_id`` fills the
+    shorter captions of a batch.
     """
 
     max_length: int
@@ -57,16 +48,7 @@ class TextInput(NamedTuple):
 
 
 class ExportSettings(NamedTuple):
-    """What ``export.json`` says.
-
-    Attributes:
-        name: Of the model, for people.
-        precision: ``'float32'`` or ``'int8'``.
-        fingerprint: See :class:`gckd_mm.search.apis.encoder.Encoder`.
-        embedding_size: D.
-        image: How a picture is prepared.
-        text: How a caption is prepared.
-    """
+    """What ``export.json`` says; ``precision`` is ``'float32'`` or ``'int8'``."""
 
     name: str
     precision: str
@@ -91,11 +73,7 @@ def write_settings(folder: Path, settings: ExportSettings) -> None:
 
 
 def read_settings(folder: Path) -> ExportSettings:
-    """Read ``export.json``, and look whether the files are those that were written.
-
-    Raises:
-        InputError: If the folder is no export, or of another version, or damaged.
-    """
+    """Read ``export.json``; refuse an export that is not as it was written."""
     path = folder / SETTINGS
     if not path.is_file():  # a FIFO would block
         raise MissingDataError(
@@ -155,12 +133,7 @@ def _digest_of(described: dict[str, Any]) -> str:
 
 
 def _check_types(settings: ExportSettings) -> None:
-    """Refuse values of another type than the named tuples say.
-
-    Raises:
-        TypeError: If there is one.
-        ValueError: If a size is below 1.
-    """
+    """Refuse values of another type or range than the named tuples say."""
     sizes = [settings.embedding_size, settings.image.height, settings.image.width]
     sizes += [settings.text.max_length, settings.text.vocab_size]
     texts = [settings.name, settings.precision, settings.fingerprint]
@@ -181,11 +154,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def check_new(folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder that holds something.
-
-    Raises:
-        InputError: If there is a file, or a folder that is not empty.
-    """
+    """Refuse a file, and a folder that holds something."""
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f'{folder}: exists and is not empty: name a new folder')
@@ -195,14 +164,8 @@ def check_new(folder: str | os.PathLike[str]) -> None:
 def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Make a folder that appears when all is in it, and never if something fails.
 
-    Args:
-        folder: A new one, or an empty one.
-
     Yields:
         A hidden folder beside it, to be filled.
-
-    Raises:
-        InputError: If there is something already, or it cannot be written to.
     """
     check_new(folder)
     target = Path(os.path.abspath(folder))

@@ -16,6 +16,7 @@ from gckd_mm.datasets.transforms.load_person_image import read_image
 from gckd_mm.errors import InputError
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
+from gckd_mm.search.apis.encoder import Encoder
 from gckd_mm.search.apis.export_folder import (
     IMAGE_GRAPH,
     TEXT_GRAPH,
@@ -27,7 +28,7 @@ from gckd_mm.search.apis.export_folder import (
 _CPU, _CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
 
 
-class OnnxEncoder:
+class OnnxEncoder(Encoder):
     """The encoders that ``tools/export_onnx.py`` wrote: see :class:`Encoder`.
 
     No model of PyTorch is built. An export in float32 has the fingerprint of its
@@ -54,7 +55,7 @@ class OnnxEncoder:
         self._load(str(device or 'cpu'))
 
     def prepare(self, image: str | np.ndarray) -> np.ndarray:
-        """Read and resize one picture: shape (3, H, W), uint8."""
+        """Read and resize one image: shape (3, H, W), uint8."""
         if isinstance(image, str):
             image = read_image(image)
         height, width, interpolation, backend = self.settings.image
@@ -64,7 +65,7 @@ class OnnxEncoder:
         return np.ascontiguousarray(resized.transpose(2, 0, 1))
 
     def embed_images(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed N pictures: shape (N, D), float32."""
+        """Embed N images: shape (N, D), float32."""
         return self._run(IMAGE_GRAPH, images=np.stack(prepared))
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
@@ -73,17 +74,8 @@ class OnnxEncoder:
         return self._run(TEXT_GRAPH, **{k: v.numpy() for k, v in tokens.items()})
 
     def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
-        """Tell which words of each caption are known, and where it is cut."""
+        """Return which words of each caption are known, and where it is cut."""
         return [self._tokenizer.read(caption) for caption in captions]
-
-    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
-        """Return the words of each caption that the model does not know."""
-        return [reading.unknown for reading in self.read_captions(captions)]
-
-    @property
-    def has_matching(self) -> bool:
-        """False: an export holds the two encoders."""
-        return False
 
     def match(self, caption: str, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Refuse: an export holds the two encoders and no matching head."""
@@ -131,11 +123,7 @@ class _FileTokenizer(BaseTokenizer):
 
 
 def onnxruntime() -> Any:
-    """Import onnxruntime.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import onnxruntime, or raise InputError if it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:

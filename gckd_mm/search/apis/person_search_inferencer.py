@@ -1,4 +1,4 @@
-"""Search pictures of people with sentences, from a program."""
+"""A trained model that embeds images and sentences, and searches with them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import partial
 from itertools import islice
 from numbers import Integral
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from PIL import Image
 from rich.progress import track
 
 from gckd_mm.errors import InputError
 from gckd_mm.search.apis.encoder import Encoder
+from gckd_mm.search.apis.images import AnyImage, prepare_with_size, read_ahead
 from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
-from gckd_mm.search.apis.pictures import Picture, prepare_with_size, read_ahead
+from gckd_mm.search.apis.query import AnyQuery, Query, as_queries, check_text, is_single
 from gckd_mm.search.apis.query_warnings import query_warnings
 from gckd_mm.search.apis.search_reranking import AnyReranking, SearchReranking
 from gckd_mm.search.apis.torch_encoder import TorchEncoder
 from gckd_mm.search.gallery import Condition, Gallery, Match
 from gckd_mm.search.gallery.gallery import checked_top_k
-from gckd_mm.search.gallery.items import check_encodable
 
-#: characters; longer ones are a mistake, the model reads the first tokens alone
-MAX_QUERY_LENGTH = 2000
 #: what is unwanted counts half: at 1 it leaves nothing of a query that is like it
 WITHOUT_WEIGHT = 0.5
 #: the length of a query, before it is normalised, below which it is but rounding
@@ -35,28 +32,11 @@ _SHORTEST_QUERY = 1e-4
 _BATCH_SIZE = 64
 
 
-class Query(NamedTuple):
-    """What to search for: words, a picture, or both, and what not to find.
-
-    Attributes:
-        text: A description, such as ``'a woman in a red coat'``.
-        without: A description of what is unwanted, such as ``'a backpack'``.
-        image: A picture of someone who looks alike.
-    """
-
-    text: str = ''
-    without: str = ''
-    image: Picture | None = None
-
-
-AnyQuery: TypeAlias = str | Query | Picture
-
-
 class EncodedBatch(NamedTuple):
-    """Some of the pictures that were given, embedded.
+    """Some of the images that were given, embedded.
 
     Attributes:
-        rows: Which ones, counted from 0, shape (N,).
+        rows: Which ones, counted from 0.
         feats: Shape (N, D), float32.
         unreadable: Row -> what is wrong with it, of those that could not be read.
         num_wide: How many of ``rows`` are wider than tall.
@@ -69,7 +49,7 @@ class EncodedBatch(NamedTuple):
 
 
 class PersonSearchInferencer:
-    """Embed pictures and sentences with a trained model, and search with them.
+    """Embed images and sentences with a trained model, and search with them.
 
     Named and shaped after mmengine's ``BaseInferencer``; a search has two inputs and a
     gallery that is kept, for which its one ``__call__`` of a batch has no place.
@@ -82,7 +62,7 @@ class PersonSearchInferencer:
         weights: The checkpoint, where ``model`` is a config.
         device: Such as ``'cuda:0'``. Defaults to the GPU if there is one, and to the
             CPU for an export.
-        show_progress: Whether to draw a progress bar. Defaults to True.
+        show_progress: Whether to show a progress bar. Defaults to True.
 
     Raises:
         InputError: If the model cannot be read.
@@ -128,24 +108,23 @@ class PersonSearchInferencer:
         gallery: Gallery,
         device: str | torch.device | None = None,
         show_progress: bool = True,
+        model: str | os.PathLike[str] | None = None,
     ) -> PersonSearchInferencer:
-        """Read the model that a gallery was built with.
-
-        Raises:
-            InputError: If it is not where it was, or has changed.
-        """
-        source = gallery.settings['source']
-        if source is None:
+        """Read the model that a gallery was built with; ``model`` is where it moved."""
+        if model is not None:
+            inferencer = cls(model, None, device, show_progress)
+        elif gallery.settings['source'] is None:
             raise InputError(
                 f'{gallery.folder}: does not say where its model lies: name it'
             )
-        try:
-            model, weights = source
-            inferencer = cls(model, weights, device, show_progress)
-        except InputError as error:
-            raise InputError(
-                f'{gallery.folder}: its model cannot be read: {error}'
-            ) from error
+        else:
+            try:
+                name, weights = gallery.settings['source']
+                inferencer = cls(name, weights, device, show_progress)
+            except InputError as error:
+                raise InputError(
+                    f'{gallery.folder}: its model cannot be read: {error}'
+                ) from error
         gallery.check_model(inferencer.fingerprint, inferencer.encoder.name)
         return inferencer
 
@@ -158,32 +137,23 @@ class PersonSearchInferencer:
         token: str | None = None,
     ) -> Gallery:
         """Make an empty gallery for this model: see :meth:`Gallery.create`."""
-        encoder = self.encoder
-        model = {'model': encoder.name, 'source': encoder.source}
-        return Gallery.create(
-            folder,
-            model,
-            self.fingerprint,
-            self.embedding_size,
-            root,
-            index,
-            uri,
-            token,
-        )
+        model = {'model': self.encoder.name, 'source': self.encoder.source}
+        made_by = model, self.fingerprint, self.embedding_size
+        return Gallery.create(folder, *made_by, root, index, uri, token)
 
     def encode_images(
         self,
-        images: Iterable[Picture],
+        images: Iterable[AnyImage],
         batch_size: int = _BATCH_SIZE,
         progress: bool | None = None,
     ) -> np.ndarray:
-        """Embed pictures.
+        """Embed images.
 
         Args:
             images: N of them: paths, RGB arrays or Pillow images. A generator will
                 do.
-            batch_size: Pictures at a time. Defaults to 64.
-            progress: Whether to draw a progress bar. Defaults to that of the
+            batch_size: Images at a time. Defaults to 64.
+            progress: Whether to show a progress bar. Defaults to that of the
                 inferencer.
 
         Returns:
@@ -206,38 +176,31 @@ class PersonSearchInferencer:
         return np.concatenate(feats)
 
     def iter_encoded(
-        self,
-        images: Iterable[Picture],
-        batch_size: int = _BATCH_SIZE,
-        num_threads: int | None = None,
+        self, images: Iterable[AnyImage], batch_size: int = _BATCH_SIZE
     ) -> Iterator[EncodedBatch]:
-        """Embed any number of pictures, those that cannot be read left out.
+        """Embed any number of images, those that cannot be read left out.
 
-        Threads read and resize the next pictures while the model embeds.
+        Threads read and resize the next images while the model embeds.
 
         Args:
             images: Paths, RGB arrays or Pillow images.
-            batch_size: Pictures at a time. Defaults to 64.
-            num_threads: That read; 0 for none beside this one. Defaults to a number
-                that suits the machine.
+            batch_size: Images at a time. Defaults to 64.
 
         Yields:
             Batches, in order.
 
         Raises:
-            InputError: If ``images`` is a single one, ``batch_size`` is below 1,
-                ``num_threads`` is negative, or an embedding is not finite.
+            InputError: If ``images`` is a single one, ``batch_size`` is below 1, or an
+                embedding is not finite.
         """
-        if _is_single(images):
+        if is_single(images):
             raise InputError(
                 f'images must be a list of pictures, got a single one '
                 f'({type(images).__name__})'
             )
         _check_batch_size(batch_size)
-        if num_threads is not None and num_threads < 0:
-            raise InputError(f'num_threads must not be negative, got {num_threads}')
         prepare = partial(prepare_with_size, self.encoder.prepare)
-        ready = enumerate(read_ahead(images, prepare, 2 * batch_size, num_threads))
+        ready = enumerate(read_ahead(images, prepare, 2 * batch_size))
         while batch := list(islice(ready, batch_size)):
             unreadable = {n: x for n, x in batch if isinstance(x, InputError)}
             rows = [n for n, _ in batch if n not in unreadable]
@@ -272,7 +235,7 @@ class PersonSearchInferencer:
         _check_batch_size(batch_size)
         captions = list(texts)
         for row, caption in enumerate(captions):
-            _check_text(caption, f'texts[{row}]')
+            check_text(caption, f'texts[{row}]')
         feats = [np.empty((0, self.embedding_size), np.float32)]
         for start in range(0, len(captions), batch_size):
             some = captions[start : start + batch_size]
@@ -283,44 +246,36 @@ class PersonSearchInferencer:
     def encode_query(self, query: AnyQuery) -> np.ndarray:
         """Embed what to search for.
 
-        Words and a picture count alike; of what is unwanted, half is taken away.
+        Words and an image count alike; the embedding of what is unwanted is subtracted
+        with weight 0.5.
 
         Args:
-            query: A description, a picture, or a :class:`Query`. A string is a
+            query: A description, an image, or a :class:`Query`. A string is a
                 description and never a path.
 
         Returns:
             L2-normalised, shape (D,), float32.
 
         Raises:
-            InputError: If it is empty or too long, its picture cannot be read, or
+            InputError: If it is empty or too long, its image cannot be read, or
                 nothing is left of it: what is wanted and what is not cancel out.
         """
         return self._encode_queries([query])[0]
 
     def query_warnings(self, queries: Sequence[AnyQuery]) -> list[list[str]]:
-        """Return what a user should know about queries before trusting the results.
+        """Return what a user should know before trusting the results, for each query.
 
         That is words which the model does not know, a text that is cut, and negation,
-        for which there is ``without``.
-
-        Args:
-            queries: Q of them: see :meth:`encode_query`.
-
-        Returns:
-            Q lists of sentences, empty where all is well.
-
-        Raises:
-            InputError: If a query is no query.
+        for which there is ``without``: sentences, none where all is well.
         """
         return [
             query_warnings(self.encoder, query.text, query.without)
-            for query in _as_queries(queries)
+            for query in as_queries(queries)
         ]
 
     def _encode_queries(self, queries: Sequence[AnyQuery]) -> np.ndarray:
         """Embed queries; what several of them have in common, once. Shape (Q, D)."""
-        asked = _as_queries(queries)
+        asked = as_queries(queries)
         texts = [x for query in asked for x in (query.text, query.without) if x.strip()]
         texts = list(dict.fromkeys(texts))
         of_text = dict(zip(texts, self.encode_texts(texts), strict=True))
@@ -365,7 +320,7 @@ class PersonSearchInferencer:
             queries: Q of them: see :meth:`encode_query`.
             top_k: How many to find for each. Defaults to 10.
             where: What all of them must fulfil. Defaults to nothing.
-            exact: Whether to compare with all pictures, whatever the index. Defaults
+            exact: Whether to compare with all images, whatever the index. Defaults
                 to False.
             rerank: ``'k_reciprocal'``, ``'propagation'`` or ``'matching'``: order the
                 first matches anew, as :meth:`SearchReranking.build` reads it. Defaults
@@ -379,7 +334,7 @@ class PersonSearchInferencer:
             InputError: If the gallery was built by another model, a query is bad, no
                 item has a field that a condition names, or nothing can re-rank.
         """
-        queries = _as_queries(queries)
+        queries = as_queries(queries)
         if not isinstance(gallery, Gallery):
             with Gallery.open(gallery) as opened:
                 return self.search(opened, queries, top_k, where, exact, rerank)
@@ -400,43 +355,9 @@ class PersonSearchInferencer:
         ]
 
 
-def _as_queries(queries: Iterable[AnyQuery]) -> list[Query]:
-    if isinstance(queries, Query) or _is_single(queries):
-        raise InputError('queries must be a list, got a single one')
-    return [_as_query(query) for query in queries]
-
-
-def _as_query(query: AnyQuery) -> Query:
-    if isinstance(query, str):
-        query = Query(query)
-    elif not isinstance(query, Query):
-        query = Query(image=query)
-    for text in (query.text, query.without):
-        _check_text(text, 'the text of a query')
-        if len(text) > MAX_QUERY_LENGTH:
-            raise InputError(
-                f'a query has at most {MAX_QUERY_LENGTH} characters, got {len(text)}'
-            )
-    return query
-
-
-def _is_single(items: Any) -> bool:
-    """Return whether something is one picture or text where a list is expected."""
-    if isinstance(items, np.ndarray):
-        return items.ndim < 4 and items.dtype.kind in 'biufc'
-    single = str | bytes | os.PathLike | Image.Image
-    return isinstance(items, single) or not isinstance(items, Iterable)
-
-
 def _check_batch_size(batch_size: int) -> None:
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise InputError(f'batch_size must be at least 1, got {batch_size!r}')
-
-
-def _check_text(text: Any, where: str) -> None:
-    if not isinstance(text, str):
-        raise InputError(f'{where} must be a string, got {type(text).__name__}')
-    check_encodable(text, where)
 
 
 def _check_finite(feats: np.ndarray, names: Sequence[str]) -> None:

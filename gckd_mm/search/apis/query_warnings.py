@@ -26,13 +26,7 @@ _NEGATION = re.compile(
 
 
 def query_warnings(encoder: Encoder, text: str, without: str) -> list[str]:
-    """Return what a user should know about a query, as sentences.
-
-    Args:
-        encoder: That embeds the query.
-        text: What is wanted; may be empty.
-        without: What is unwanted; may be empty.
-    """
+    """Return what a user should know about a query, as sentences."""
     warnings = []
     if text.strip():
         warnings += _about_words(text, encoder.read_captions([text])[0])

@@ -9,19 +9,13 @@ import numpy as np
 import torch
 
 from gckd_mm.errors import InputError
-from gckd_mm.evaluation.gallery_reranking import (
-    METHODS,
-    build_reranker,
-    rerank_candidates,
-)
+from gckd_mm.evaluation.gallery_reranking import build_reranker, rerank_candidates
 from gckd_mm.evaluation.reranking import rerank
 from gckd_mm.search.apis.encoder import Encoder
-from gckd_mm.search.apis.pictures import read_ahead
+from gckd_mm.search.apis.images import read_ahead
+from gckd_mm.search.choices import MATCHING, RERANK_METHODS
 from gckd_mm.search.gallery import Gallery, Match
 
-#: by the matching head of the model, which must have been trained with one
-MATCHING = 'matching'
-RERANK_METHODS = (MATCHING, *METHODS)
 #: The nearest images of those that were found first are among the candidates as a rule.
 _TOP_BY_CANDIDATES = 200
 #: the head runs once for each of them
@@ -33,14 +27,10 @@ AnyReranking: TypeAlias = str | Mapping[str, Any]
 
 
 class SearchReranking(NamedTuple):
-    """How the first matches of a search are ordered anew.
+    """How the ``top`` first matches of a search are ordered anew.
 
-    Attributes:
-        method: ``'matching'``, ``'k_reciprocal'`` or ``'propagation'``.
-        top: How many of them.
-        settings: Of the method: ``weight`` of :func:`~gckd_mm.evaluation.reranking.
-            rerank`, or see :func:`~gckd_mm.evaluation.gallery_reranking.
-            build_reranker`.
+    Settings: ``weight`` of :func:`~gckd_mm.evaluation.reranking.rerank` for matching,
+    for others see :func:`~gckd_mm.evaluation.gallery_reranking.build_reranker`.
     """
 
     method: str
@@ -49,12 +39,7 @@ class SearchReranking(NamedTuple):
 
     @classmethod
     def build(cls, chosen: AnyReranking) -> SearchReranking:
-        """Read ``'k_reciprocal'`` or ``dict(method='k_reciprocal', top=200, k1=8)``.
-
-        Raises:
-            InputError: If there is no such method or setting, or one is out of its
-                range.
-        """
+        """Read ``'k_reciprocal'`` or ``dict(method='k_reciprocal', top=200, k1=8)``."""
         settings: dict[str, Any] = (
             {'method': chosen} if isinstance(chosen, str) else dict(chosen)
         )
@@ -86,15 +71,7 @@ class SearchReranking(NamedTuple):
     ) -> list[Match]:
         """Order the first matches anew; their scores stay what they were.
 
-        Args:
-            gallery: That was searched.
-            encoder: Of its model.
-            feat: Embedding of the query, shape (D,).
-            text: Description in the query, which the matching head compares.
-            matches: Best first.
-
-        Returns:
-            The same matches.
+        The matching head compares with ``text``, others with ``feat``, shape (D,).
 
         Raises:
             InputError: If the model has no matching head to compare with, or there is
@@ -121,7 +98,7 @@ class SearchReranking(NamedTuple):
         there = [
             n for n, image in enumerate(images) if not isinstance(image, InputError)
         ]
-        # A picture that is gone matches nothing.
+        # An image that is gone matches nothing.
         logits = torch.full((len(head),), -torch.inf)
         logits[there] = torch.from_numpy(
             encoder.match(text, [images[n] for n in there])

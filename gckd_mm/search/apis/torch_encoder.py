@@ -36,7 +36,7 @@ from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
 from gckd_mm.registry import MODELS, TRANSFORMS, type_name
 
-#: pictures that the matching head compares at a time
+#: images that the matching head compares at a time
 _PAIRS = 64
 
 
@@ -54,7 +54,7 @@ class TorchEncoder:
         settings: The config that it was built from; goes into the fingerprint.
         pipeline: Transforms of the gallery's images, from path to tensor.
         device: Where it is to run.
-        source: See :class:`Encoder`.
+        source: See :class:`Encoder`, as for ``name``.
         name: For people.
         matching: An ``ImageTextMatchingHead`` that was trained with the retriever.
             Defaults to none.
@@ -101,9 +101,6 @@ class TorchEncoder:
             model: A checkpoint, or ``gckd_mm://<name>``; or else a config.
             weights: The checkpoint, where ``model`` is a config.
             device: Defaults to the GPU if there is one.
-
-        Raises:
-            InputError: If something is missing, or does not fit.
         """
         is_config = isinstance(model, Config) or os.fspath(model).endswith('.py')
         if is_config == (weights is None):
@@ -132,20 +129,29 @@ class TorchEncoder:
             matching = _build(model_settings.get('matching'))
             state_dict = without_wrapper(checkpoint.get('state_dict', checkpoint))
             check_tensors(state_dict, where)
-            _load_encoders(retriever, settings, state_dict, where)
+            own = state_dict
+            if type_name(settings['type']) == 'DualEncoder':
+                own = weights_of_encoders(state_dict)
+            load_weights(retriever, {'state_dict': own}, where)
             if not _load_matching(matching, state_dict, checkpoint, where):
                 matching = None
-            pipeline = gallery_pipeline(cfg)
-            source: tuple[str, str | None] | None = None
-            if not is_config:
-                source = _absolute(where), None
-            elif not isinstance(model, Config):  # which could not be read again
+            source: tuple[str, str | None] | None = _absolute(where), None
+            if isinstance(model, Config):  # which could not be read again
+                source = None
+            elif is_config:
                 source = _absolute(model), _absolute(where)
-            name = Path(where).stem
-            return cls(retriever, settings, pipeline, device, source, name, matching)
+            return cls(
+                retriever,
+                settings,
+                gallery_pipeline(cfg),
+                device,
+                source,
+                Path(where).stem,
+                matching,
+            )
 
     def prepare(self, image: str | np.ndarray) -> Tensor:
-        """Read and resize one picture: shape (3, H, W), uint8."""
+        """Read and resize one image: shape (3, H, W), uint8."""
         if isinstance(image, str):
             packed = self._from_path({'img_path': image})
         else:
@@ -156,7 +162,7 @@ class TorchEncoder:
         return packed['inputs']['images']
 
     def embed_images(self, prepared: Sequence[Tensor]) -> np.ndarray:
-        """Embed N pictures: shape (N, D), float32."""
+        """Embed N images: shape (N, D), float32."""
         return self._embed('images', prepared)
 
     def embed_captions(self, captions: Sequence[str]) -> np.ndarray:
@@ -164,18 +170,14 @@ class TorchEncoder:
         return self._embed('captions', captions)
 
     def read_captions(self, captions: Sequence[str]) -> list[CaptionReading]:
-        """Tell which words of each caption are known, and where it is cut.
+        """Return which words of each caption are known, and where it is cut.
 
-        A tokenizer that is not one of ours cannot tell: all words count as known.
+        With a tokenizer that is not one of ours all words count as known.
         """
         tokenizer = self.model.data_preprocessor.tokenizer
         if not isinstance(tokenizer, BaseTokenizer):
             return [CaptionReading(len(caption.split()), []) for caption in captions]
         return [tokenizer.read(caption) for caption in captions]
-
-    def unknown_words(self, captions: Sequence[str]) -> list[list[str]]:
-        """Return the words of each caption that the model does not know."""
-        return [reading.unknown for reading in self.read_captions(captions)]
 
     @property
     def has_matching(self) -> bool:
@@ -184,11 +186,7 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def match(self, caption: str, prepared: Sequence[Tensor]) -> np.ndarray:
-        """Compare a caption with N pictures by the matching head; logits, shape (N,).
-
-        Raises:
-            InputError: If the model has no matching head.
-        """
+        """Compare a caption with N images by the matching head; logits, shape (N,)."""
         head = self._matching
         if head is None:
             raise InputError(
@@ -231,11 +229,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 
 def gallery_pipeline(cfg: Config) -> list[dict]:
-    """Return the transforms of the images that a config tests on.
-
-    Raises:
-        InputError: If there are none, or several that differ.
-    """
+    """Return the transforms of the images that a config tests on."""
     test_sets = cfg.get('test_dataloader') or {}
     found = [
         test_set['gallery']['dataset']['pipeline']
@@ -244,7 +238,7 @@ def gallery_pipeline(cfg: Config) -> list[dict]:
     ]
     if not found:
         raise InputError(
-            'the config has no test_dataloader that tells how the images of a gallery '
+            'the config has no test_dataloader that says how the images of a gallery '
             'are read: test_dataloader = dict(name=dict(gallery=…, query=…))'
         )
     if any(pipeline != found[0] for pipeline in found):
@@ -256,11 +250,7 @@ def gallery_pipeline(cfg: Config) -> list[dict]:
 
 
 def model_of(cfg: Config, where: str) -> dict[str, Any]:
-    """Return the config of the retriever.
-
-    Raises:
-        InputError: If there is none.
-    """
+    """Return the config of the retriever."""
     model = cfg.get('model')
     if not isinstance(model, dict) or not type_name(model.get('type')):
         raise InputError(f"{where}: the config has no model = dict(type='…', …)")
@@ -272,18 +262,6 @@ def _build(settings: Any) -> Any:
         return None
     with DefaultScope.overwrite_default_scope('gckd_mm'):
         return MODELS.build(settings)
-
-
-def _load_encoders(
-    retriever: nn.Module,
-    settings: dict[str, Any],
-    state_dict: dict[str, Any],
-    where: str,
-) -> None:
-    """Load the weights of what embeds alone."""
-    if type_name(settings['type']) == 'DualEncoder':
-        state_dict = weights_of_encoders(state_dict)
-    load_weights(retriever, {'state_dict': state_dict}, where)
 
 
 def _load_matching(

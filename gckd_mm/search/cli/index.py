@@ -34,66 +34,13 @@ from gckd_mm.search.gallery.files import (
 )
 from gckd_mm.search.gallery.gallery_folder import GalleryExistsError
 from gckd_mm.search.gallery.indexing import ALL, Share, Update, finish, update
-from gckd_mm.search.gallery.vector_index import KINDS
 
 DONE, SOME_UNREADABLE = 0, 3
 #: for which ranks wait for the slowest of them, and for the index
 _PATIENCE = timedelta(days=7)
 
 
-def add_index_command(commands: Any) -> None:
-    """Add the command to a parser's."""
-    parser = commands.add_parser(
-        'index',
-        help='make a gallery of pictures, or bring it up to date',
-        description='Embed the pictures of a folder that a gallery does not have yet, '
-        'or that have changed, and drop those that are gone. Start it with torchrun to '
-        'divide the work: torchrun --nproc-per-node 4 -m gckd_mm.search.cli.search '
-        'index …',
-    )
-    parser.add_argument('folder', help='of the pictures; of the dataset with --dataset')
-    parser.add_argument('--gallery', required=True, help='folder of the gallery')
-    parser.add_argument(
-        '--checkpoint', help='the model; a gallery that is there knows its own'
-    )
-    parser.add_argument('--config', help='for a checkpoint of components of others')
-    parser.add_argument(
-        '--fields',
-        metavar='FILE',
-        help='.csv or .jsonl: path, and what else is known, such as camera and time; '
-        'without it what the gallery knows stays',
-    )
-    parser.add_argument(
-        '--list',
-        metavar='FILE',
-        help='index these alone: a path in the folder a line; what is not among them '
-        'is dropped, unless --keep-missing',
-    )
-    parser.add_argument(
-        '--dataset', metavar='TYPE', help='a dataset: CUHKPEDES, ICFGPEDES, RSTPReid'
-    )
-    parser.add_argument('--split', default='test', help='of the dataset')
-    parser.add_argument(
-        '--index', choices=KINDS, default='auto', help='of a new gallery'
-    )
-    parser.add_argument(
-        '--milvus',
-        metavar='URI',
-        help='keep a new gallery in Milvus: http://host:19530 (a token in the '
-        'environment: MILVUS_TOKEN), or a file ending in .db',
-    )
-    parser.add_argument(
-        '--keep-missing',
-        action='store_true',
-        help='drop nothing: pictures that are gone, or not listed, stay',
-    )
-    parser.add_argument('--batch-size', type=int, default=64)
-    parser.add_argument('--device', help='such as cuda:0 (default: the GPU, if any)')
-    parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.set_defaults(run=index)
-
-
-def index(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Make a gallery, or bring it up to date."""
     share = Share(int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)))
     images, passed_over = _images(options)
@@ -104,7 +51,7 @@ def index(options: argparse.Namespace) -> int:
             gallery, inferencer = _open(options)
             held.enter_context(gallery)
             held.enter_context(gallery.indexing())
-            _follow(options, gallery)
+            _check_root(options, gallery)
             gallery.prepare()
         if share != ALL:
             dist.barrier()  # the first one makes the gallery
@@ -225,7 +172,7 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
     return gallery, inferencer
 
 
-def _follow(options: argparse.Namespace, gallery: Gallery) -> None:
+def _check_root(options: argparse.Namespace, gallery: Gallery) -> None:
     """Refuse another folder than the gallery's, unless that was moved there."""
     root = None if options.dataset else os.path.abspath(options.folder)
     if gallery.root == root:
@@ -239,9 +186,9 @@ def _follow(options: argparse.Namespace, gallery: Gallery) -> None:
 
 
 def _was_moved(gallery: Gallery, root: str) -> bool:
-    """Return whether the gallery's folder is gone, and its pictures are in this one.
+    """Return whether the gallery's folder is gone, and its images are in this one.
 
-    The first hundred tell. Of another folder all would be dropped.
+    The first hundred decide. Of another folder all would be dropped.
     """
     if gallery.root is None or os.path.isdir(gallery.root):
         return False
@@ -251,10 +198,7 @@ def _was_moved(gallery: Gallery, root: str) -> bool:
 
 
 def _report(
-    options: argparse.Namespace,
-    done: Update,
-    size: int,
-    passed_over: Mapping[str, int],
+    options: argparse.Namespace, done: Update, size: int, passed_over: Mapping[str, int]
 ) -> None:
     for warning in _warnings(done, passed_over):
         print(warning, file=sys.stderr)
@@ -279,11 +223,9 @@ def _report(
 def _warnings(done: Update, passed_over: Mapping[str, int]) -> Iterator[str]:
     count = sum(passed_over.values())
     if count:
-        files = (
-            'file that is no image by its'
-            if count == 1
-            else ('files that are no images by their')
-        )
+        files = 'files that are no images by their'
+        if count == 1:
+            files = 'file that is no image by its'
         yield f'passed over: {count} {files} suffix ({named_suffixes(passed_over)})'
     if done.wider_than_tall:
         yield (

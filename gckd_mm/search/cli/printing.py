@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import rich.box
 from rich.console import Console
@@ -61,17 +61,12 @@ def plain_warnings(plain: type[Warning]) -> Iterator[None]:
     before = warnings.showwarning
 
     def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
+        message: Warning | str, category: type[Warning], *place: Any, **more: Any
     ) -> None:
         if issubclass(category, plain):
             print(f'warning: {message}', file=sys.stderr, flush=True)
         else:
-            before(message, category, filename, lineno, file, line)
+            before(message, category, *place, **more)
 
     warnings.showwarning = show
     try:
@@ -88,7 +83,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         What to call with the number of things done, and in all.
     """
     if not sys.stderr.isatty():
-        yield _Lines(what)
+        yield _lines(what)
         return
     columns = (
         TextColumn('{task.description}'),
@@ -111,25 +106,25 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-class _Lines:
-    """Progress for a log file."""
+def _lines(what: str) -> Callable[[int, int], None]:
+    """Return what shows progress in a log file."""
+    began = printed = time.perf_counter()
 
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.began = self.said = time.perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
+        nonlocal printed
         now = time.perf_counter()
-        if not done or (now - self.said < _SECONDS_A_LINE and done < total):
+        if not done or (now - printed < _SECONDS_A_LINE and done < total):
             return
-        self.said = now
-        rate = done / (now - self.began)
+        printed = now
+        rate = done / (now - began)
         left = (total - done) / rate
         print(
-            f'{self.what}: {done} of {total}, {rate:.0f} pictures/s, {left:.0f} s left',
+            f'{what}: {done} of {total}, {rate:.0f} pictures/s, {left:.0f} s left',
             file=sys.stderr,
             flush=True,
         )
+
+    return show
 
 
 def _on_one_line(text: str) -> str:

@@ -7,8 +7,6 @@ import socket
 import sys
 import threading
 import webbrowser
-from pathlib import Path
-from typing import Any
 
 from gckd_mm.errors import InputError
 from gckd_mm.search.apis import PersonSearchInferencer
@@ -19,34 +17,7 @@ _SHORTEST_PASSWORD = 8
 _SECONDS_TO_STOP = 3
 
 
-def add_serve_command(commands: Any) -> None:
-    """Add the command to a parser's."""
-    parser = commands.add_parser(
-        'serve',
-        help='search a gallery in the browser',
-        description='Serve a page, and a JSON interface below /api. This machine alone '
-        'can reach it, unless --host names an address; that demands a password.',
-    )
-    parser.add_argument('gallery', nargs='?', help='folder of the gallery')
-    parser.add_argument(
-        '--demo', action='store_true', help='draw people and search them: needs no data'
-    )
-    parser.add_argument('--demo-folder', type=Path, help='where the demo is kept')
-    parser.add_argument('--checkpoint', help="the gallery's model, if it was moved")
-    parser.add_argument('--device', help='such as cuda:0 (default: the GPU, if any)')
-    parser.add_argument('--host', default='127.0.0.1', help='(default: this machine)')
-    parser.add_argument(
-        '--port', type=int, default=7860, help='0 for a free one (default: 7860)'
-    )
-    parser.add_argument('--user', default='gckd', help='(default: gckd)')
-    parser.add_argument(
-        '--password-file', type=Path, help='whose first line is the password'
-    )
-    parser.add_argument('--open', action='store_true', help='open the browser')
-    parser.set_defaults(run=serve)
-
-
-def serve(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Serve until it is interrupted."""
     from gckd_mm.search.web.server import is_loopback, make_app
     from gckd_mm.search.web.service import SearchService
@@ -127,10 +98,13 @@ def _open(options: argparse.Namespace) -> tuple[Gallery, PersonSearchInferencer]
 
         inferencer = PersonSearchInferencer(MODEL, None, options.device)
         folder = options.demo_folder or demo_folder()
-        print(f'drawing and indexing people in {folder} …', file=sys.stderr, flush=True)
+        print(
+            f'rendering and indexing people in {folder} …', file=sys.stderr, flush=True
+        )
         return demo_gallery(inferencer, folder), inferencer
     gallery = Gallery.open(options.gallery)
     gallery.check(fully=True)
-    if options.checkpoint:
-        return gallery, PersonSearchInferencer(options.checkpoint, None, options.device)
-    return gallery, PersonSearchInferencer.of_gallery(gallery, options.device)
+    inferencer = PersonSearchInferencer.of_gallery(
+        gallery, options.device, model=options.checkpoint
+    )
+    return gallery, inferencer

@@ -66,15 +66,7 @@ class _TextEncoder(TwoTowers, nn.Module):
 
 
 def capture(encoder: TorchEncoder, image_size: tuple[int, int]) -> Graphs:
-    """Capture both encoders.
-
-    Args:
-        encoder: On the CPU.
-        image_size: Height and width in pixels.
-
-    Raises:
-        InputError: If torch.export cannot follow one of them.
-    """
+    """Capture both encoders, on the CPU, for images of a height and width."""
     model = encoder.model
     images = torch.zeros((_BATCH, 3, *image_size), dtype=torch.uint8)
     max_length = model.data_preprocessor.tokenizer.max_length

@@ -18,12 +18,7 @@ _PIPELINE = (LoadPersonImage, Resize, PackPersonText)
 
 
 def describe(encoder: TorchEncoder) -> ExportSettings:
-    """Return the settings of an export of this encoder in float32.
-
-    Raises:
-        InputError: If its images are not just loaded and resized to one size, or parts
-            of it are not ours.
-    """
+    """Return the settings of an export in float32; refuse what none can describe."""
     _check(encoder.model)
     return ExportSettings(
         name=encoder.name,

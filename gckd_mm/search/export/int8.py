@@ -18,8 +18,8 @@ from gckd_mm.search.apis.export_folder import (
     write_settings,
 )
 from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
-from gckd_mm.search.export.made_up_inputs import embed_made_up, smallest_cosine
 from gckd_mm.search.export.onnx_files import quantise
+from gckd_mm.search.export.random_inputs import embed_random_inputs, smallest_cosine
 
 #: below it, an embedding has not been rounded but broken
 MIN_COSINE = 0.9
@@ -28,18 +28,13 @@ MIN_COSINE = 0.9
 def export_int8(
     source: str | os.PathLike[str], folder: str | os.PathLike[str]
 ) -> float:
-    """Write an export of an export, its matrix products and tables in 8 bits.
-
-    Args:
-        source: Folder of an export in float32.
-        folder: A new one, or an empty one.
+    """Write an export of an export in float32, its products and tables in 8 bits.
 
     Returns:
-        The smallest cosine between an embedding and that in float32, of made-up inputs.
+        The smallest cosine between an embedding and that in float32, of random inputs.
 
     Raises:
-        InputError: If ``source`` is no such export, that cosine is below 0.9, or the
-            folder holds something. Then nothing is written.
+        InputError: If ``source`` is no such export or that cosine is below 0.9.
     """
     exact = OnnxEncoder(source)
     if exact.settings.precision != 'float32':
@@ -54,7 +49,7 @@ def export_int8(
         settings = settings._replace(fingerprint=_fingerprint(partial, settings))
         write_settings(partial, settings)
         cosine = smallest_cosine(
-            embed_made_up(exact), embed_made_up(OnnxEncoder(partial))
+            embed_random_inputs(exact), embed_random_inputs(OnnxEncoder(partial))
         )
         if not cosine >= MIN_COSINE:
             raise InputError(

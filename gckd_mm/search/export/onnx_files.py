@@ -24,11 +24,7 @@ _QUANTISED = ('Gather', 'Gemm', 'MatMul')
 
 
 def import_onnx() -> Any:
-    """Import what writes ONNX, and what the writing needs.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import what writes ONNX, or raise InputError if something is not installed."""
     try:
         import onnx
         import onnxruntime  # noqa: F401
@@ -41,13 +37,7 @@ def import_onnx() -> Any:
 
 
 def write_onnx(program: ExportedProgram, inputs: Sequence[str], path: Path) -> None:
-    """Write a graph; above 2 GB, the weights go to a file beside it.
-
-    Args:
-        program: With one output.
-        inputs: Their names.
-        path: The file.
-    """
+    """Write a graph of one output; above 2 GB, the weights go to a file beside it."""
     onnx = import_onnx()
     weights = program.state_dict.values()
     size = sum(value.numel() * value.element_size() for value in weights)
@@ -70,12 +60,7 @@ def write_onnx(program: ExportedProgram, inputs: Sequence[str], path: Path) -> N
 
 
 def quantise(source: Path, path: Path) -> None:
-    """Write a graph with weights in 8 bits, whose inputs are quantised as they come.
-
-    Args:
-        source: File of the graph in float32.
-        path: The file to write.
-    """
+    """Write a graph with weights in 8 bits, whose inputs are quantised as they come."""
     onnx = import_onnx()
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata

@@ -15,8 +15,12 @@ from gckd_mm.search.apis.onnx_encoder import OnnxEncoder
 from gckd_mm.search.apis.torch_encoder import TorchEncoder
 from gckd_mm.search.export.capture import INPUTS, capture
 from gckd_mm.search.export.description import describe
-from gckd_mm.search.export.made_up_inputs import Differences, differences, embed_made_up
 from gckd_mm.search.export.onnx_files import import_onnx, write_onnx
+from gckd_mm.search.export.random_inputs import (
+    Differences,
+    differences,
+    embed_random_inputs,
+)
 from gckd_mm.search.export.torch_programs import (
     TorchProgramEncoder,
     program_path,
@@ -35,8 +39,7 @@ def export_retriever(
     Args:
         encoder: On the CPU.
         folder: A new one, or an empty one.
-        torch_export: Whether to write ``image.pt2`` and ``text.pt2``, too. Defaults to
-            False.
+        torch_export: Whether to write ``image.pt2`` and ``text.pt2``, too.
 
     Returns:
         Suffix of the graphs -> their differences from PyTorch.
@@ -59,9 +62,9 @@ def export_retriever(
         tokenizer = encoder.model.data_preprocessor.tokenizer
         (partial / TOKENIZER).write_text(tokenizer.to_json(), encoding='utf-8')
         write_settings(partial, settings)
-        expected = embed_made_up(encoder)
+        expected = embed_random_inputs(encoder)
         found = {
-            suffix: differences(expected, embed_made_up(kind(partial)))
+            suffix: differences(expected, embed_random_inputs(kind(partial)))
             for suffix, kind in kinds.items()
         }
         for suffix, largest in found.items():

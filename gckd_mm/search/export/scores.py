@@ -11,13 +11,7 @@ from gckd_mm.search.apis.encoder import Encoder
 def rank_1(
     encoder: Encoder, images: PersonTextDataset, captions: PersonTextDataset
 ) -> float:
-    """Return the share of captions whose best match is the right person, in percent.
-
-    Args:
-        encoder: That embeds both.
-        images: A test set that shows its images.
-        captions: The same that shows its captions.
-    """
+    """Return the Rank-1 of the two views of a test set, in percent."""
     inferencer = PersonSearchInferencer(encoder, show_progress=False)
     paths = [images.get_data_info(row)['img_path'] for row in range(len(images))]
     texts = [captions.get_data_info(row)['caption'] for row in range(len(captions))]

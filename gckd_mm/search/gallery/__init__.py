@@ -1,4 +1,4 @@
-"""Galleries: pictures embedded once, kept up to date, and searched."""
+"""Galleries: images embedded once, kept up to date, and searched."""
 
 from gckd_mm.search.gallery.conditions import Condition, parse_condition
 from gckd_mm.search.gallery.gallery import Gallery

@@ -27,16 +27,8 @@ _TYPES: dict[str, tuple[str, Value]] = {
 def check_fields(engine: Engine, query: np.ndarray, where: Sequence[Condition]) -> None:
     """Refuse conditions that no item can fulfil, because no item has such a field.
 
-    It costs up to three searches a condition, and more if it refuses: call it if
-    nothing was found.
-
-    Args:
-        engine: That was searched; not empty.
-        query: Any query, shape (1, D).
-        where: The conditions.
-
-    Raises:
-        InputError: If no item has a field, or none has it with a value of that type.
+    It costs up to three searches a condition with any query, shape (1, D), and more if
+    it refuses: call it if nothing was found.
     """
     for condition in where:
         wanted = _type_name(condition.value)

@@ -36,6 +36,12 @@ _BETWEEN_COMMAS = re.compile(
     r"""(?:[<>=!~:]\s*(?:"(?:[^"]|"")*"|'(?:[^']|'')*')|[^,])+"""
 )
 _LONGEST = 12_000
+_ADVICE = (
+    ': give each condition by itself (in the shell, repeat --where): all of them must '
+    'hold. There is no "or": search once for each. A value that is text with such '
+    'characters or words goes in quotes: place="salt and pepper" (a quote in it is '
+    'written twice)'
+)
 
 
 class Condition(NamedTuple):
@@ -113,11 +119,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def check_conditions(where: Iterable[Condition]) -> list[Condition]:
-    """Return the conditions, if they are some.
-
-    Raises:
-        InputError: If they are no list of conditions.
-    """
+    """Return a list of conditions, if that is what it is."""
     if isinstance(where, str | Condition) or not isinstance(where, Iterable):
         raise InputError(
             f'where must be a list of conditions, got a single one: '
@@ -164,7 +166,7 @@ def _unquoted(value: str, text: str) -> str:
         raise InputError(f'{text!r}: the quotes must enclose all of the value')
     parts = inner.split(2 * quote)
     if any(re.search(quote + _AFTER_QUOTE, part, re.IGNORECASE) for part in parts):
-        raise InputError(f'{text!r}: is more than one comparison{_advice()}')
+        raise InputError(f'{text!r}: is more than one comparison{_ADVICE}')
     return quote.join(parts)
 
 
@@ -179,14 +181,5 @@ def _checked_plain(value: str, text: str) -> str:
         or re.search('[<>=~]', value)
         or value[0] in '!:'
     ):
-        raise InputError(f'{text!r}: is more than one comparison{_advice()}')
+        raise InputError(f'{text!r}: is more than one comparison{_ADVICE}')
     return value
-
-
-def _advice() -> str:
-    return (
-        ': give each condition by itself (in the shell, repeat --where): all of them '
-        'must hold. There is no "or": search once for each. A value that is text with '
-        'such characters or words goes in quotes: place="salt and pepper" (a quote in '
-        'it is written twice)'
-    )

@@ -32,13 +32,7 @@ class DamagedGalleryWarning(UserWarning):
 
 
 class Checked(NamedTuple):
-    """A file of a gallery that was verified.
-
-    Attributes:
-        name: Of the file.
-        found: What was verified, such as ``'12 images'``.
-        problem: What is wrong with it, and what to run; empty for nothing.
-    """
+    """A file, what was verified (``'12 images'``), and what is wrong with it."""
 
     name: str
     found: str
@@ -46,12 +40,7 @@ class Checked(NamedTuple):
 
 
 def crc_of_file(path: str | os.PathLike[str]) -> int:
-    """Return the CRC-32 of a file.
-
-    Raises:
-        OSError: If it cannot be read.
-        InputError: If it is no regular file.
-    """
+    """Return the CRC-32 of a regular file."""
     crc = 0
     with open_regular(path) as file:
         while chunk := file.read(_CHUNK):

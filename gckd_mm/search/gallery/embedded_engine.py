@@ -18,12 +18,7 @@ from gckd_mm.search.gallery.damage import (
     DamagedGalleryError,
     UnreadableGalleryError,
 )
-from gckd_mm.search.gallery.embedded_items import (
-    DAMAGE,
-    ITEMS,
-    EmbeddedItems,
-    columns_of,
-)
+from gckd_mm.search.gallery.embedded_items import ITEMS, EmbeddedItems, columns_of
 from gckd_mm.search.gallery.embedded_schema import Damage, State, item_of
 from gckd_mm.search.gallery.embeddings import check_embeddings
 from gckd_mm.search.gallery.items import Item, Match
@@ -32,6 +27,7 @@ from gckd_mm.search.gallery.stored_vectors import MAX_CHECKED_BYTES, StoredVecto
 from gckd_mm.search.gallery.vector_file import VectorFile
 from gckd_mm.search.gallery.vector_index import (
     MAX_EXACT,
+    best_of,
     chosen_kind,
     exact_search,
 )
@@ -47,7 +43,7 @@ MAX_CHECKED_ITEMS = 100_000
 
 
 class EmbeddedEngine(EmbeddedItems):
-    """Items and vectors in one folder: see :class:`Engine`.
+    """Items in SQLite and vectors in a file of one folder: see :class:`Engine`.
 
     A change is one transaction: vectors go to the disk first, behind the rows that
     count, and then SQLite takes items, checksums and number of rows together. A kill
@@ -65,10 +61,6 @@ class EmbeddedEngine(EmbeddedItems):
         new: Whether to make the database. Defaults to whether there is none.
         model: Fingerprint of the model that embeds, which the database remembers.
             Defaults to an unknown one.
-
-    Raises:
-        InputError: If the folder cannot be written to or read, or the database is that
-            of another model.
     """
 
     def __init__(
@@ -117,9 +109,6 @@ class EmbeddedEngine(EmbeddedItems):
         """Verify everything; return the items whose embeddings are damaged.
 
         Once they are known, they can be replaced: :meth:`finish` then drops the rows.
-
-        Raises:
-            DamagedGalleryError: If more is damaged, which cannot be repaired.
         """
         with self._reading() as state:
             schema.check_items(self._sql, state)
@@ -159,14 +148,9 @@ class EmbeddedEngine(EmbeddedItems):
                         file.unlink(missing_ok=True)
 
     def check(self, fully: bool = False) -> None:
-        """Compare what is stored with its checksums, as far as that takes no time.
+        """Compare what is stored with its checksums: see :class:`Engine`.
 
-        Args:
-            fully: Whether to compare all of it, whatever the time. Defaults to False.
-
-        Raises:
-            DamagedGalleryError: If items or vectors are damaged. A damaged index is a
-                warning: searches do without it.
+        A damaged index is a warning: searches do without it.
         """
         with self._reading() as state:
             if fully or state.num_rows <= MAX_CHECKED_ITEMS:
@@ -181,24 +165,17 @@ class EmbeddedEngine(EmbeddedItems):
     def verify(
         self, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Checked]:
-        """Compare all of it with its checksums.
-
-        Args:
-            progress: Called with the number of images verified, and in all.
-
-        Returns:
-            What was verified, file by file, with what is damaged.
-        """
+        """Compare all of it with its checksums; return what is damaged, by file."""
         try:
             with self._reading() as state:
                 # an image is done when its item and its vector are
                 total = 2 * state.num_rows
-                tell = lambda done: progress(done // 2, total // 2)  # noqa: E731
-                schema.check_items(self._sql, state, tell)
+                report = lambda done: progress(done // 2, total // 2)  # noqa: E731
+                schema.check_items(self._sql, state, report)
                 count = self._one('SELECT COUNT(*) FROM items')
                 checked = [Checked(ITEMS, f'{count} images')]
-                tell_more = lambda done: tell(state.num_rows + done)  # noqa: E731
-                checked.append(self._vectors.checked(state, tell_more))
+                report_more = lambda done: report(state.num_rows + done)  # noqa: E731
+                checked.append(self._vectors.checked(state, report_more))
                 checked += self._index.checked(state)
         except DamagedGalleryError as error:
             return [Checked(ITEMS, '', str(error))]
@@ -231,9 +208,7 @@ class EmbeddedEngine(EmbeddedItems):
                     return self._matches(state, more, at)
                 scores = np.concatenate([scores, more], axis=1)
                 rows = np.concatenate([rows, at], axis=1)
-                order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]
-                scores = np.take_along_axis(scores, order, axis=1)
-                rows = np.take_along_axis(rows, order, axis=1)
+                scores, rows = best_of(scores, rows, top_k)
             return self._matches(state, scores, rows)
 
     def feats_of(self, paths: Sequence[str]) -> np.ndarray:
@@ -280,7 +255,7 @@ class EmbeddedEngine(EmbeddedItems):
     @contextmanager
     def _writing(self) -> Iterator[State]:
         """Make one transaction, while no other process makes one."""
-        with self._lock:
+        with self._lock, self._sqlite('read'):
             try:
                 with self._sql:
                     self._sql.execute('BEGIN IMMEDIATE')
@@ -290,11 +265,9 @@ class EmbeddedEngine(EmbeddedItems):
                         state = schema.add_checksums(self._sql, state, segments)
                         schema.write_model(self._sql, self._model)
                     yield state
-            except DAMAGE as error:
-                raise self._unreadable(error, 'read') from error
             except sqlite3.Error as error:
                 if type(error) is sqlite3.DatabaseError:  # malformed, or no database
-                    raise self._unreadable(error, 'read') from error
+                    raise
                 raise InputError(
                     f'{self.folder}: cannot be written to ({error}); what was written '
                     f'before is kept'

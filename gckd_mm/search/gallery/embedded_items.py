@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from gckd_mm.search.gallery.damage import (
     UnreadableGalleryError,
 )
 from gckd_mm.search.gallery.embedded_schema import Damage, State, item_of
-from gckd_mm.search.gallery.items import Item
+from gckd_mm.search.gallery.items import Item, comparable
 
 ITEMS = 'items.sqlite'
 _SQL_TYPES = {str: "('text')", bool: "('true', 'false')"}
@@ -39,14 +38,7 @@ class EmbeddedItems:
     Every reader sees one state throughout. What SQLite raises becomes an error for
     people.
 
-    Args:
-        folder: Where ``items.sqlite`` lies.
-        new: Whether to make it. Defaults to whether there is none.
-        model: Fingerprint of the model that embeds, which the database remembers.
-
-    Raises:
-        InputError: If the folder cannot be written to or read, or the database is that
-            of another model.
+    Args: see :class:`~gckd_mm.search.gallery.embedded_engine.EmbeddedEngine`.
     """
 
     def __init__(self, folder: Path, new: bool | None, model: str) -> None:
@@ -241,9 +233,8 @@ def _sql_of(condition: Condition) -> tuple[str, list[Any]]:
     # SQLite orders any number before any text: types are compared first.
     types = _SQL_TYPES.get(type(condition.value), _SQL_NUMBERS)
     path, value = f'$.{condition.field}', condition.value
-    if isinstance(value, int) and abs(value) >= 2**63:  # more than SQLite's integers
-        most = sys.float_info.max
-        value = float(min(max(value, -most), most))
+    if isinstance(value, int):
+        value = comparable(value)
     clause = (
         f'json_type(fields, ?) IN {types} AND '
         f'json_extract(fields, ?) {condition.operator} ?'

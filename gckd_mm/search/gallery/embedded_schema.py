@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ class State(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A run of rows of the file of vectors, and their CRC-32."""
+    """Consecutive rows of the file of vectors, and their CRC-32."""
 
     start: int
     num_rows: int
@@ -92,11 +92,7 @@ def create_tables(sql: sqlite3.Connection) -> None:
 
 
 def check_schema(sql: sqlite3.Connection) -> None:
-    """Refuse a database whose tables are neither those made here nor those of 0.1.
-
-    Raises:
-        Damage: If they are not.
-    """
+    """Refuse a database whose tables are neither those made here nor those of 0.1."""
     found = sql.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
     tables = dict(found.fetchall())
     if tables == _TABLES:
@@ -115,11 +111,7 @@ def write_model(sql: sqlite3.Connection, fingerprint: str) -> None:
 
 
 def check_model(sql: sqlite3.Connection, fingerprint: str) -> None:
-    """Refuse a database of another model than ``gallery.json`` names.
-
-    Raises:
-        Damage: If it is.
-    """
+    """Refuse a database of another model than ``gallery.json`` names."""
     ((number,),) = sql.execute('PRAGMA application_id').fetchall()
     if fingerprint and number not in (0, _number_of(fingerprint)):
         raise Damage(
@@ -133,11 +125,7 @@ def _number_of(fingerprint: str) -> int:
 
 
 def read_state(sql: sqlite3.Connection) -> State:
-    """Return the state.
-
-    Raises:
-        Damage: If there is none, or its checksum does not match.
-    """
+    """Return the state, if its checksum matches."""
     rows = sql.execute('SELECT * FROM state LIMIT 2').fetchall()
     if len(rows) != 1:
         raise Damage(f'it has {len(rows)} states')
@@ -171,11 +159,7 @@ def _state_crc(values: tuple[Any, ...]) -> int:
 
 
 def item_of(row: Sequence[Any]) -> Item:
-    """Return the item of a row of ``ITEM``, or of ``ITEM_OF_0_1``.
-
-    Raises:
-        Damage: If its checksum does not match, or it cannot be an item.
-    """
+    """Return the item of a row of ``ITEM``, or of ``ITEM_OF_0_1``, if it is sound."""
     _check_item(row)
     path, size, mtime_ns, fields = row[:4]
     # most have none
@@ -208,11 +192,7 @@ def _item_crc(row: Any, path: Any, size: Any, mtime_ns: Any, fields: Any) -> int
 
 
 def insert_items(sql: sqlite3.Connection, items: Sequence[Item], state: State) -> State:
-    """Store items for the next rows; none of their paths may be there.
-
-    Returns:
-        The state with them, which the caller writes.
-    """
+    """Store items, of new paths, for the next rows; return the state to be written."""
     rows = [
         (state.num_rows + n, x.path, *x.stamp, json.dumps(dict(x.fields)))
         for n, x in enumerate(items)
@@ -223,27 +203,16 @@ def insert_items(sql: sqlite3.Connection, items: Sequence[Item], state: State) -
 def _insert(
     sql: sqlite3.Connection, rows: Iterable[tuple[Any, ...]], state: State
 ) -> State:
-    count = total = 0
-
-    def with_crc() -> Iterator[tuple[Any, ...]]:
-        nonlocal count, total
-        for row in rows:
-            crc = _item_crc(*row)
-            count, total = count + 1, total + crc
-            yield (*row, crc)
-
-    sql.executemany('INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)', with_crc())
+    stored = [(*row, _item_crc(*row)) for row in rows]
+    sql.executemany('INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)', stored)
     return state._replace(
-        num_items=state.num_items + count, items_sum=state.items_sum + total
+        num_items=state.num_items + len(stored),
+        items_sum=state.items_sum + sum(row[-1] for row in stored),
     )
 
 
 def delete_items(sql: sqlite3.Connection, paths: Sequence[str], state: State) -> State:
-    """Remove items by their paths; what is not there is no error.
-
-    Returns:
-        The state without them, which the caller writes.
-    """
+    """Remove items, if they are there; return the state to be written."""
     for start in range(0, len(paths), _VARIABLES):
         some = paths[start : start + _VARIABLES]
         of_these = f'FROM items WHERE path IN ({", ".join("?" * len(some))})'
@@ -258,11 +227,7 @@ def delete_items(sql: sqlite3.Connection, paths: Sequence[str], state: State) ->
 
 
 def renumber_items(sql: sqlite3.Connection, state: State) -> State:
-    """Give the items the rows from 0 on, in the order that they have.
-
-    Returns:
-        The state, which the caller writes.
-    """
+    """Give the items, in order, the rows from 0 on; return the state to be written."""
     columns = 'row, path, size, mtime_ns, fields'
     known = sql.execute(f'SELECT {columns} FROM items ORDER BY row').fetchall()
     sql.execute('DELETE FROM items')
@@ -276,13 +241,7 @@ def check_items(
 ) -> None:
     """Verify the database and all items.
 
-    Args:
-        sql: Of the gallery.
-        state: Of the gallery.
-        progress: Called with the number of items done, now and then.
-
-    Raises:
-        Damage: If something is not as it was stored.
+    ``progress`` is called with the number of items done, now and then.
     """
     ((problem, *_), *_) = sql.execute('PRAGMA integrity_check(1)').fetchall()
     if problem != 'ok':
@@ -301,11 +260,7 @@ def check_items(
 
 
 def read_segments(sql: sqlite3.Connection, state: State, first: int) -> list[Segment]:
-    """Return the segments from the one with row ``first`` on.
-
-    Raises:
-        Damage: If they do not cover all rows from there on, each once.
-    """
+    """Return the segments from the one with row ``first`` on, if none is missing."""
     found = sql.execute(
         'SELECT start, num_rows, crc FROM segments WHERE start + num_rows > ? '
         'ORDER BY start',
@@ -334,19 +289,7 @@ def write_segments(sql: sqlite3.Connection, segments: Iterable[Segment]) -> None
 def add_checksums(
     sql: sqlite3.Connection, state: State, segments: Iterable[Segment]
 ) -> State:
-    """Turn the tables of 0.1 into those with checksums, within a transaction.
-
-    Args:
-        sql: Of the gallery.
-        state: Of the gallery, from 0.1.
-        segments: Of all its vectors.
-
-    Returns:
-        The new state, which is written. It knows of no index, so that it is built anew.
-
-    Raises:
-        Damage: If an item cannot be one.
-    """
+    """Turn the tables of 0.1 into those with checksums; the index is built anew."""
     check_items(sql, state)
     for table in _COLUMNS_OF_0_1:
         sql.execute(f'ALTER TABLE {table} RENAME TO old_{table}')
@@ -365,11 +308,7 @@ def segments_of(
 ) -> list[Segment]:
     """Return the segments of rows; small ones grow, so that they do not become many.
 
-    Args:
-        feats: Shape (N, D), float32, as it is stored.
-        start: The first of them.
-        last: The segment before, which grows if there is room in it. Defaults to None:
-            it stays as it is.
+    ``last`` is the segment before ``start``, which grows if there is room in it.
     """
     segments, done = [], 0
     if last is not None and last.num_rows < SEGMENT_ROWS:

@@ -14,14 +14,7 @@ _TOLERANCE = 1e-3
 
 
 def lengths_are_one(feats: np.ndarray) -> np.ndarray:
-    """Return which vectors are finite and of length 1.
-
-    Args:
-        feats: Shape (N, D).
-
-    Returns:
-        Shape (N,), bool.
-    """
+    """Return which vectors, shape (N, D), are finite and of length 1: shape (N,)."""
     # float64: the square of a finite float32 may be none
     squares = np.einsum('nd,nd->n', feats, feats, dtype=np.float64)
     with np.errstate(invalid='ignore'):
@@ -29,17 +22,7 @@ def lengths_are_one(feats: np.ndarray) -> np.ndarray:
 
 
 def check_embeddings(feats: np.ndarray, paths: Sequence[str], size: int) -> None:
-    """Refuse embeddings that no search can compare.
-
-    Args:
-        feats: Of the images, shape (N, D).
-        paths: Of the images, N of them.
-        size: D.
-
-    Raises:
-        InputError: If they have another shape, or one is not finite or not of length 1;
-            the message names the first image.
-    """
+    """Refuse embeddings of another shape than (N, D), not finite or not of length 1."""
     if feats.shape != (len(paths), size):
         raise InputError(
             f'the embeddings of {len(paths)} images must have shape '
@@ -60,18 +43,9 @@ def check_embeddings(feats: np.ndarray, paths: Sequence[str], size: int) -> None
 
 
 def checked_queries(feats: Any, size: int) -> np.ndarray:
-    """Return the embeddings of queries as an array that can be searched with.
+    """Return embeddings of queries, shape (Q, D), as contiguous float32.
 
-    Args:
-        feats: Shape (Q, D).
-        size: D.
-
-    Returns:
-        The same, float32 and contiguous.
-
-    Raises:
-        InputError: If they are no numbers of that shape, or one is zero or not finite;
-            the message names its row.
+    None may be zero or not finite.
     """
     try:
         checked = np.ascontiguousarray(feats, np.float32)

@@ -38,7 +38,8 @@ class Engine(Protocol):
         """Remove items; what is not there is no error."""
 
     def prepare(self) -> None:
-        """Make ready for changes."""
+        """Make ready for changes, if that takes anything."""
+        return
 
     def damaged(self) -> list[str]:
         """Verify everything; return the paths of items whose embeddings are damaged.
@@ -46,9 +47,10 @@ class Engine(Protocol):
         Raises:
             DamagedGalleryError: If more is damaged, which cannot be repaired.
         """
+        return []
 
     def check(self, fully: bool = False) -> None:
-        """Compare what is stored with its checksums, as far as that takes no time.
+        """Compare what is stored with its checksums.
 
         Args:
             fully: Whether to compare all of it, whatever the time.
@@ -56,6 +58,7 @@ class Engine(Protocol):
         Raises:
             DamagedGalleryError: If something is damaged that searches need.
         """
+        return
 
     def verify(self, progress: Callable[[int, int], None]) -> list[Checked]:
         """Compare all of it with its checksums; return what was verified.

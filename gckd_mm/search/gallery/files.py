@@ -46,11 +46,7 @@ class ImageFile(NamedTuple):
     problem: str = ''
 
     def stamp(self) -> Stamp:
-        """Return the stamp of the file as it is now.
-
-        Raises:
-            InputError: If it is gone, is no regular file, or has a problem.
-        """
+        """Return the stamp of the file as it is, if it can be read."""
         if self.problem:
             raise InputError(self.problem)
         found = stat_regular(self.file)
@@ -58,12 +54,7 @@ class ImageFile(NamedTuple):
 
 
 class FolderScan(NamedTuple):
-    """What lies in a folder.
-
-    Attributes:
-        images: See :func:`find_images`.
-        passed_over: Suffix -> number of files that are no images by it.
-    """
+    """The images of a folder; and suffix -> number of files that are none by it."""
 
     images: list[ImageFile]
     passed_over: dict[str, int]
@@ -73,18 +64,18 @@ def find_images(
     root: str | os.PathLike[str],
     fields: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[ImageFile]:
-    """Find the pictures below a folder, by their suffixes; hidden ones are left out.
+    """Find the images below a folder, by suffix; hidden ones are left out.
 
     Args:
         root: The folder. Links to folders are not followed.
-        fields: Path below the root -> fields: see :func:`read_fields`. Pictures that it
+        fields: Path below the root -> fields: see :func:`read_fields`. Images that it
             does not name have none. Defaults to None: nothing is said of them.
 
     Returns:
         In the order of their paths, and then the folders that cannot be listed.
 
     Raises:
-        InputError: If it is no folder, or holds no pictures, or ``fields`` names none
+        InputError: If it is no folder, or holds no images, or ``fields`` names none
             of them.
     """
     return scan_folder(root, fields).images
@@ -94,15 +85,7 @@ def scan_folder(
     root: str | os.PathLike[str],
     fields: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> FolderScan:
-    """Find the images below a folder, and count the files that are none.
-
-    Args:
-        root: See :func:`find_images`.
-        fields: See :func:`find_images`.
-
-    Raises:
-        InputError: See :func:`find_images`.
-    """
+    """Find the images below a folder as :func:`find_images` does; count other files."""
     root = os.fspath(root)
     if not os.path.isdir(root):
         raise MissingDataError(f'{root} is no folder')
@@ -143,12 +126,7 @@ def named_suffixes(passed_over: Mapping[str, int]) -> str:
 
 
 def images_of_dataset(dataset: Any) -> list[ImageFile]:
-    """Return the pictures of a dataset of ours that shows images, with person ids.
-
-    Args:
-        dataset: With ``view='images'``; its items have ``img_path``, and ``pid`` if
-            they are labelled.
-    """
+    """Return the images of a dataset with ``view='images'``, with known person ids."""
     images = []
     for row in range(len(dataset)):
         info = dataset.get_data_info(row)
@@ -163,16 +141,7 @@ def images_at(
     root: str | os.PathLike[str],
     fields: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[ImageFile]:
-    """Return pictures of a folder by their paths, each once.
-
-    Args:
-        paths: Below the folder, or absolute and inside it.
-        root: The folder.
-        fields: See :func:`find_images`.
-
-    Raises:
-        InputError: If one lies outside it, or ``fields`` names none of them.
-    """
+    """Return images of a folder by their paths, below or inside of it, each once."""
     root = os.path.abspath(root)
     if isinstance(paths, str):
         raise InputError('paths must be a list of paths, got a single one')
@@ -190,11 +159,11 @@ def images_at(
 
 
 def read_fields(file: str | os.PathLike[str]) -> dict[str, dict[str, Value]]:
-    """Read what is known of pictures: camera, time, or whatever one searches by.
+    """Read what is known of images: camera, time, or whatever one searches by.
 
     Args:
         file: ``.csv`` with a line of names, or ``.jsonl`` with a JSON object a line;
-            ``path`` is that of the picture, below the gallery's folder.
+            ``path`` is that of the image, below the gallery's folder.
 
     Returns:
         Path -> fields.
@@ -224,11 +193,7 @@ def read_fields(file: str | os.PathLike[str]) -> dict[str, dict[str, Value]]:
 
 
 def read_list(file: str | os.PathLike[str]) -> list[str]:
-    """Read paths of pictures, one a line; empty lines are left out.
-
-    Raises:
-        InputError: If the file cannot be read, or names nothing.
-    """
+    """Read paths of images, one a line; empty lines are left out."""
     lines = _text_of(Path(file)).split('\n')
     names = [line.strip() for line in lines if line.strip()]
     if not names:

@@ -1,4 +1,4 @@
-"""A folder of embedded pictures, of one model."""
+"""A gallery: images embedded by one model, to be searched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,8 @@ from gckd_mm.process_lock import process_lock
 from gckd_mm.search.gallery import settings as gallery_settings
 from gckd_mm.search.gallery.condition_hints import check_fields, values_hints
 from gckd_mm.search.gallery.conditions import Condition, check_conditions
-from gckd_mm.search.gallery.damage import (
-    NEW_GALLERY,
-    Checked,
-    DamagedGalleryError,
-    UnreadableGalleryError,
-)
-from gckd_mm.search.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
+from gckd_mm.search.gallery.damage import Checked, UnreadableGalleryError
+from gckd_mm.search.gallery.embedded_engine import EMPTY_FILES
 from gckd_mm.search.gallery.embeddings import checked_queries
 from gckd_mm.search.gallery.engine import Engine
 from gckd_mm.search.gallery.gallery_folder import (
@@ -44,7 +38,7 @@ _MANY = 10_000
 
 
 class Gallery:
-    """Pictures, their embeddings, and the model that made these.
+    """Images, their embeddings, and the model that made these.
 
     A gallery is a folder. ``gallery.json`` in it says which model, and the engine keeps
     the rest: in the folder, or in Milvus, in a collection of its own. It is filled by
@@ -82,7 +76,7 @@ class Gallery:
                 is read from, or None.
             fingerprint: Of the model.
             embedding_size: D.
-            root: The folder of the pictures, if they lie in one.
+            root: The folder of the images, if they lie in one.
             index: See :class:`EmbeddedEngine`.
             uri: Of Milvus: an address such as ``http://localhost:19530``, or a file of
                 Milvus Lite, which ends in ``.db``. Defaults to none: the folder holds
@@ -111,10 +105,10 @@ class Gallery:
         if uri is not None:
             settings['uri'] = remembered_uri(uri, folder)
             settings['collection'] = new_collection(fingerprint)
-        try:
+        with writing(folder):
             check_is_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder, _SECONDS_TO_MAKE):
+            with process_lock(folder / LOCK, str(folder), _SECONDS_TO_MAKE):
                 check_is_free(folder)
                 for name in EMPTY_FILES:
                     (folder / name).unlink(missing_ok=True)
@@ -122,8 +116,6 @@ class Gallery:
                 gallery = cls(folder, settings, engine)
                 # Last: a folder without it is no gallery yet.
                 gallery._write_settings()
-        except OSError as error:
-            raise _unwritable(folder, error) from error
         return gallery
 
     @classmethod
@@ -150,7 +142,6 @@ class Gallery:
         settings = gallery_settings.read_settings(folder)
         gallery = cls(folder, settings, open_engine(folder, settings, token))
         try:
-            gallery._check_format()
             if check:
                 gallery.check()
         except BaseException:
@@ -160,11 +151,7 @@ class Gallery:
 
     @staticmethod
     def is_there(folder: str | os.PathLike[str]) -> bool:
-        """Return whether a folder is a gallery.
-
-        Raises:
-            InputError: If it cannot be told.
-        """
+        """Return whether a folder is a gallery."""
         return gallery_settings.is_there(folder)
 
     def __len__(self) -> int:
@@ -173,49 +160,23 @@ class Gallery:
     def __enter__(self) -> Gallery:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
     def root(self) -> str | None:
-        """The folder of the pictures, if they lie in one."""
+        """The folder of the images, if they lie in one."""
         return self.settings['root']
 
     def follow(self, root: str | os.PathLike[str]) -> None:
-        """Look for the pictures in another folder, to which all of them were moved.
-
-        Raises:
-            InputError: If the gallery cannot be written to.
-        """
+        """Look for the images in another folder, to which all of them were moved."""
         self.settings['root'] = os.path.abspath(root)
-        try:
+        with writing(self.folder):
             self._write_settings()
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
 
     def _write_settings(self) -> None:
         text = gallery_settings.text_of(self.settings)
         write_atomically(self.folder / gallery_settings.FILE, text)
-
-    def _check_format(self) -> None:
-        """Refuse items without checksums in a gallery that has had them.
-
-        Raises:
-            DamagedGalleryError: If they are.
-        """
-        engine = self.engine
-        if self.settings['format'] == 1 or not isinstance(engine, EmbeddedEngine):
-            return
-        if not engine.has_checksums:
-            raise DamagedGalleryError(
-                f'{self.folder / ITEMS}: damaged: it has no checksums, or is of '
-                f'another gallery: {NEW_GALLERY}'
-            )
 
     @contextmanager
     def indexing(self) -> Iterator[None]:
@@ -228,56 +189,40 @@ class Gallery:
         if self._is_indexing:
             yield
             return
+        lock = self.folder / LOCK, str(self.folder), _SECONDS_TO_CHANGE
         with ExitStack() as held:
-            try:
-                held.enter_context(_locked(self.folder, _SECONDS_TO_CHANGE))
-            except OSError as error:
-                raise _unwritable(self.folder, error) from error
+            with writing(self.folder):
+                held.enter_context(process_lock(*lock))
             self._is_indexing = True
             held.callback(setattr, self, '_is_indexing', False)
             yield
 
     def prepare(self) -> None:
-        """Make ready for changes; a gallery of version 0.1 is given checksums.
-
-        Raises:
-            InputError: If it is damaged, or cannot be written to.
-        """
-        try:
+        """Make ready for changes; a gallery of version 0.1 is given checksums."""
+        with writing(self.folder):
             self.engine.prepare()
             if self.settings['format'] != gallery_settings.FORMAT:
                 self.settings['format'] = gallery_settings.FORMAT
                 self._write_settings()
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
 
     def check(self, fully: bool = False) -> None:
         """Compare what is stored with its checksums.
 
-        Args:
-            fully: Whether to compare all of it. Defaults to False: files that take
-                longer than a moment are compared by their sizes.
+        Unless ``fully``, files that take longer than a moment are compared by size.
 
         Raises:
             DamagedGalleryError: If something is damaged that searches need; the message
                 says what to run. A damaged index is a ``DamagedGalleryWarning``.
         """
-        try:
+        with _reading(self.folder):
             self.engine.check(fully)
-        except OSError as error:
-            raise _unreadable(self.folder, error) from error
 
     def verify(
         self, progress: Callable[[int, int], None] = lambda done, total: None
     ) -> list[Checked]:
-        """Compare all that is stored with its checksums.
+        """Compare all that is stored with its checksums; return what is damaged.
 
-        Args:
-            progress: Called with the number of images verified, and in all.
-
-        Returns:
-            What was verified, file by file, with what is damaged. ``gallery.json`` is
-            verified whenever a gallery is opened.
+        ``progress`` is called with the number of images verified, and in all.
         """
         name = gallery_settings.FILE
         return [Checked(name, 'the model'), *self.engine.verify(progress)]
@@ -287,11 +232,7 @@ class Gallery:
         return self.settings.get('uri') == remembered_uri(uri, self.folder)
 
     def check_model(self, fingerprint: str, name: str) -> None:
-        """Refuse a model whose embeddings are not like those of the gallery.
-
-        Raises:
-            InputError: If it is another model, or prepares its images otherwise.
-        """
+        """Refuse another model, or one that prepares its images otherwise."""
         if fingerprint != self.settings['fingerprint']:
             raise InputError(
                 f'{self.folder}: was built by another model ({self.settings["model"]}, '
@@ -307,13 +248,13 @@ class Gallery:
         where: Sequence[Condition] = (),
         exact: bool = False,
     ) -> list[list[Match]]:
-        """Find the nearest pictures.
+        """Find the nearest images.
 
         Args:
             feats: Of Q queries, by the gallery's model, shape (Q, D).
             top_k: For each query. Defaults to 10.
             where: What all of them must fulfil. Defaults to nothing.
-            exact: Whether to compare with all pictures, whatever the index. Defaults
+            exact: Whether to compare with all images, whatever the index. Defaults
                 to False.
 
         Returns:
@@ -334,20 +275,16 @@ class Gallery:
         return found
 
     def hints(self, where: Sequence[Condition]) -> list[str]:
-        """Return which values there are, for conditions with which nothing was found.
-
-        Raises:
-            InputError: If they are no conditions.
-        """
+        """Return which values there are, for conditions that found nothing."""
         return values_hints(self.engine, check_conditions(where))
 
     def similar_to(
         self, path: str, top_k: int = 10, where: Sequence[Condition] = ()
     ) -> list[Match]:
-        """Find pictures like one of the gallery, itself left out.
+        """Find images like one of the gallery, itself left out.
 
         Raises:
-            InputError: If the gallery has no such picture, or see :meth:`search`.
+            InputError: If the gallery has no such image, or see :meth:`search`.
         """
         top_k = checked_top_k(top_k)
         if not isinstance(path, str) or self.engine.get([path]) == [None]:
@@ -363,15 +300,7 @@ class Gallery:
         return os.path.join(self.root, *item.path.split('/'))
 
     def measure_recall(self, queries: np.ndarray, top_k: int = 10) -> float:
-        """Return the share of the true nearest that searching finds.
-
-        Args:
-            queries: Shape (Q, D).
-            top_k: How many are to be found for each. Defaults to 10.
-
-        Returns:
-            recall@top_k, from 0 to 1; 1 in a gallery with an exact index.
-        """
+        """Return the recall@top_k of queries, shape (Q, D), of an exact search."""
         found = self.search(queries, top_k)
         true = self.search(queries, top_k, exact=True)
         hits = sum(
@@ -380,12 +309,8 @@ class Gallery:
         )
         return hits / max(1, sum(map(len, true)))
 
-    def measure_recall_on_own(self, num_queries: int, top_k: int = 10) -> float:
-        """Return :meth:`measure_recall` with pictures of the gallery as queries.
-
-        Args:
-            num_queries: Drawn at random, always the same ones; at most all.
-            top_k: How many are to be found for each. Defaults to 10.
+    def measure_recall_on_own(self, num_queries: int) -> float:
+        """Return :meth:`measure_recall` of random images of the gallery, the same ones.
 
         Raises:
             InputError: If the gallery is empty, or ``num_queries`` is below 1.
@@ -399,18 +324,12 @@ class Gallery:
         rng = np.random.default_rng(0)
         rows = rng.choice(len(paths), min(num_queries, len(paths)), replace=False)
         feats = self.engine.feats_of([paths[row] for row in rows])
-        return self.measure_recall(feats, top_k)
+        return self.measure_recall(feats)
 
     def info(self) -> dict[str, Any]:
-        """Return what people want to know of a gallery.
-
-        Raises:
-            InputError: If its folder cannot be read.
-        """
-        try:
+        """Return what people want to know of a gallery."""
+        with _reading(self.folder):
             known = self.engine.describe()
-        except OSError as error:
-            raise _unreadable(self.folder, error) from error
         return {'folder': str(self.folder), **self.settings, **known}
 
     def close(self) -> None:
@@ -418,26 +337,29 @@ class Gallery:
         self.engine.close()
 
 
-@contextmanager
-def _locked(folder: Path, wait_seconds: float) -> Iterator[None]:
-    with process_lock(folder / LOCK, str(folder), wait_seconds):
-        yield
-
-
 def checked_top_k(top_k: Any) -> int:
-    """Return how many matches are wanted.
-
-    Raises:
-        InputError: If it is no integer of at least 1.
-    """
+    """Return how many matches are wanted, at least 1."""
     if not isinstance(top_k, Integral) or isinstance(top_k, bool) or top_k < 1:
         raise InputError(f'top_k must be at least 1, got {top_k!r}')
     return int(top_k)
 
 
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(f'{folder}: cannot be written to ({error.strerror})')
+@contextmanager
+def writing(folder: Path, what_follows: str = '') -> Iterator[None]:
+    """Raise InputError where a folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f'{folder}: cannot be written to ({error.strerror}){what_follows}'
+        ) from error
 
 
-def _unreadable(folder: Path, error: OSError) -> InputError:
-    return UnreadableGalleryError(f'{folder}: cannot be read ({error.strerror})')
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableGalleryError(
+            f'{folder}: cannot be read ({error.strerror})'
+        ) from error

@@ -10,7 +10,8 @@ from typing import Any
 
 from gckd_mm.errors import InputError
 from gckd_mm.search.gallery import settings as gallery_settings
-from gckd_mm.search.gallery.embedded_engine import EMPTY_FILES, EmbeddedEngine
+from gckd_mm.search.gallery.damage import NEW_GALLERY, DamagedGalleryError
+from gckd_mm.search.gallery.embedded_engine import EMPTY_FILES, ITEMS, EmbeddedEngine
 from gckd_mm.search.gallery.engine import Engine
 from gckd_mm.search.gallery.milvus_connection import is_file
 from gckd_mm.search.gallery.milvus_engine import MilvusEngine
@@ -31,12 +32,7 @@ class GalleryExistsError(InputError):
 
 
 def check_is_free(folder: Path) -> None:
-    """Refuse a folder that has more than what a kill while making one leaves.
-
-    Raises:
-        InputError: If it has.
-        OSError: If it cannot be read.
-    """
+    """Refuse a folder that has more than what a kill while making one leaves."""
     if not folder.exists():
         return
     if gallery_settings.is_there(folder):
@@ -63,17 +59,17 @@ def new_collection(fingerprint: str) -> str:
 def open_engine(
     folder: Path, settings: dict[str, Any], token: str | None, new: bool = False
 ) -> Engine:
-    """Open what keeps the data of a gallery, or make it.
-
-    Args:
-        folder: Of the gallery.
-        settings: What its ``gallery.json`` holds.
-        token: Of its Milvus server. None for the environment's ``MILVUS_TOKEN``.
-        new: Whether to make it. Defaults to False.
-    """
+    """Open what keeps the data of a gallery, as its settings say, or make it."""
     size, index = settings['embedding_size'], settings['index']
     if settings.get('engine', 'embedded') == 'embedded':
-        return EmbeddedEngine(folder, size, index, new, settings['fingerprint'])
+        engine = EmbeddedEngine(folder, size, index, new, settings['fingerprint'])
+        if settings['format'] > 1 and not engine.has_checksums:
+            engine.close()
+            raise DamagedGalleryError(
+                f'{folder / ITEMS}: damaged: it has no checksums, or is of another '
+                f'gallery: {NEW_GALLERY}'
+            )
+        return engine
     uri = settings['uri']
     if is_file(uri):
         uri = os.path.join(folder, uri)

@@ -6,41 +6,37 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from gckd_mm.errors import InputError
 from gckd_mm.search.gallery.files import ImageFile
-from gckd_mm.search.gallery.gallery import Gallery
+from gckd_mm.search.gallery.gallery import Gallery, writing
 from gckd_mm.search.gallery.items import Item
 
 #: what is written together: a kill loses at most as much
 _BATCHES_A_WRITE = 8
 _SECONDS_A_WRITE = 30.0
+_RESUME = '; what has been written is kept, and the same call goes on from there'
 
 
 class Encodes(Protocol):
     """What is asked of an inferencer here."""
 
     def iter_encoded(self, images: Iterable[Any], batch_size: int) -> Iterator[Any]:
-        """Embed pictures in batches: see :class:`PersonSearchInferencer`."""
+        """Embed images in batches: see :class:`PersonSearchInferencer`."""
 
 
 class Share(NamedTuple):
-    """The pictures that one of several processes looks after.
-
-    Attributes:
-        rank: Of the process, from 0.
-        world_size: How many there are.
-    """
+    """The images that one of several processes looks after."""
 
     rank: int
     world_size: int
 
     def has(self, path: str) -> bool:
-        """Return whether a picture is in this share: always in the same."""
+        """Return whether an image is in this share: always in the same."""
         name = path.encode(errors='surrogateescape')
         return zlib.crc32(name) % self.world_size == self.rank
 
@@ -52,14 +48,14 @@ class Update(NamedTuple):
     """What was done.
 
     Attributes:
-        added: Pictures that were not there.
-        changed: Pictures whose files had changed.
-        described: Pictures whose files had not, but their fields.
-        unchanged: Pictures that were left as they are.
-        removed: Pictures that are to be there no longer.
+        added: Images that were not there.
+        changed: Images whose files had changed.
+        described: Images whose files had not, but their fields.
+        unchanged: Images that were left as they are.
+        removed: Images that are to be there no longer.
         unreadable: Path -> what is wrong with it; they are left out.
         seconds: That it took.
-        repaired: Pictures whose stored embeddings were damaged.
+        repaired: Images whose stored embeddings were damaged.
         wider_than_tall: How many of those added or changed are.
     """
 
@@ -99,11 +95,10 @@ def update(
 ) -> Update:
     """Embed what is new or has changed, and drop what is no longer there.
 
-    It writes as it goes: after a kill, the next call goes on where it was. Several
+    It writes as it goes: if interrupted, call it again, and it resumes. Several
     processes may do a share each, at the same time: one of them holds
     :meth:`Gallery.indexing` and calls :meth:`Gallery.prepare` first and :func:`finish`
-    last.
-    What lay in a folder that cannot be listed now is kept.
+    last. What lay in a folder that cannot be listed is kept.
 
     All checksums are verified; images whose embeddings are damaged are embedded again.
 
@@ -111,107 +106,89 @@ def update(
         gallery: Of the inferencer's model.
         inferencer: Embeds.
         images: What the gallery is to hold.
-        batch_size: Pictures embedded at a time. Defaults to 64.
+        batch_size: Images embedded at a time. Defaults to 64.
         keep_missing: Whether to keep what is not among ``images``. Defaults to False.
-        share: Which pictures this process is to look after. Defaults to all.
-        progress: Called with the number of pictures done, and in all.
-
-    Returns:
-        What was done.
+        share: Which images this process is to look after. Defaults to all.
+        progress: Called with the number of images done, and in all.
 
     Raises:
         LockedError: If another process indexes into the gallery.
-        InputError: If two pictures have one path, the gallery is damaged beyond repair,
+        InputError: If two images have one path, the gallery is damaged beyond repair,
             or the disk is full.
     """
-    if share != ALL:
-        return _update(
-            gallery, inferencer, images, batch_size, keep_missing, share, progress
+    with _alone(gallery) if share == ALL else nullcontext():
+        began = time.perf_counter()
+        damaged = {path for path in gallery.engine.damaged() if share.has(path)}
+        known = {x.path: x for x in gallery.engine.items() if share.has(x.path)}
+        closed = tuple(image.path for image in images if image.path.endswith('/'))
+        images = [image for image in images if share.has(image.path)]
+        plan = _Plan(images, known, damaged)
+        wanted = {image.path for image in images}
+        gone = [
+            path
+            for path in known
+            if not (keep_missing or path in wanted or path.startswith(closed))
+        ]
+        unreadable = dict(plan.unreadable)
+        for path in damaged - wanted - set(gone):
+            unreadable[path] = (
+                f'{path}: its embedding is damaged, and its image is missing'
+            )
+        num_wide = 0
+        with writing(gallery.folder, _RESUME):
+            gallery.engine.delete(
+                [*gone, *(path for path in unreadable if path in known)]
+            )
+            _describe_anew(gallery, plan.to_describe)
+            todo = plan.to_encode
+            files = [image.file for image, _ in todo]
+            batches = inferencer.iter_encoded(files, batch_size)
+            for group in _groups(batches, len(todo), progress):
+                items = [todo[row][1] for batch in group for row in batch.rows]
+                feats = np.concatenate([batch.feats for batch in group])
+                gallery.engine.upsert(items, feats)
+                bad = {
+                    todo[row][1].path: str(error)
+                    for batch in group
+                    for row, error in batch.unreadable.items()
+                }
+                gallery.engine.delete([path for path in bad if path in known])
+                unreadable |= bad
+                num_wide += sum(batch.num_wide for batch in group)
+        paths = [image.path for image, _ in plan.to_encode]
+        encoded = [path for path in paths if path not in unreadable]
+        repaired = sum(path in plan.to_repair for path in encoded)
+        changed = sum(path in known for path in encoded) - repaired
+        return Update(
+            added=len(encoded) - changed - repaired,
+            changed=changed,
+            described=len(plan.to_describe),
+            unchanged=plan.unchanged,
+            removed=len(gone),
+            unreadable=unreadable,
+            seconds=time.perf_counter() - began,
+            repaired=repaired,
+            wider_than_tall=num_wide,
         )
-    with gallery.indexing():
-        gallery.prepare()
-        done = _update(
-            gallery, inferencer, images, batch_size, keep_missing, share, progress
-        )
-        finish(gallery)
-    return done
-
-
-def _update(
-    gallery: Gallery,
-    inferencer: Encodes,
-    images: Sequence[ImageFile],
-    batch_size: int,
-    keep_missing: bool,
-    share: Share,
-    progress: Callable[[int, int], None],
-) -> Update:
-    began = time.perf_counter()
-    damaged = {path for path in gallery.engine.damaged() if share.has(path)}
-    known = {x.path: x for x in gallery.engine.items() if share.has(x.path)}
-    closed = tuple(image.path for image in images if image.path.endswith('/'))
-    images = [image for image in images if share.has(image.path)]
-    plan = _Plan(images, known, damaged)
-    wanted = {image.path for image in images}
-    gone = [
-        path
-        for path in known
-        if not (keep_missing or path in wanted or path.startswith(closed))
-    ]
-    unreadable = dict(plan.unreadable)
-    for path in damaged - wanted - set(gone):
-        unreadable[path] = f'{path}: its embedding is damaged, and its image is missing'
-    num_wide = 0
-    with _writing(gallery):
-        gallery.engine.delete([*gone, *(path for path in unreadable if path in known)])
-        _describe_anew(gallery, plan.to_describe)
-        written = _encoded(inferencer, plan.to_encode, batch_size, progress)
-        for part in written:
-            gallery.engine.upsert(part.items, part.feats)
-            gallery.engine.delete([path for path in part.bad if path in known])
-            unreadable.update(part.bad)
-            num_wide += part.num_wide
-    paths = [image.path for image, _ in plan.to_encode]
-    encoded = [path for path in paths if path not in unreadable]
-    repaired = sum(path in plan.to_repair for path in encoded)
-    changed = sum(path in known for path in encoded) - repaired
-    return Update(
-        added=len(encoded) - changed - repaired,
-        changed=changed,
-        described=len(plan.to_describe),
-        unchanged=plan.unchanged,
-        removed=len(gone),
-        unreadable=unreadable,
-        seconds=time.perf_counter() - began,
-        repaired=repaired,
-        wider_than_tall=num_wide,
-    )
-
-
-def finish(gallery: Gallery) -> None:
-    """Make a gallery ready for searching, after all shares of an update.
-
-    Raises:
-        LockedError: If another process indexes into the gallery.
-        InputError: If the disk is full.
-    """
-    with gallery.indexing(), _writing(gallery):
-        gallery.engine.finish()
 
 
 @contextmanager
-def _writing(gallery: Gallery) -> Iterator[None]:
-    try:
+def _alone(gallery: Gallery) -> Iterator[None]:
+    """Do before and after what one of several processes does for all of them."""
+    with gallery.indexing():
+        gallery.prepare()
         yield
-    except OSError as error:
-        raise InputError(
-            f'{gallery.folder}: cannot be written to ({error.strerror}); what has been '
-            f'written is kept, and the same call goes on from there'
-        ) from error
+        finish(gallery)
+
+
+def finish(gallery: Gallery) -> None:
+    """Make a gallery ready for searching, after all shares of an update."""
+    with gallery.indexing(), writing(gallery.folder, _RESUME):
+        gallery.engine.finish()
 
 
 class _Plan:
-    """What has to be done to which pictures."""
+    """What has to be done to which images."""
 
     def __init__(
         self,
@@ -262,47 +239,20 @@ def _describe_anew(gallery: Gallery, items: Sequence[Item], at_once: int = 512) 
         gallery.engine.upsert(some, gallery.engine.feats_of([x.path for x in some]))
 
 
-class _Part(NamedTuple):
-    """What is written together.
-
-    Attributes:
-        items: N of them.
-        feats: Their embeddings, shape (N, D).
-        bad: Path -> what is wrong with it.
-        num_wide: How many of the items are wider than tall.
-    """
-
-    items: list[Item]
-    feats: np.ndarray
-    bad: dict[str, str]
-    num_wide: int
-
-
-def _encoded(
-    inferencer: Encodes,
-    images: Sequence[tuple[ImageFile, Item]],
-    batch_size: int,
-    progress: Callable[[int, int], None],
-) -> Iterator[_Part]:
-    """Yield what is to be written together."""
-    batches = inferencer.iter_encoded([image.file for image, _ in images], batch_size)
-    items: list[Item] = []
-    feats: list[np.ndarray] = []
-    bad: dict[str, str] = {}
-    num_wide = 0
+def _groups(
+    batches: Iterable[Any], num_images: int, progress: Callable[[int, int], None]
+) -> Iterator[list[Any]]:
+    """Yield the batches that are to be written together."""
+    group: list[Any] = []
     done, written = 0, time.monotonic()
-    progress(done, len(images))
+    progress(done, num_images)
     for batch in batches:
-        items += [images[row][1] for row in batch.rows]
-        feats.append(batch.feats)
-        bad |= {images[row][1].path: str(x) for row, x in batch.unreadable.items()}
-        num_wide += batch.num_wide
+        group.append(batch)
         done += len(batch.rows) + len(batch.unreadable)
         late = time.monotonic() - written > _SECONDS_A_WRITE
-        if late or len(feats) == _BATCHES_A_WRITE:
-            yield _Part(items, np.concatenate(feats), bad, num_wide)
-            items, feats, bad, num_wide = [], [], {}, 0
-            written = time.monotonic()
-        progress(done, len(images))
-    if feats:
-        yield _Part(items, np.concatenate(feats), bad, num_wide)
+        if late or len(group) == _BATCHES_A_WRITE:
+            yield group
+            group, written = [], time.monotonic()
+        progress(done, num_images)
+    if group:
+        yield group

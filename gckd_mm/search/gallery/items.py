@@ -1,9 +1,10 @@
-"""What a gallery knows of a picture, and what a search finds."""
+"""What a gallery knows of an image, and what a search finds."""
 
 from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, TypeAlias
@@ -30,14 +31,14 @@ _FIRST_SECOND, _LAST_SECOND = -62135596800.0, 253402300799.0
 
 
 class Stamp(NamedTuple):
-    """By which a file that was changed is told from one that was not."""
+    """Size and time of change of a file: it changed if one of them did."""
 
     size: int
     mtime_ns: int
 
 
 class Item(NamedTuple):
-    """A picture of a gallery.
+    """An image of a gallery.
 
     Attributes:
         path: Below the gallery's root, with ``/``; absolute where it has none.
@@ -52,12 +53,7 @@ class Item(NamedTuple):
 
 
 class Match(NamedTuple):
-    """What a search finds.
-
-    Attributes:
-        item: The picture.
-        score: Cosine similarity of query and picture.
-    """
+    """An image that a search found, and its cosine similarity to the query."""
 
     item: Item
     score: float
@@ -83,9 +79,6 @@ def checked_fields(fields: Mapping[str, Any], where: str) -> dict[str, Value]:
 
     ``time`` may be an ISO date, and becomes seconds since 1970 (UTC where it names no
     zone); ``camera`` becomes a string.
-
-    Raises:
-        InputError: If a name or a value cannot be one.
     """
     checked: dict[str, Value] = {}
     for name, value in fields.items():
@@ -131,11 +124,7 @@ def _checked_value(name: str, value: Any, where: str) -> Value:
 
 
 def _camera(value: Any, where: str) -> str:
-    """Return the name of a camera; pandas writes numbers as 3.0 where some are missing.
-
-    Raises:
-        InputError: If it is neither text nor a number.
-    """
+    """Return the name of a camera; pandas writes 3.0 where some are missing."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -147,12 +136,16 @@ def _camera(value: Any, where: str) -> str:
     )
 
 
-def check_encodable(text: str, where: str) -> None:
-    """Refuse text that is not Unicode, or that databases and C libraries would cut.
+def comparable(number: int | float) -> int | float:
+    """Return a number in 64 bits, with which engines can compare."""
+    if isinstance(number, int) and abs(number) <= _MAX_INTEGER:
+        return number
+    most = sys.float_info.max
+    return float(min(max(number, -most), most))
 
-    Raises:
-        InputError: If it has a lone surrogate (bytes that were not UTF-8) or a NUL.
-    """
+
+def check_encodable(text: str, where: str) -> None:
+    """Refuse lone surrogates (bytes that were not UTF-8), and NUL, which ends text."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -173,18 +166,13 @@ def shortened(value: Any) -> str:
 
 
 def seconds_of(time: Any, where: str) -> float:
-    """Return a time as seconds since 1970, to a microsecond.
+    """Return seconds, or an ISO date (UTC where it names no zone), as seconds.
 
-    Args:
-        time: A number of seconds, or an ISO date; UTC where it names no zone.
-        where: For the message.
-
-    Raises:
-        InputError: If it is neither, or not within the years 1 to 9999.
+    They are since 1970, to a microsecond, and within the years 1 to 9999.
     """
     seconds = _number_of(time)
-    if seconds is None:
-        seconds = _timestamp_of(time)
+    if seconds is None and isinstance(time, str):
+        seconds = _timestamp_of(time.strip())
     if seconds is None:
         raise InputError(
             f'{where}: a time is seconds since 1970 or such as 2026-11-22T08:30:00, '
@@ -203,9 +191,6 @@ def iso_time(seconds: float) -> str:
 
     :func:`seconds_of` reads it back. What no date can show (galleries of version 0.1
     may hold it) is returned as a number.
-
-    Args:
-        seconds: Since 1970.
     """
     try:
         return (_EPOCH + timedelta(seconds=seconds)).isoformat()
@@ -233,10 +218,7 @@ def _number_of(time: Any) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-def _timestamp_of(time: Any) -> float | None:
-    if not isinstance(time, str):
-        return None
-    text = time.strip()
+def _timestamp_of(text: str) -> float | None:
     if text[-1:] in ('Z', 'z'):
         text = f'{text[:-1]}+00:00'
     try:

@@ -28,11 +28,7 @@ _lock = threading.Lock()
 
 
 def pymilvus() -> Any:
-    """Import the client of Milvus.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import the client of Milvus, or raise InputError if it is not installed."""
     try:
         with _logging_as_it_is():
             import pymilvus
@@ -40,7 +36,7 @@ def pymilvus() -> Any:
         raise InputError(
             "a gallery in Milvus needs pymilvus: pip install 'gckd-mm[milvus]'"
         ) from error
-    # It logs what it raises, with tracebacks; people are told by InputError.
+    # It logs what it raises, with tracebacks; our errors say it to people.
     logging.getLogger('pymilvus').setLevel(logging.CRITICAL)
     return pymilvus
 
@@ -77,9 +73,6 @@ class MilvusConnection:
 
     Attributes:
         client: The ``MilvusClient``; call its methods by :meth:`run`.
-
-    Raises:
-        InputError: If nothing answers, or the file is in use by another process.
     """
 
     def __init__(self, uri: str, token: str | None = None) -> None:
@@ -99,18 +92,14 @@ class MilvusConnection:
             self.client = self.run(_client, uri, token or '')
 
     def run(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a method of the client, or of what the client returned.
-
-        Raises:
-            InputError: If the server does not answer, or refuses.
-        """
+        """Call a method of the client, or of what the client returned."""
         import grpc
 
         try:
             with self._guard:
                 return function(*args, **options)
         except (pymilvus().MilvusException, grpc.RpcError) as error:
-            raise UnreadableGalleryError(self._told(error)) from error
+            raise UnreadableGalleryError(self._reason(error)) from error
 
     def close(self) -> None:
         """Disconnect."""
@@ -119,10 +108,12 @@ class MilvusConnection:
             with _lock:
                 _users[self._file] -= 1
                 if not _users[self._file]:
-                    _release(self._file)
+                    from milvus_lite.server_manager import server_manager_instance
+
+                    server_manager_instance.release_server(self._file)
             self._file = None
 
-    def _told(self, error: Any) -> str:
+    def _reason(self, error: Any) -> str:
         import grpc
 
         # what failed to connect says why in its cause alone
@@ -197,15 +188,9 @@ def _lite_client(file: str) -> Any:
             raise InputError(f'{file}: cannot be opened ({details})') from error
 
 
-def _release(file: str) -> None:
-    from milvus_lite.server_manager import server_manager_instance
-
-    server_manager_instance.release_server(file)
-
-
 @contextmanager
 def _logged_errors(name: str) -> Iterator[list[BaseException]]:
-    """Collect the exceptions that a logger is told of, and keep them off the screen."""
+    """Collect the exceptions that a logger gets, and keep them off the screen."""
     errors: list[BaseException] = []
 
     class Collects(logging.Handler):

@@ -12,6 +12,7 @@ from gckd_mm.errors import MissingDataError
 from gckd_mm.search.gallery.conditions import Condition
 from gckd_mm.search.gallery.damage import Checked, UnreadableGalleryError
 from gckd_mm.search.gallery.embeddings import check_embeddings
+from gckd_mm.search.gallery.engine import Engine
 from gckd_mm.search.gallery.items import Item, Match, Stamp
 from gckd_mm.search.gallery.milvus_connection import MilvusConnection, is_file, pymilvus
 from gckd_mm.search.gallery.milvus_fields import (
@@ -20,16 +21,21 @@ from gckd_mm.search.gallery.milvus_fields import (
     fields_of,
     filter_of,
 )
-from gckd_mm.search.gallery.vector_index import chosen_kind
+from gckd_mm.search.gallery.vector_index import (
+    CANDIDATES,
+    EF_CONSTRUCTION,
+    EF_SEARCH,
+    LINKS,
+    LIST_SIZE,
+    best_of,
+    chosen_kind,
+)
 
 _ITEM = ['path', 'size', 'mtime_ns', *COLUMNS]
 _INDEX_TYPES = {'exact': 'FLAT', 'hnsw': 'HNSW', 'ivf': 'IVF_SQ8'}
-#: of the index, as those of the embedded one
-_LINKS, _EF_CONSTRUCTION, _EF_SEARCH, _MAX_EF = 32, 80, 128, 32768
+_MAX_EF = 32768
 #: an index is of one segment of a server, of some hundred thousand vectors
-_LIST_SIZE, _MAX_LISTS, _PROBES = 250, 1024, 32
-#: candidates for each result that 8-bit codes find, to be compared exactly
-_CANDIDATES = 8
+_MAX_LISTS, _PROBES = 1024, 32
 #: what a server takes at most
 _MAX_TOP_K, _MAX_PATH = 16384, 4096
 #: what we send or ask for at once: bytes (a server takes 64 MB), paths, rows
@@ -39,11 +45,11 @@ _BYTES_OF_ITEM = 1024  # more or less
 _FIRST_SECONDS, _SECONDS, _BUILD_SECONDS = 10, 60, 6 * 3600
 
 
-class MilvusEngine:
+class MilvusEngine(Engine):
     """Items and vectors in a collection of Milvus: see :class:`Engine`.
 
     An item's key is a hash of its path, so that several processes, or one that was
-    killed and runs again, never make two of a picture. A process finds at once what it
+    killed and runs again, never make two of an image. A process finds at once what it
     wrote itself and what others wrote before it connected; what others write later it
     finds when the server has passed it on, after some 0.2 s.
 
@@ -52,17 +58,12 @@ class MilvusEngine:
     While :meth:`finish` builds another kind of index, other processes cannot search.
 
     Args:
-        uri: Such as ``http://localhost:19530``, or a file of Milvus Lite, which ends in
-            ``.db`` and serves one process.
+        uri: See :class:`MilvusConnection`.
         collection: Its name.
         embedding_size: D.
-        index: ``'exact'``, ``'hnsw'``, ``'ivf'``, or ``'auto'``, which chooses by the
-            number of vectors, in :meth:`finish`.
-        token: Of the server: a key, or ``user:password``. Defaults to none.
+        index: See :class:`EmbeddedEngine`; chosen in :meth:`finish`.
+        token: See :class:`MilvusConnection`.
         new: Whether to make the collection. Defaults to False.
-
-    Raises:
-        InputError: If Milvus is not there, or has no such collection.
     """
 
     def __init__(
@@ -97,10 +98,7 @@ class MilvusEngine:
 
     def __len__(self) -> int:
         (row,) = self._call(
-            'query',
-            filter='',
-            output_fields=['count(*)'],
-            consistency_level='Strong',
+            'query', filter='', output_fields=['count(*)'], consistency_level='Strong'
         )
         return row['count(*)']
 
@@ -136,16 +134,6 @@ class MilvusEngine:
             some = ids[start : start + _MAX_IDS]
             self._call('delete', ids=some)
 
-    def prepare(self) -> None:
-        """Do nothing: there is nothing to make ready."""
-
-    def damaged(self) -> list[str]:
-        """Return nothing: Milvus looks after what it stores."""
-        return []
-
-    def check(self, fully: bool = False) -> None:
-        """Do nothing: Milvus looks after what it stores."""
-
     def verify(self, progress: Callable[[int, int], None]) -> list[Checked]:
         """Say that Milvus looks after what it stores."""
         return [Checked(self.collection, 'not verifiable: Milvus looks after it')]
@@ -175,7 +163,7 @@ class MilvusEngine:
             return self._search_all(queries, top_k, filter_of(where))
         limit, fields, row_bytes = top_k, _ITEM, _BYTES_OF_ITEM
         if kind == 'ivf':
-            limit = min(_CANDIDATES * top_k, _MAX_TOP_K)
+            limit = min(CANDIDATES * top_k, _MAX_TOP_K)
             fields = [*_ITEM, 'feat']
             row_bytes += 4 * self.embedding_size
         query_bytes = 4 * self.embedding_size
@@ -218,7 +206,7 @@ class MilvusEngine:
     def field_values(self, limit: int) -> dict[str, list[Any]]:
         """Return the fields and, of those with at most ``limit`` values, these.
 
-        Milvus cannot tell: this reads the fields of all items.
+        Milvus does not know: this reads the fields of all items.
         """
         values: dict[str, set[Any]] = {}
         for rows in self._pages(list(COLUMNS), _PAGE):
@@ -236,11 +224,7 @@ class MilvusEngine:
 
     def describe(self) -> dict[str, Any]:
         """Return the kind of index and the number of items."""
-        return {
-            'engine': 'milvus',
-            'index': self._built(),
-            'items': len(self),
-        }
+        return {'engine': 'milvus', 'index': self._built(), 'items': len(self)}
 
     def close(self) -> None:
         """Disconnect; the last one of a file of Milvus Lite closes it."""
@@ -313,11 +297,11 @@ class MilvusEngine:
                 len(ids) + np.arange(len(page)), (len(queries), len(page))
             )
             ids += [row['id'] for row in page]
-            scores = np.concatenate([scores, queries @ feats.T], axis=1)
-            rows = np.concatenate([rows, at], axis=1)
-            order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]
-            scores = np.take_along_axis(scores, order, axis=1)
-            rows = np.take_along_axis(rows, order, axis=1)
+            scores, rows = best_of(
+                np.concatenate([scores, queries @ feats.T], axis=1),
+                np.concatenate([rows, at], axis=1),
+                top_k,
+            )
         wanted = [ids[row] for row in np.unique(rows)]
         items = {row['id']: _item(row) for row in self._rows(wanted, _ITEM, _MAX_IDS)}
         return [
@@ -382,12 +366,12 @@ def _sorted(matches: Iterable[Match]) -> list[Match]:
 
 def _search_params(limit: int) -> dict[str, int]:
     """Return what each kind of index reads its part of."""
-    return {'ef': min(max(_EF_SEARCH, 2 * limit), _MAX_EF), 'nprobe': _PROBES}
+    return {'ef': min(max(EF_SEARCH, 2 * limit), _MAX_EF), 'nprobe': _PROBES}
 
 
 def _index_params(kind: str, count: int) -> dict[str, int]:
     if kind == 'hnsw':
-        return {'M': _LINKS, 'efConstruction': _EF_CONSTRUCTION}
+        return {'M': LINKS, 'efConstruction': EF_CONSTRUCTION}
     if kind == 'ivf':
-        return {'nlist': min(max(1, count // _LIST_SIZE), _MAX_LISTS)}
+        return {'nlist': min(max(1, count // LIST_SIZE), _MAX_LISTS)}
     return {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gckd_mm.search.gallery.conditions import Condition
-from gckd_mm.search.gallery.items import Value
+from gckd_mm.search.gallery.items import Value, comparable
 
 #: a JSON column for each type: servers differ in how they compare across types
 COLUMNS = ('texts', 'numbers', 'flags')
@@ -23,11 +22,7 @@ _ESCAPES = str.maketrans(
 
 
 def columns_of(fields: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
-    """Sort the fields of an item by their types; flags become 0 and 1.
-
-    Raises:
-        TypeError: If one is of another type.
-    """
+    """Sort the fields of an item by their types; flags become 0 and 1."""
     columns: dict[str, dict[str, Value]] = {column: {} for column in COLUMNS}
     for name, value in fields.items():
         if isinstance(value, bool):
@@ -50,10 +45,8 @@ def fields_of(row: Mapping[str, Any]) -> dict[str, Value]:
 def filter_of(conditions: Sequence[Condition]) -> str:
     """Write conditions as a filter that only items which fulfil all of them pass.
 
-    Filter templates would need no escaping, but Milvus Lite has none.
-
-    Returns:
-        A filter, empty if there are no conditions.
+    Without conditions it is empty. Filter templates would need no escaping, but Milvus
+    Lite has none.
     """
     return ' and '.join(_clause(condition) for condition in conditions)
 
@@ -77,8 +70,5 @@ def _clause(condition: Condition) -> str:
 
 
 def _number(value: int | float) -> str:
-    if isinstance(value, int) and abs(value) < 2**63:
-        return str(int(value))
-    # infinity has no literal, and neither has an integer of more than 64 bits
-    most = sys.float_info.max
-    return repr(float(min(max(value, -most), most)))
+    known = comparable(value)
+    return str(int(known)) if isinstance(known, int) else repr(known)

@@ -11,8 +11,8 @@ from typing import Any
 
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.regular_files import open_regular, unreadable
+from gckd_mm.search.choices import INDEX_KINDS
 from gckd_mm.search.gallery.damage import NEW_GALLERY, DamagedGalleryError
-from gckd_mm.search.gallery.vector_index import KINDS
 
 FILE = 'gallery.json'
 #: 1, of version 0.1, has no checksums
@@ -45,18 +45,14 @@ _RULES: dict[str, _Rule] = {
         f'a whole number from 1 to {_MAX_EMBEDDING_SIZE}',
     ),
     'root': (lambda x: x is None or _is_text(x), 'a folder or null'),
-    'index': (lambda x: x in KINDS, f'one of {", ".join(KINDS)}'),
+    'index': (lambda x: x in INDEX_KINDS, f'one of {", ".join(INDEX_KINDS)}'),
 }
 _RULES_OF_MILVUS: dict[str, _Rule] = {'uri': _TEXT, 'collection': _TEXT}
 _ENGINES = ('embedded', 'milvus')
 
 
 def is_there(folder: str | os.PathLike[str]) -> bool:
-    """Return whether a folder has the file.
-
-    Raises:
-        InputError: If it cannot be told.
-    """
+    """Return whether a folder has the file."""
     try:
         return (Path(folder) / FILE).is_file()
     except OSError as error:
@@ -64,12 +60,7 @@ def is_there(folder: str | os.PathLike[str]) -> bool:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Read and check the file of a gallery.
-
-    Raises:
-        MissingDataError: If there is none.
-        InputError: If it cannot be read, is damaged, or is of a later version.
-    """
+    """Read the file of a gallery, unless it is damaged or of a later version."""
     path = folder / FILE
     settings = _parsed(path, _read(folder))
     number = settings.get('format')
@@ -101,7 +92,7 @@ def text_of(settings: Mapping[str, Any]) -> str:
 def _checksum(settings: Mapping[str, Any]) -> str:
     """Return the checksum of all but ``source``.
 
-    Whoever moves a model may write its new place there: the fingerprint tells whether
+    Whoever moves a model may write its new place there: the fingerprint shows whether
     it is the same model.
     """
     covered = {name: x for name, x in settings.items() if name != 'source'}
@@ -123,9 +114,7 @@ def _read(folder: Path) -> bytes:
     except OSError as error:
         raise unreadable(path, error) from error
     if len(data) > _MAX_BYTES:
-        raise DamagedGalleryError(
-            f'{path}: damaged (more than {_MAX_BYTES} bytes): {NEW_GALLERY}'
-        )
+        raise _damaged(path, f'more than {_MAX_BYTES} bytes')
     return data
 
 
@@ -133,29 +122,23 @@ def _parsed(path: Path, data: bytes) -> dict[str, Any]:
     try:
         settings = json.loads(data.decode('utf-8'))
     except (ValueError, RecursionError) as error:
-        raise DamagedGalleryError(
-            f'{path}: damaged ({error}): {NEW_GALLERY}'
-        ) from error
+        raise _damaged(path, str(error)) from error
     if not isinstance(settings, dict):
-        raise DamagedGalleryError(
-            f'{path}: damaged (must be a JSON object, got a '
-            f'{type(settings).__name__}): {NEW_GALLERY}'
-        )
+        raise _damaged(path, f'must be a JSON object, got a {type(settings).__name__}')
     return settings
 
 
 def _check(path: Path, settings: Mapping[str, Any], rules: Mapping[str, _Rule]) -> None:
     for name, (is_right, expected) in rules.items():
         if name not in settings:
-            raise DamagedGalleryError(
-                f'{path}: damaged (it has no {name!r}): {NEW_GALLERY}'
-            )
+            raise _damaged(path, f'it has no {name!r}')
         if not is_right(settings[name]):
             raise _wrong(path, name, expected, settings[name])
 
 
 def _wrong(path: Path, name: str, expected: str, value: Any) -> DamagedGalleryError:
-    shown = f'{value!r:.100}'
-    return DamagedGalleryError(
-        f'{path}: damaged ({name!r} must be {expected}, got {shown}): {NEW_GALLERY}'
-    )
+    return _damaged(path, f'{name!r} must be {expected}, got {value!r:.100}')
+
+
+def _damaged(path: Path, reason: str) -> DamagedGalleryError:
+    return DamagedGalleryError(f'{path}: damaged ({reason}): {NEW_GALLERY}')

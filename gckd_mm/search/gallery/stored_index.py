@@ -28,11 +28,6 @@ class StoredIndex:
 
     A file whose size or checksum does not match is a warning, and is never given to
     FAISS, which may crash.
-
-    Args:
-        folder: Of the gallery.
-        kind: See :class:`EmbeddedEngine`.
-        embedding_size: D.
     """
 
     def __init__(self, folder: Path, kind: str, embedding_size: int) -> None:
@@ -47,12 +42,7 @@ class StoredIndex:
     def load(
         self, state: State, what_follows: str = _WITHOUT_INDEX
     ) -> VectorIndex | None:
-        """Return the index as it was last written, None if there is none.
-
-        Args:
-            state: Of the gallery.
-            what_follows: Of damage, for the warning.
-        """
+        """Return the index as it was last written, None if there is none."""
         if not state.has_checksums:
             return self._load_of_0_1(state, what_follows)
         version = (state.index_file, state.index_crc)
@@ -86,17 +76,10 @@ class StoredIndex:
         return [Checked(state.index_file, 'index', problem)]
 
     def write(self, state: State, feats: np.ndarray) -> State:
-        """Build or extend the index, if there is to be one.
-
-        Args:
-            state: Of the gallery.
-            feats: All vectors, shape (state.num_rows, D).
+        """Build or extend the index of all vectors, if there is to be one.
 
         Returns:
             The state with the file that is right for it, which the caller writes.
-
-        Raises:
-            InputError: If the disk is full.
         """
         kind = chosen_kind(self.kind, state.num_rows)
         if kind == 'exact' or not state.num_rows:

@@ -23,11 +23,6 @@ class StoredVectors:
     """Maps the file of vectors that a state names, and verifies it.
 
     All methods are for a transaction of the caller's, of which the state is.
-
-    Args:
-        folder: Of the gallery.
-        embedding_size: D.
-        sql: Has the segments.
     """
 
     def __init__(
@@ -52,11 +47,7 @@ class StoredVectors:
         return self._file
 
     def feats(self, state: State) -> np.ndarray:
-        """Return the vectors that count; the file stays mapped between searches.
-
-        Raises:
-            DamagedGalleryError: If they are too few, or :meth:`verify` finds damage.
-        """
+        """Return the vectors that count; the file stays mapped between searches."""
         file = self.file(state.vectors)
         # what was cut off must not be touched
         changed = file.check_size(state.num_rows)
@@ -75,9 +66,7 @@ class StoredVectors:
     def verify(self, state: State, fully: bool = False) -> None:
         """Compare rows with their checksums, each once.
 
-        Args:
-            state: Of the gallery.
-            fully: Whether to do it where they are more than ``MAX_CHECKED_BYTES``, too.
+        More than ``MAX_CHECKED_BYTES`` are compared ``fully`` or not at all.
 
         Raises:
             DamagedGalleryError: If rows are damaged that :meth:`know` has not named.
@@ -163,11 +152,7 @@ class StoredVectors:
         return None if range(last.start, last.stop) in self.damaged else last
 
     def raise_if(self, state: State, damaged: Sequence[range]) -> None:
-        """Refuse rows that are damaged.
-
-        Raises:
-            DamagedGalleryError: If there are some.
-        """
+        """Refuse rows that are damaged."""
         if not damaged:
             return
         rows = sum(map(len, damaged))

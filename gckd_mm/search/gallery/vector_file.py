@@ -24,10 +24,6 @@ class VectorFile:
 
     How many rows count is kept elsewhere, by whoever calls: what a kill left behind
     them is overwritten by the next.
-
-    Args:
-        path: The file; it need not be there.
-        embedding_size: D, the length of a row.
     """
 
     def __init__(self, path: Path, embedding_size: int) -> None:
@@ -42,12 +38,7 @@ class VectorFile:
         return np.ascontiguousarray(feats, _DTYPE)
 
     def write(self, start: int, feats: np.ndarray) -> None:
-        """Write rows from the given one on, and to the disk.
-
-        Args:
-            start: Row, at most the number of rows there are.
-            feats: Shape (N, D).
-        """
+        """Write rows, shape (N, D), from the given one on, and to the disk."""
         mode = 'r+b' if self._is_there() else 'w+b'
         with open(self.path, mode) as file:
             file.seek(start * self.row_bytes)
@@ -66,13 +57,10 @@ class VectorFile:
                 file.truncate(count * self.row_bytes)
 
     def check_size(self, count: int) -> int:
-        """Refuse a file that has fewer than ``count`` rows.
+        """Refuse a file of fewer rows, as a copy that was broken off has.
 
         Returns:
             When the file was last changed, in nanoseconds; 0 without rows.
-
-        Raises:
-            DamagedGalleryError: If it has, as a copy of it that was broken off has.
         """
         if not count:
             return 0
@@ -89,11 +77,7 @@ class VectorFile:
         return found.st_mtime_ns
 
     def read(self, count: int) -> np.ndarray:
-        """Return the first rows, as a view of the file: shape (count, D), float32.
-
-        Raises:
-            DamagedGalleryError: If the file has fewer.
-        """
+        """Return the first rows, as a view of the file: shape (count, D), float32."""
         if count == 0:
             return np.empty((0, self.embedding_size), np.float32)
         self.check_size(count)

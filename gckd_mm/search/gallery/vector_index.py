@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gckd_mm.errors import InputError
+from gckd_mm.search.choices import INDEX_KINDS
 from gckd_mm.search.gallery.damage import UnreadableGalleryError
 
 #: up to as many, comparing with all of them takes two milliseconds and misses none
@@ -18,23 +19,18 @@ MAX_EXACT = 50_000
 #: up to as many, the links of HNSW are built within a minute and miss next to none;
 #: IVF misses two in a hundred (benchmarks/search.py)
 MAX_HNSW = 200_000
-KINDS = ('auto', 'exact', 'hnsw', 'ivf')
-_LINKS, _EF_CONSTRUCTION, _EF_SEARCH = 32, 80, 128
+LINKS, EF_CONSTRUCTION, EF_SEARCH = 32, 80, 128
 #: vectors that a list of IVF is to have, and the share of lists that is looked at
-_LIST_SIZE, _MIN_PROBES, _PROBED = 250, 16, 1 / 128
+LIST_SIZE, _MIN_PROBES, _PROBED = 250, 16, 1 / 128
 _TRAINING_PER_LIST = 40
 #: candidates for each result that 8-bit codes find, to be compared exactly
-_CANDIDATES = 8
+CANDIDATES = 8
 #: searched on one thread
 _FEW_QUERIES = 8
 
 
 def faiss() -> Any:
-    """Import FAISS.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import FAISS, or raise InputError if it is not installed."""
     try:
         import faiss
     except ImportError as error:
@@ -45,13 +41,9 @@ def faiss() -> Any:
 
 
 def chosen_kind(kind: str, count: int) -> str:
-    """Return the kind of index for so many vectors: exact, hnsw or ivf.
-
-    Raises:
-        InputError: If the kind is unknown.
-    """
-    if kind not in KINDS:
-        raise InputError(f'index must be one of {", ".join(KINDS)}, got {kind!r}')
+    """Return the kind of index for so many vectors: exact, hnsw or ivf."""
+    if kind not in INDEX_KINDS:
+        raise InputError(f'index must be one of {", ".join(INDEX_KINDS)}, got {kind!r}')
     if kind != 'auto':
         return kind
     if count <= MAX_EXACT:
@@ -87,6 +79,15 @@ def exact_search(
     library = faiss()
     with _threads_for(queries):
         return library.knn(queries, feats, top_k, metric=library.METRIC_INNER_PRODUCT)
+
+
+def best_of(
+    scores: np.ndarray, rows: np.ndarray, top_k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the highest scores of each query, best first, and their rows."""
+    order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]
+    best = np.take_along_axis(scores, order, axis=1)
+    return best, np.take_along_axis(rows, order, axis=1)
 
 
 def _best(
@@ -132,19 +133,14 @@ class VectorIndex:
 
     @classmethod
     def build(cls, kind: str, feats: np.ndarray) -> VectorIndex:
-        """Index vectors.
-
-        Args:
-            kind: ``'hnsw'`` or ``'ivf'``.
-            feats: Shape (N, D), N >= 1, float32.
-        """
+        """Index vectors, shape (N, D), N >= 1, float32, by ``'hnsw'`` or ``'ivf'``."""
         library = faiss()
         size = feats.shape[1]
         if kind == 'hnsw':
-            index = library.IndexHNSWFlat(size, _LINKS, library.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = _EF_CONSTRUCTION
+            index = library.IndexHNSWFlat(size, LINKS, library.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = EF_CONSTRUCTION
         else:
-            num_lists = max(1, len(feats) // _LIST_SIZE)
+            num_lists = max(1, len(feats) // LIST_SIZE)
             index = library.index_factory(
                 size, f'IVF{num_lists},SQ8', library.METRIC_INNER_PRODUCT
             )
@@ -158,12 +154,10 @@ class VectorIndex:
 
     @classmethod
     def read(cls, path: Path) -> VectorIndex:
-        """Read what :meth:`write` wrote, byte for byte.
-
-        FAISS trusts what it reads: of other bytes it may crash.
+        """Read what :meth:`write` wrote, byte for byte: of other bytes FAISS may crash.
 
         Raises:
-            InputError: If it is no index.
+            UnreadableGalleryError: If it is no index.
         """
         try:
             return cls(faiss().read_index(os.fspath(path)))
@@ -172,15 +166,11 @@ class VectorIndex:
             raise UnreadableGalleryError(f'{path}: cannot be read: {reason}') from error
 
     def write(self, path: Path) -> None:
-        """Write the index, whole or not at all.
-
-        Raises:
-            InputError: If the disk is full.
-        """
+        """Write the index, whole or not at all."""
         partial = path.with_name(f'.{path.name}.partial')
         try:
             faiss().write_index(self._index, os.fspath(partial))
-        except RuntimeError as error:  # of FAISS, which does not tell the cause
+        except RuntimeError as error:  # of FAISS, which does not name the cause
             partial.unlink(missing_ok=True)
             raise InputError(f'{path}: cannot be written: is the disk full?') from error
         os.replace(partial, path)
@@ -205,17 +195,9 @@ class VectorIndex:
         feats: np.ndarray,
         allowed: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest, most of them.
+        """Find most of the nearest: see :func:`exact_search`.
 
-        Args:
-            queries: Shape (Q, D), float32.
-            top_k: For each query.
-            feats: The matrix that was indexed; the candidates are compared with it.
-            allowed: Whether a row may be found, shape (N,), bool. Defaults to all.
-
-        Returns:
-            Inner products and rows, each of shape (Q, top_k), best first; -1 for rows
-            that are missing, with scores of minus infinity.
+        Candidates are compared with ``feats``, the matrix that was indexed.
         """
         library = faiss()
         selection: dict[str, Any] = {}
@@ -224,7 +206,7 @@ class VectorIndex:
             selector = library.IDSelectorBitmap(len(allowed), library.swig_ptr(bits))
             selection = {'sel': selector}
         if not self._is_ivf:
-            ef = max(_EF_SEARCH, 2 * top_k)
+            ef = max(EF_SEARCH, 2 * top_k)
             params = library.SearchParametersHNSW(efSearch=ef, **selection)
             with _threads_for(queries):
                 scores, rows = self._index.search(queries, top_k, params=params)
@@ -232,11 +214,7 @@ class VectorIndex:
         probes = max(_MIN_PROBES, round(self._index.nlist * _PROBED))
         params = library.SearchParametersIVF(nprobe=probes, **selection)
         with _threads_for(queries):
-            _, rows = self._index.search(queries, _CANDIDATES * top_k, params=params)
+            _, rows = self._index.search(queries, CANDIDATES * top_k, params=params)
         scores = np.einsum('qd,qkd->qk', queries, feats[np.maximum(rows, 0)])
         scores[rows < 0] = -np.inf
-        order = np.argsort(-scores, axis=1, kind='stable')[:, :top_k]
-        return (
-            np.take_along_axis(scores, order, axis=1),
-            np.take_along_axis(rows, order, axis=1),
-        )
+        return best_of(scores, rows, top_k)

@@ -1,4 +1,4 @@
-"""A gallery to try the search on: drawn people, indexed on the spot."""
+"""A gallery to try the search on: synthetic pedestrians, indexed on the spot."""
 
 from __future__ import annotations
 
@@ -22,27 +22,19 @@ _SIZES = Sizes(train=2, val=2, test=150)
 
 
 def demo_gallery(inferencer: PersonSearchInferencer, folder: Path) -> Gallery:
-    """Draw people of the domain ``mall`` and index them, unless that is done.
-
-    Args:
-        inferencer: Of the demo's model.
-        folder: Where pictures and gallery go.
-
-    Returns:
-        The gallery, open.
-    """
-    pictures, place = folder / 'mall', folder / 'gallery'
-    write_domain(SynthDomain('mall', WORLD, _SIZES), pictures)
+    """Render pedestrians of the domain ``mall`` and index them, unless that is done."""
+    people, place = folder / 'mall', folder / 'gallery'
+    write_domain(SynthDomain('mall', WORLD, _SIZES), people)
     if not Gallery.is_there(place):
-        shutil.rmtree(place, ignore_errors=True)  # of a call that was killed
+        shutil.rmtree(place, ignore_errors=True)  # of a call that was interrupted
     else:
         gallery = Gallery.open(place)
         if gallery.settings['fingerprint'] != inferencer.fingerprint:
             gallery.close()
             shutil.rmtree(place)
     if not Gallery.is_there(place):
-        gallery = inferencer.new_gallery(place, pictures / 'imgs')
-    update(gallery, inferencer, find_images(pictures / 'imgs'))
+        gallery = inferencer.new_gallery(place, people / 'imgs')
+    update(gallery, inferencer, find_images(people / 'imgs'))
     return gallery
 
 

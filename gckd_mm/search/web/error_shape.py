@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from gckd_mm.search.web.json_errors import error_response
+from gckd_mm.search.web.middleware import RequestMiddleware
 
 #: about the body that is replaced
 _LEFT_OUT = frozenset(
@@ -14,21 +15,11 @@ _LEFT_OUT = frozenset(
 )
 
 
-class ErrorShapeMiddleware:
-    """Write errors of another shape than ours anew.
+class ErrorShapeMiddleware(RequestMiddleware):
+    """Write errors of another shape than ours anew."""
 
-    Args:
-        app: The ASGI application behind it.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, and its answer back."""
-        if scope['type'] != 'http':
-            await self.app(scope, receive, send)
-            return
+    async def checked(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Hold an answer back if it is an error."""
         start: Any = None
         body = bytearray()
 
@@ -44,7 +35,7 @@ class ErrorShapeMiddleware:
                     answer = _shaped(start, bytes(body))
                     await answer(scope, receive, send)
 
-        await self.app(scope, receive, send_shaped)
+        return scope, receive, send_shaped
 
 
 def _shaped(start: Any, body: bytes) -> Any:

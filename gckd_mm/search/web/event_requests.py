@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
 from gckd_mm.errors import InputError
 from gckd_mm.search.web.browser_cookie import cookie_of
 from gckd_mm.search.web.json_body import DISCONNECTED, read_json, with_body
-from gckd_mm.search.web.json_errors import RefusedError, error_response
+from gckd_mm.search.web.json_errors import RefusedError
+from gckd_mm.search.web.middleware import RequestMiddleware
 from gckd_mm.search.web.upload_paths import checked_event, is_session
 from gckd_mm.search.web.uploads import Uploads
 
@@ -21,61 +21,48 @@ _MAX_BYTES = 1_000_000
 _LOG = logging.getLogger(__name__)
 
 
-class EventRequestMiddleware:
-    """Refuse events that name files which were not uploaded to this server.
-
-    Args:
-        app: The ASGI application behind it.
-        page: The page, a ``gradio.Blocks``.
-        uploads: To this server.
-    """
+class EventRequestMiddleware(RequestMiddleware):
+    """Refuse events that name files which were not uploaded to this server."""
 
     def __init__(self, app: Any, page: Any, uploads: Uploads) -> None:
-        self.app = app
+        super().__init__(app)
         self._page = page
         self._uploads = uploads
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, or refuse it: 403, 404, 413, 415 or 422."""
+    async def checked(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Refuse with 403, 404, 413, 415 or 422, and log it."""
         try:
-            passed = await self._checked(scope, receive)
+            if scope['path'] == _ANSWERS:
+                self._check_session(scope['query_string'])
+            if scope['path'] not in (_QUEUED, _DIRECT):
+                return scope, receive, send
+            body = await read_json(scope, receive, _MAX_BYTES)
+            if body is DISCONNECTED:
+                return None
+            event = self._event_of(body, scope)
         except RefusedError as error:
             log_refusal(scope, str(error))
-            await error_response(error.status, str(error))(scope, receive, send)
-            return
-        if passed is not None:
-            await self.app(*passed, send)
+            raise
+        return *with_body(scope, receive, event), send
 
-    async def _checked(self, scope: Any, receive: Any) -> tuple[Any, Any] | None:
-        if scope['type'] != 'http':
-            return scope, receive
-        if scope['path'] == _ANSWERS:
-            self._check_session(scope['query_string'])
-        if scope['path'] not in (_QUEUED, _DIRECT):
-            return scope, receive
-        body = await read_json(scope, receive, _MAX_BYTES)
-        if body is DISCONNECTED:
-            return None
+    def _event_of(self, body: Any, scope: Any) -> dict[str, Any]:
         is_direct = scope['path'] == _DIRECT
         inputs_of = {
             number: event.inputs
             for number, event in self._page.fns.items()
             if (event.queue is False) == is_direct
         }
+        owner = cookie_of(scope)
+        claim = lambda path, session: self._uploads.claim(path, owner, session)  # noqa: E731
         try:
-            event = checked_event(body, inputs_of, self._claim(scope), _hosts(scope))
+            return checked_event(body, inputs_of, claim, _hosts(scope))
         except RefusedError:
             raise
         except InputError as error:
             raise RefusedError(422, str(error)) from error
-        return with_body(scope, receive, event)
-
-    def _claim(self, scope: Any) -> Callable[[str, str], None]:
-        owner = cookie_of(scope)
-        return lambda path, session: self._uploads.claim(path, owner, session)
 
     def _check_session(self, query: bytes) -> None:
-        # of an unknown one Gradio tells after the answer has begun, with a traceback
+        # of an unknown one Gradio fails after the answer has begun, with a traceback
         (session, *others) = parse_qs(query.decode('latin-1')).get('session_hash', [''])
         known = self._page._queue.pending_messages_per_session
         if others or not is_session(session) or session not in known:

@@ -7,46 +7,34 @@ import math
 from typing import Any
 
 from gckd_mm.errors import InputError
-from gckd_mm.search.web.json_errors import RefusedError, error_response
+from gckd_mm.search.web.json_errors import RefusedError
+from gckd_mm.search.web.middleware import RequestMiddleware
 
 #: of a whole number: those of 64 bits
 _MAX_DIGITS = 19
 _MAX_DEPTH = 32
 
 
-class JsonBodyMiddleware:
+class JsonBodyMiddleware(RequestMiddleware):
     """Check bodies that must be JSON before anything else reads them.
 
     What is behind it gets the body written anew, so that no two parsers can differ on
-    what was sent.
-
-    Args:
-        app: The ASGI application behind it.
-        paths: Of the requests whose body is JSON; others are passed on.
-        max_bytes: Of a body.
+    what was sent. Requests of other paths are passed on.
     """
 
     def __init__(self, app: Any, paths: frozenset[str], max_bytes: int) -> None:
-        self.app = app
+        super().__init__(app)
         self._paths = paths
         self._max_bytes = max_bytes
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, or refuse it: 413, 415 or 422."""
-        if (
-            scope['type'] != 'http'
-            or scope['method'] != 'POST'
-            or scope['path'] not in self._paths
-        ):
-            await self.app(scope, receive, send)
-            return
-        try:
-            value = await read_json(scope, receive, self._max_bytes)
-        except RefusedError as error:
-            await error_response(error.status, str(error))(scope, receive, send)
-            return
-        if value is not DISCONNECTED:
-            await self.app(*with_body(scope, receive, value), send)
+    async def checked(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Refuse with 413, 415 or 422."""
+        if scope['method'] != 'POST' or scope['path'] not in self._paths:
+            return scope, receive, send
+        value = await read_json(scope, receive, self._max_bytes)
+        if value is DISCONNECTED:
+            return None
+        return *with_body(scope, receive, value), send
 
 
 #: in place of a body whose sender has gone
@@ -54,19 +42,7 @@ DISCONNECTED = object()
 
 
 async def read_json(scope: Any, receive: Any, max_bytes: int) -> Any:
-    """Read the body of a request.
-
-    Args:
-        scope: Of ASGI.
-        receive: Of ASGI.
-        max_bytes: Of the body.
-
-    Returns:
-        Its value: see :func:`parse_json`; ``DISCONNECTED`` if its sender has gone.
-
-    Raises:
-        RefusedError: If it is too large, of another type or not such JSON.
-    """
+    """Return the value of a request's body, ``DISCONNECTED`` if its sender has gone."""
     body = bytearray()
     while True:
         message = await receive()
@@ -87,16 +63,7 @@ async def read_json(scope: Any, receive: Any, max_bytes: int) -> Any:
 
 
 def with_body(scope: Any, receive: Any, value: Any) -> tuple[Any, Any]:
-    """Return a request with another body.
-
-    Args:
-        scope: Of ASGI.
-        receive: Of ASGI; what comes after the body comes from it.
-        value: What the body is to be, as :func:`parse_json` gives it.
-
-    Returns:
-        Scope and ``receive``.
-    """
+    """Return the scope and ``receive`` of a request with a JSON value as its body."""
     body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     headers = [
         header
@@ -116,14 +83,7 @@ def with_body(scope: Any, receive: Any, value: Any) -> tuple[Any, Any]:
 
 
 def parse_json(data: bytes) -> Any:
-    """Read JSON strictly.
-
-    Args:
-        data: In UTF-8.
-
-    Returns:
-        Its value, in which every number is finite and every text can be written as
-        UTF-8.
+    """Read JSON strictly: every number is finite, every text can be written as UTF-8.
 
     Raises:
         InputError: If it is not JSON, is nested deeper than 32, names a key twice, or

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -18,28 +18,20 @@ _MAX_PROBLEMS = 5
 
 
 class RefusedError(InputError):
-    """A request that is refused with a status of its own.
+    """A request that is refused with an HTTP status, and headers, of its own."""
 
-    Args:
-        status: HTTP status, 400 to 499 or 507.
-        message: For whoever sent it.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers
 
 
 def error_response(
     status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return an answer that says what is wrong.
-
-    Args:
-        status: HTTP status.
-        message: In any characters: those outside ASCII are escaped.
-        headers: Further ones.
-    """
+    """Return an answer that says what is wrong; other than ASCII is escaped."""
     content = json.dumps({'error': message})
     return Response(content, status, headers, media_type='application/json')
 
@@ -47,23 +39,21 @@ def error_response(
 def add_error_handlers(app: FastAPI) -> None:
     """Give every error of an application the one shape."""
     app.add_exception_handler(RefusedError, _refused)
-    app.add_exception_handler(UnavailableError, _unavailable)
-    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(UnavailableError, _saying(503))
+    app.add_exception_handler(InputError, _saying(422))
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
+    # Starlette logs it
+    failed = error_response(500, 'the server failed; its log says why')
+    app.add_exception_handler(Exception, lambda request, error: failed)
 
 
 def _refused(request: Any, error: Any) -> Response:
-    return error_response(error.status, str(error))
+    return error_response(error.status, str(error), error.headers)
 
 
-def _unavailable(request: Any, error: Any) -> Response:
-    return error_response(503, str(error))
-
-
-def _input_error(request: Any, error: Any) -> Response:
-    return error_response(422, str(error))
+def _saying(status: int) -> Callable[[Any, Any], Response]:
+    return lambda request, error: error_response(status, str(error))
 
 
 def _validation_error(request: Any, error: Any) -> Response:
@@ -76,8 +66,3 @@ def _validation_error(request: Any, error: Any) -> Response:
 
 def _http_error(request: Any, error: Any) -> Response:
     return error_response(error.status_code, str(error.detail), error.headers)
-
-
-def _unexpected_error(request: Any, error: Any) -> Response:
-    # Starlette logs it
-    return error_response(500, 'the server failed; its log says why')

@@ -7,7 +7,7 @@ from typing import Any
 import gradio
 
 from gckd_mm.errors import InputError
-from gckd_mm.search.apis.person_search_inferencer import MAX_QUERY_LENGTH
+from gckd_mm.search.apis.query import MAX_QUERY_LENGTH
 from gckd_mm.search.gallery import Condition
 from gckd_mm.search.gallery.conditions import split_conditions
 from gckd_mm.search.web.result_cards import problem, result_cards
@@ -55,15 +55,7 @@ What you type and upload stays on the machine that serves this page.
 
 
 def make_page(service: SearchService, uploads: Uploads) -> Any:
-    """Make the page of a gallery.
-
-    Args:
-        service: What is searched.
-        uploads: Where the images lie that visitors upload; none others are read.
-
-    Returns:
-        A ``gradio.Blocks``.
-    """
+    """Return the page, a ``gradio.Blocks``; it reads no images but uploads."""
     # a menu of moments would be of seconds since 1970
     choices = {
         name: values
@@ -117,7 +109,7 @@ def make_page(service: SearchService, uploads: Uploads) -> Any:
                 )
                 # The file as it was sent, whatever is in it: Gradio would decode it
                 # and fail with a message that says nothing.
-                image.preprocess = _path_of
+                image.preprocess = lambda upload: upload and upload.path
                 with gradio.Column():
                     menus = [
                         gradio.Dropdown(
@@ -195,10 +187,6 @@ def make_page(service: SearchService, uploads: Uploads) -> Any:
     return page
 
 
-def _path_of(upload: Any) -> str | None:
-    return None if upload is None else upload.path
-
-
 def _hint(service: SearchService) -> str:
     names = list(service.choices())
     if not names:
@@ -208,5 +196,4 @@ def _hint(service: SearchService) -> str:
 
 def _condition(name: str, value: str, values: list[Any]) -> Condition:
     """Return the condition of a choice, of the type that the value has."""
-    found = next(candidate for candidate in values if str(candidate) == value)
-    return Condition(name, '=', found)
+    return next(Condition(name, '=', x) for x in values if str(x) == value)

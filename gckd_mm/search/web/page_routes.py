@@ -6,17 +6,12 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
-from gckd_mm.search.web.json_errors import error_response
+from gckd_mm.search.web.json_errors import RefusedError
+from gckd_mm.search.web.middleware import RequestMiddleware
 
 
 class Route(NamedTuple):
-    """Something that the server answers to.
-
-    Attributes:
-        path: A regular expression.
-        methods: Of HTTP.
-        parameters: Names in the query that are passed on; None for all of them.
-    """
+    """A regular expression of a path; its parameters are passed on, all with None."""
 
     path: str
     methods: tuple[str, ...] = ('GET',)
@@ -58,43 +53,24 @@ _FORWARDED = {
 }
 
 
-class PageRoutesMiddleware:
-    """Let nothing through but what is on the list.
+class PageRoutesMiddleware(RequestMiddleware):
+    """Let nothing through but what is on the list: others get 404 or 405.
 
     Gradio has some sixty routes, and each version has others. The page needs these.
-
-    Args:
-        app: The ASGI application behind it.
     """
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self._own = [(re.compile(route.path), route) for route in OWN_ROUTES]
-        self._gradio = [(re.compile(route.path), route) for route in GRADIO_ROUTES]
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, or refuse it: 404 or 405."""
-        if scope['type'] == 'lifespan':
-            await self.app(scope, receive, send)
-            return
-        if scope['type'] != 'http':
-            await send({'type': 'websocket.close', 'code': 1008})
-            return
-        path = scope['path']
-        for routes in (self._own, self._gradio):
-            for pattern, route in routes:
-                if pattern.fullmatch(path) is None:
-                    continue
-                if scope['method'] not in route.methods:
-                    allowed = {'Allow': ', '.join(route.methods)}
-                    refused = error_response(405, 'wrong method for this path', allowed)
-                    await refused(scope, receive, send)
-                    return
-                if routes is self._gradio:
-                    scope = _plain(scope, route)
-                await self.app(scope, receive, send)
-                return
-        await error_response(404, 'there is nothing here')(scope, receive, send)
+    async def checked(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Take what is not needed out of requests to Gradio."""
+        for route in (*OWN_ROUTES, *GRADIO_ROUTES):
+            if re.fullmatch(route.path, scope['path']) is None:
+                continue
+            if scope['method'] not in route.methods:
+                allowed = {'Allow': ', '.join(route.methods)}
+                raise RefusedError(405, 'wrong method for this path', allowed)
+            if route in GRADIO_ROUTES:
+                scope = _plain(scope, route)
+            return scope, receive, send
+        raise RefusedError(404, 'there is nothing here')
 
 
 def _plain(scope: Any, route: Route) -> Any:

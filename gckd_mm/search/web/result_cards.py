@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
+from gckd_mm.search.apis.query import Found
 from gckd_mm.search.gallery import Match
-from gckd_mm.search.web.service import Found, shown_fields
+from gckd_mm.search.web.service import shown_fields
 
 THUMBNAIL_HEIGHT = 256
 CSS = """

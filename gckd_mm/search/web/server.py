@@ -1,4 +1,4 @@
-"""The server: pictures, JSON, and the page."""
+"""The server: images, JSON, and the page."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from gckd_mm.errors import InputError
-from gckd_mm.search.apis.person_search_inferencer import MAX_QUERY_LENGTH
+from gckd_mm.search.apis.query import MAX_QUERY_LENGTH, Found
 from gckd_mm.search.gallery.items import shown_value
 from gckd_mm.search.web.service import (
     MAX_QUERIES,
     MAX_TOP_K,
     MAX_UPLOAD_BYTES,
-    Found,
     SearchService,
     UnavailableError,
     read_upload,
@@ -33,20 +32,22 @@ try:
 except ImportError as error:
     raise InputError("the web page needs: pip install 'gckd-mm[web]'") from error
 
-from gckd_mm.search.web.body_limit import BodyLimitMiddleware
 from gckd_mm.search.web.browser_cookie import BrowserCookieMiddleware
 from gckd_mm.search.web.error_shape import ErrorShapeMiddleware
 from gckd_mm.search.web.event_requests import EventRequestMiddleware
-from gckd_mm.search.web.host_names import HostNameMiddleware
 from gckd_mm.search.web.json_body import JsonBodyMiddleware
 from gckd_mm.search.web.json_errors import (
     RefusedError,
     add_error_handlers,
     error_response,
 )
+from gckd_mm.search.web.middleware import (
+    BodyLimitMiddleware,
+    HostNameMiddleware,
+    PasswordMiddleware,
+)
 from gckd_mm.search.web.page import THEME, make_page
 from gckd_mm.search.web.page_routes import PageRoutesMiddleware
-from gckd_mm.search.web.password import PasswordMiddleware
 from gckd_mm.search.web.result_cards import CSS
 from gckd_mm.search.web.upload_routes import SAFE_HEADERS, add_upload_routes
 from gckd_mm.search.web.uploads import Uploads
@@ -92,7 +93,7 @@ def make_app(
         lifespan=lambda app: _keep_uploads(uploads),
     )
     add_error_handlers(app)
-    _add_pictures(app, service)
+    _add_images(app, service)
     _add_json(app, service)
     add_upload_routes(app, uploads)
     with _no_folder_of_gradio():
@@ -143,7 +144,7 @@ def _no_folder_of_gradio() -> Iterator[None]:
 
 
 def _use_folder(app: Any, page: Any, uploads: Uploads) -> None:
-    """Tell Gradio where uploads lie, so that it copies none of them.
+    """Set where uploads lie, so that Gradio copies none of them.
 
     Its own setting for that is a variable of the environment of the whole process.
     """
@@ -183,15 +184,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _add_pictures(app: Any, service: SearchService) -> None:
+def _add_images(app: Any, service: SearchService) -> None:
     @app.get('/picture')
-    def picture(
+    def image(
         path: Annotated[str, Query(max_length=_MAX_PATH)],
         height: Annotated[int | None, Query(ge=16, le=_MAX_THUMBNAIL)] = None,
     ) -> Response:
-        """Return a picture of the gallery, or a small copy of it."""
+        """Return an image of the gallery, or a small copy of it."""
         try:
-            found = service.picture(path, height)
+            found = service.image(path, height)
         except UnavailableError:
             raise
         except InputError as error:
@@ -202,7 +203,7 @@ def _add_pictures(app: Any, service: SearchService) -> None:
 def _add_json(app: Any, service: SearchService) -> None:
     @app.get('/api/info')
     def info() -> dict[str, Any]:
-        """Tell what is searched, by which model, and which fields there are."""
+        """Return what is searched, by which model, and which fields there are."""
         known = service.info()
         keys = ('model', 'fingerprint', 'embedding_size', 'items', 'index')
         fields = {
@@ -221,7 +222,7 @@ def _add_json(app: Any, service: SearchService) -> None:
         where: Annotated[list[_Condition], Body(max_length=20)] = [],  # noqa: B006
         rerank: Annotated[str, Body()] = '',
     ) -> dict[str, Any]:
-        """Search with descriptions, or for pictures like one of the gallery."""
+        """Search with descriptions, or for images like one of the gallery."""
         began = time.perf_counter()
         found = service.search(
             queries, without, None, like, top_k, min_score, where, rerank
@@ -238,26 +239,18 @@ def _add_json(app: Any, service: SearchService) -> None:
         where: Annotated[list[_Condition], Query(max_length=20)] = [],  # noqa: B006
         rerank: str = '',
     ) -> dict[str, Any]:
-        """Search with the picture in the request's body."""
+        """Search with the image in the request's body."""
         began = time.perf_counter()
         image = await run_in_threadpool(read_upload, await _body(request))
         texts = [text] if text else []
         found = await run_in_threadpool(
-            service.search,
-            texts,
-            without,
-            image,
-            '',
-            top_k,
-            min_score,
-            where,
-            rerank,
+            service.search, texts, without, image, '', top_k, min_score, where, rerank
         )
         return _as_json(found, began)
 
 
 async def _body(request: Any) -> bytes:
-    """Read a request's body, and no more of it than a picture may have."""
+    """Read a request's body, and no more of it than an image may have."""
     data = bytearray()
     try:
         async for chunk in request.stream():
@@ -271,23 +264,6 @@ async def _body(request: Any) -> bytes:
 
 def _as_json(results: list[Found], began: float) -> dict[str, Any]:
     return {
-        'results': [
-            {
-                'query': query,
-                'matches': [
-                    {
-                        'path': match.item.path,
-                        'score': round(match.score, 6),
-                        'fields': {
-                            name: shown_value(name, value)
-                            for name, value in match.item.fields.items()
-                        },
-                    }
-                    for match in matches
-                ],
-                'warnings': warnings,
-            }
-            for query, matches, warnings in results
-        ],
+        'results': [found.as_json() for found in results],
         'milliseconds': round(1000 * (time.perf_counter() - began), 1),
     }

@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 from gckd_mm.datasets.image_size import MAX_PIXELS, check_size
 from gckd_mm.errors import InputError
 from gckd_mm.regular_files import open_regular
-from gckd_mm.search.apis import PersonSearchInferencer, Query
-from gckd_mm.search.gallery import Condition, Gallery, Item, Match, parse_condition
+from gckd_mm.search.apis import PersonSearchInferencer
+from gckd_mm.search.apis.query import Found, Query
+from gckd_mm.search.gallery import Condition, Gallery, Item, parse_condition
 from gckd_mm.search.gallery.damage import UnreadableGalleryError
 from gckd_mm.search.gallery.items import Stamp, shown_value
 
@@ -26,32 +27,18 @@ MAX_TOP_K = 200
 MAX_UPLOAD_BYTES = 10_000_000
 #: fields with more values get no menu of them
 MAX_CHOICES = 50
-#: of a picture of the gallery, whatever its format: three bytes a pixel, and a header
+#: of an image of the gallery, whatever its format: three bytes a pixel, and a header
 _MAX_FILE_BYTES = 3 * MAX_PIXELS + 1_000_000
 _FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'GIF', 'PPM')
 _LOG = logging.getLogger(__name__)
-
-
-class Found(NamedTuple):
-    """What one query found.
-
-    Attributes:
-        query: What was asked, for people.
-        matches: Best first.
-        warnings: What to know before trusting them, as sentences.
-    """
-
-    query: str
-    matches: list[Match]
-    warnings: Sequence[str] = ()
 
 
 class UnavailableError(InputError):
     """The gallery fails, through no fault of the request; the log says how."""
 
 
-class Picture(NamedTuple):
-    """A picture as it is sent: bytes and their type."""
+class SentImage(NamedTuple):
+    """An image as it is sent: bytes and their type."""
 
     data: bytes
     media_type: str
@@ -59,11 +46,7 @@ class Picture(NamedTuple):
 
 @contextmanager
 def _reading_gallery() -> Iterator[None]:
-    """Log how a gallery fails: the places of files are no concern of visitors.
-
-    Raises:
-        UnavailableError: If it does.
-    """
+    """Log how a gallery fails: the places of files are no concern of visitors."""
     try:
         yield
     except UnreadableGalleryError as error:
@@ -75,16 +58,9 @@ def _reading_gallery() -> Iterator[None]:
 
 
 class SearchService:
-    """Searches a gallery, and hands out its pictures and nothing else.
+    """Searches a gallery, and hands out its images and nothing else.
 
     Methods may be called from several threads.
-
-    Args:
-        gallery: Open.
-        inferencer: Of the gallery's model.
-
-    Raises:
-        InputError: If it is of another model.
     """
 
     def __init__(self, gallery: Gallery, inferencer: PersonSearchInferencer) -> None:
@@ -104,27 +80,21 @@ class SearchService:
         where: Sequence[str | Condition] = (),
         rerank: str = '',
     ) -> list[Found]:
-        """Search with every text, and with the picture in each of them.
+        """Search with every text, and with the image in each of them.
 
         Args:
             texts: Descriptions; empty ones are left out.
             without: What is unwanted.
             image: Of someone who looks alike, RGB, shape (H, W, 3).
-            like: Path of a picture of the gallery, to find those like it.
+            like: Path of an image of the gallery, to find those like it.
             top_k: At most as many matches each.
             min_score: Matches below are left out.
             where: Conditions, or texts such as ``camera=3``.
             rerank: How the first matches are ordered anew, empty for not at all: see
                 :class:`~gckd_mm.search.apis.search_reranking.SearchReranking`. It
                 concerns ``texts`` and ``image``.
-
-        Returns:
-            One entry a text, or a single one where there are none.
-
-        Raises:
-            InputError: If something of it is wrong.
         """
-        texts = _without_empty(texts)
+        texts = [text.strip() for text in texts if text.strip()]
         if len(texts) > MAX_QUERIES:
             raise InputError(f'at most {MAX_QUERIES} queries at once, got {len(texts)}')
         if not 1 <= top_k <= MAX_TOP_K:
@@ -138,9 +108,13 @@ class SearchService:
         if like:
             matches = self.gallery.similar_to(like, top_k, conditions)
             found.append(Found(f'like {like}', matches))
-        queries = _queries(texts, without, image, like)
-        if queries:
-            found += self._search(queries, top_k, conditions, rerank)
+        if texts or image is not None or not like:
+            queries = [Query(text, without, image) for text in texts or ['']]
+            matches_of = self.inferencer.search(
+                self.gallery, queries, top_k, conditions, rerank=rerank or None
+            )
+            warnings_of = self.inferencer.query_warnings(queries)
+            found += map(Found, map(str, queries), matches_of, warnings_of)
         hints: list[str] = []
         if conditions and not any(matches for _, matches, _ in found):
             hints = self.gallery.hints(conditions)
@@ -153,33 +127,11 @@ class SearchService:
             for query, matches, warnings in found
         ]
 
-    def _search(
-        self,
-        queries: Sequence[Query],
-        top_k: int,
-        conditions: Sequence[Condition],
-        rerank: str,
-    ) -> list[Found]:
-        found = self.inferencer.search(
-            self.gallery, queries, top_k, conditions, rerank=rerank or None
-        )
-        warnings = self.inferencer.query_warnings(queries)
-        return [
-            Found(_name(query), matches, of_query)
-            for query, matches, of_query in zip(queries, found, warnings, strict=True)
-        ]
-
     @_reading_gallery()
-    def picture(self, path: str, height: int | None = None) -> Picture:
-        """Return a picture of the gallery.
+    def image(self, path: str, height: int | None = None) -> SentImage:
+        """Return the file of an item as it is, or a small copy of a height.
 
-        Args:
-            path: As an item has it; nothing else is looked for on the disk.
-            height: Of a small copy; None gives the file as it is.
-
-        Raises:
-            InputError: If the gallery has none at this path, or its file is gone, is no
-                picture any more or has become a link to another file.
+        Nothing but paths of items is looked for on the disk.
         """
         (item,) = self.gallery.engine.get([path])
         if item is None:
@@ -190,7 +142,7 @@ class SearchService:
                 check_size(image.size, path)
                 if height is None:
                     media_type = image.get_format_mimetype() or 'image/jpeg'
-                    return Picture(data, media_type)
+                    return SentImage(data, media_type)
                 return _small(image, height)
         except Exception as error:  # Pillow's decoders raise what they like
             raise InputError(
@@ -242,11 +194,7 @@ def shown_fields(item: Item) -> dict[str, str]:
 
 
 def read_upload(data: bytes) -> np.ndarray:
-    """Read a picture that somebody sent: RGB, uint8, shape (H, W, 3).
-
-    Raises:
-        InputError: If it is none, or too large.
-    """
+    """Read an image that somebody sent: RGB, uint8, shape (H, W, 3)."""
     if len(data) > MAX_UPLOAD_BYTES:
         raise InputError(f'a picture may have {MAX_UPLOAD_BYTES / 1e6:.0f} MB at most')
     try:
@@ -259,32 +207,10 @@ def read_upload(data: bytes) -> np.ndarray:
         raise InputError('what was sent is no picture') from error
 
 
-def _without_empty(texts: Sequence[str]) -> list[str]:
-    return [text.strip() for text in texts if text.strip()]
-
-
-def _queries(
-    texts: Sequence[str], without: str, image: np.ndarray | None, like: str
-) -> list[Query]:
-    """Return a query for each text; none if a gallery's picture is all there is."""
-    if like and not texts and image is None:
-        return []
-    return [Query(text, without, image) for text in texts or ['']]
-
-
-def _name(query: Query) -> str:
-    parts = [query.text] if query.text else []
-    if query.image is not None:
-        parts.append('like your picture')
-    if query.without.strip():
-        parts.append(f'without {query.without.strip()}')
-    return ', '.join(parts)
-
-
-def _small(image: Image.Image, height: int) -> Picture:
+def _small(image: Image.Image, height: int) -> SentImage:
     image.draft('RGB', (1, height))  # JPEG: decodes no more than is needed
     copy = ImageOps.exif_transpose(image).convert('RGB')
     copy.thumbnail((3 * height, height))
     buffer = io.BytesIO()
     copy.save(buffer, 'JPEG', quality=85)
-    return Picture(buffer.getvalue(), 'image/jpeg')
+    return SentImage(buffer.getvalue(), 'image/jpeg')

@@ -42,10 +42,6 @@ def checked_event(
 
     Returns:
         The body in its shortest form: an upload is no more than its path.
-
-    Raises:
-        RefusedError: If a path was not uploaded.
-        InputError: If anything else is wrong.
     """
     if not isinstance(body, dict) or not body.keys() <= _KEYS:
         raise InputError(f'an event has no more than {", ".join(sorted(_KEYS))}')
@@ -101,7 +97,8 @@ def _checked(
         return _checked_reference(value, claim, hosts)
     if not is_right:
         # a dictionary or list, too: here they could only be references to files
-        raise InputError(f'{_name(block)} cannot be what was sent')
+        name = getattr(block, 'label', None) or type(block).__name__
+        raise InputError(f'{name!r} cannot be what was sent')
     return value
 
 
@@ -149,7 +146,3 @@ def _is_text(value: Any, max_length: int | None) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _name(block: Any) -> str:
-    return repr(getattr(block, 'label', None) or type(block).__name__)

@@ -35,10 +35,6 @@ def add_upload_routes(app: FastAPI, uploads: Uploads) -> None:
     """Serve uploads in the place of Gradio, at the addresses that its page asks for.
 
     Gradio would name a file by what is in it, and hand it out to anybody.
-
-    Args:
-        app: The application.
-        uploads: Where they are kept.
     """
 
     @app.post('/gradio_api/upload', include_in_schema=False)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -33,28 +34,22 @@ _NAME = re.compile(r'([0-9]+-[0-9a-f]{16})(\.lock|\.lock\.owner)?')
 _SECONDS_TO_START = 30.0
 
 
+@dataclass
 class _Upload:
-    """One file.
+    """One file, at a moment of :func:`time.monotonic`, of the owner of a cookie."""
 
-    Args:
-        owner: Cookie of the browser that sent it; None if it had none.
-        size: In bytes.
-        at: Moment of the upload, of :func:`time.monotonic`.
-    """
-
-    def __init__(self, owner: str | None, size: int, at: float) -> None:
-        self.owner = owner
-        self.size = size
-        self.at = at
-        self.session: str | None = None
-        self.is_kept = True
+    owner: str | None
+    size: int
+    at: float
+    session: str | None = None
+    is_kept: bool = True
 
 
 class Uploads:
     """The uploads of one server process, in a folder of its own.
 
     The folder is readable by its owner alone, and lies in one that is ours, too. A lock
-    tells other servers that its process lives. It goes when the server stops; that of a
+    shows other servers that its process lives. It goes when the server stops; that of a
     server that was killed goes when the next one starts. Files have random names, and a
     path counts only if it is, letter by letter, one that :meth:`add` has given: nothing
     is looked up on the disk for it.
@@ -71,7 +66,8 @@ class Uploads:
     def __init__(
         self, base: Path | None = None, kept_seconds: float = KEPT_SECONDS
     ) -> None:
-        self._base = base or _default_base()
+        user = os.getuid() if hasattr(os, 'getuid') else getpass.getuser()
+        self._base = base or Path(tempfile.gettempdir()) / f'gckd_mm-{user}'
         #: of this server; it is there while this is open
         self.folder = self._base / f'{os.getpid()}-{secrets.token_hex(8)}'
         self._kept_seconds = kept_seconds
@@ -82,11 +78,7 @@ class Uploads:
         self._changing = Lock()
 
     def open(self) -> None:
-        """Make the folder, and remove those of servers that have died.
-
-        Raises:
-            InputError: If somebody else owns the base folder, or it cannot be written.
-        """
+        """Make the folder, and remove those of servers that have died."""
         if self._is_open:
             return
         try:
@@ -122,20 +114,7 @@ class Uploads:
             self.close()
 
     def add(self, data: bytes, suffix: str, owner: str | None) -> str:
-        """Keep a file.
-
-        Args:
-            data: What is in it.
-            suffix: Of its name.
-            owner: Cookie of the browser that sent it; None if it has none.
-
-        Returns:
-            The path by which it can be asked for.
-
-        Raises:
-            RefusedError: If there is no room for it.
-            OSError: If it cannot be written.
-        """
+        """Keep a file if there is room; return the path to ask for it."""
         self.open()
         self.drop_old()
         path = str(self.folder / f'{secrets.token_hex(16)}{suffix}')
@@ -150,14 +129,8 @@ class Uploads:
     def claim(self, path: str, owner: str | None, session: str | None = None) -> None:
         """Check that a path was uploaded to this server, by whoever names it.
 
-        Args:
-            path: As a request names it.
-            owner: Cookie of the request; None if it has none.
-            session: Of the page. An upload belongs to the first that uses it. None for
-                what has no session.
-
-        Raises:
-            RefusedError: If it was not; always in the same words.
+        An upload belongs to the first session of the page that uses it. Refusals are
+        always in the same words.
         """
         upload = self._known.get(path)
         is_right = upload is not None and upload.owner in (None, owner)
@@ -168,11 +141,7 @@ class Uploads:
             raise RefusedError(403, 'the image was not uploaded here: choose it again')
 
     def read(self, path: str) -> bytes:
-        """Read a file that is kept.
-
-        Raises:
-            InputError: If this path is not, or no longer, kept.
-        """
+        """Read a file that is kept."""
         upload = self._known.get(path)
         try:
             if upload is None or not upload.is_kept:
@@ -230,17 +199,8 @@ def _fits(kept: Mapping[str, _Upload], size: int, count: int, num_bytes: int) ->
     return len(kept) < count and used + size <= num_bytes
 
 
-def _default_base() -> Path:
-    user = os.getuid() if hasattr(os, 'getuid') else getpass.getuser()
-    return Path(tempfile.gettempdir()) / f'gckd_mm-{user}'
-
-
 def _make_private(folder: Path) -> None:
-    """Make a folder that nobody else can enter.
-
-    Raises:
-        InputError: If it is there and is a link, no folder or somebody else's.
-    """
+    """Make a folder that nobody else can enter."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)

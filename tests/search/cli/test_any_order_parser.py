@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 
 from gckd_mm.search.cli.any_order_parser import AnyOrderParser
-from gckd_mm.search.cli.search import make_parser
+from gckd_mm.search.cli.parser import make_parser
 
 
 def parse(*args: str) -> argparse.Namespace:

@@ -130,9 +130,9 @@ def test_the_files_are_plain(pair: tuple[TorchEncoder, Path]) -> None:
         'text.pt2',
         'tokenizer.json',
     ]
-    told = json.loads((folder / 'export.json').read_text())
+    reported = json.loads((folder / 'export.json').read_text())
     _, height, width = encoder.prepare(np.zeros((50, 20, 3), np.uint8)).shape
-    assert (told['image']['height'], told['image']['width']) == (height, width)
+    assert (reported['image']['height'], reported['image']['width']) == (height, width)
     for name in GRAPHS:
         model = onnx.load(folder / name)
         onnx.checker.check_model(model)

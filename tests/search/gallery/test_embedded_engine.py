@@ -156,9 +156,11 @@ def test_damaged_vectors_answer_nothing(tmp_path: Path, at: int) -> None:
         lambda: engine.feats_of(['00007.jpg']),
         engine.check,
     ):
-        with pytest.raises(DamagedGalleryError, match='run gckd-search index') as told:
+        with pytest.raises(
+            DamagedGalleryError, match='run gckd-search index'
+        ) as raised:
             read()
-        assert str(tmp_path / 'vectors-0.f32') in str(told.value)
+        assert str(tmp_path / 'vectors-0.f32') in str(raised.value)
     assert names_of_damaged(engine) == ['vectors-0.f32']
 
 
@@ -229,9 +231,9 @@ def test_a_damaged_index_is_named_done_without_and_built_again(
     engine = EmbeddedEngine(tmp_path / 'one', SIZE, kind)
     queries, feats = feats_of(5, seed=6), feats_of(300, seed=3)
     expected = nearest(items_of(300), feats, queries, 10)
-    with pytest.warns(DamagedGalleryWarning, match=f'{file.name}: damaged') as told:
+    with pytest.warns(DamagedGalleryWarning, match=f'{file.name}: damaged') as reported:
         assert paths(engine.search(queries, 10)) == expected
-    assert 'run gckd-search index' in str(told[0].message)
+    assert 'run gckd-search index' in str(reported[0].message)
     assert names_of_damaged(engine) == [file.name]
     with pytest.warns(DamagedGalleryWarning, match='is built again'):
         EmbeddedEngine(tmp_path / 'one', SIZE, kind).finish()
@@ -316,15 +318,15 @@ def test_a_file_that_is_cut_off_while_it_is_mapped(tmp_path: Path) -> None:
 
 def test_verifying_tells_how_far_it_is(tmp_path: Path) -> None:
     engine = filled(tmp_path, 3000, index='ivf')
-    told: list[tuple[int, int]] = []
-    checked = engine.verify(lambda done, total: told.append((done, total)))
+    reported: list[tuple[int, int]] = []
+    checked = engine.verify(lambda done, total: reported.append((done, total)))
     assert [file.found for file in checked] == [
         '3000 images',
         '3000 embeddings',
         'index',
     ]
-    assert told == sorted(told)
-    assert told[-1] == (3000, 3000)
+    assert reported == sorted(reported)
+    assert reported[-1] == (3000, 3000)
     assert engine.describe()['checksums'] == 'yes'
 
 

@@ -237,7 +237,7 @@ def test_damage_is_harmless_or_told_and_never_answered_from(
         update(gallery, FakeInferencer(), find_images(root, fields))
     expected = answers(folder)
     rng = random.Random(kind)
-    told = []
+    reported = []
     for file in sorted(folder.iterdir()):
         data = file.read_bytes()
         for _ in range(25 if data else 0):
@@ -248,10 +248,10 @@ def test_damage_is_harmless_or_told_and_never_answered_from(
             try:
                 assert answers(folder) == expected, file
             except InputError as error:
-                told.append(str(error))
+                reported.append(str(error))
             file.write_bytes(data)
-    assert len(told) > 30
-    assert all(len(text.splitlines()) == 1 for text in told)
+    assert len(reported) > 30
+    assert all(len(text.splitlines()) == 1 for text in reported)
     assert answers(folder) == expected
 
 

@@ -1,4 +1,4 @@
-"""A gallery follows its folder, and encodes nothing twice."""
+"""An update embeds what is new or has changed, and nothing twice."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_listed_and_left_out(
         'new.jpg': 'not an image',
     }
     check(gallery, root)
-    # it is tried again, and taken when it is mended
+    # it is tried again, and taken when it is fixed
     (root / 'new.jpg').write_bytes(b'good')
     done, _ = bring_up_to_date(gallery)
     assert (done.added, done.changed, len(done.unreadable)) == (1, 0, 1)
@@ -202,10 +202,10 @@ def test_a_full_disk_keeps_what_was_written(
 
 
 def test_progress_is_told(gallery: Gallery, root: Path) -> None:
-    told: list[tuple[int, int]] = []
-    progress = lambda done, total: told.append((done, total))  # noqa: E731
+    reported: list[tuple[int, int]] = []
+    progress = lambda done, total: reported.append((done, total))  # noqa: E731
     update(gallery, FakeInferencer(), find_images(root), 10, progress=progress)
-    assert told == [(done, 100) for done in range(0, 101, 10)]
+    assert reported == [(done, 100) for done in range(0, 101, 10)]
 
 
 def test_slow_models_write_more_often(

@@ -91,7 +91,7 @@ def test_a_damaged_index_is_passed_over(folder: Path) -> None:
 
 
 def test_damage_is_no_traceback(folder: Path) -> None:
-    rng, told = random.Random(0), []
+    rng, reported = random.Random(0), []
     data = (folder / 'items.sqlite').read_bytes()
     for _ in range(60):
         damaged = bytearray(data)
@@ -104,5 +104,5 @@ def test_damage_is_no_traceback(folder: Path) -> None:
                 gallery.engine.field_values(5)
                 gallery.info()
         except InputError as error:
-            told.append(str(error))
-    assert all(len(text.splitlines()) == 1 for text in told)
+            reported.append(str(error))
+    assert all(len(text.splitlines()) == 1 for text in reported)

@@ -321,7 +321,7 @@ def test_like_is_an_image_of_the_gallery(served: Served, paths: list[str]) -> No
 
 
 def test_own_uploads_are_found(served: Served, service: SearchService) -> None:
-    data = service.picture('blue3.png').data
+    data = service.image('blue3.png').data
     path = upload(served.client, data)
     shown = served.client.get(f'/gradio_api/file={path}')
     assert (shown.content, shown.headers['content-type']) == (data, 'image/png')
@@ -339,7 +339,7 @@ def test_own_uploads_are_found(served: Served, service: SearchService) -> None:
 
 
 def test_uploads_of_others_are_refused(served: Served, service: SearchService) -> None:
-    data = service.picture('blue3.png').data
+    data = service.image('blue3.png').data
     with httpx.Client(base_url=served.client.base_url) as other:
         other.get('/')
         path = upload(other, data)
@@ -356,7 +356,7 @@ def test_uploads_of_others_are_refused(served: Served, service: SearchService) -
 def test_an_upload_without_cookies_belongs_to_the_session_that_uses_it(
     served: Served, service: SearchService
 ) -> None:
-    data = service.picture('blue3.png').data
+    data = service.image('blue3.png').data
     base_url = served.client.base_url
     path = upload(httpx.Client(base_url=base_url), data)
     assert result(served, path, 'first') == 'blue3.png'

@@ -84,7 +84,7 @@ def test_it_is_the_fault_of_the_server(
         httpx.Client(base_url=address, timeout=20) as client,
     ):
         config = client.get('/config').json()
-        image = upload(client, failing.picture('red1.png').data)
+        image = upload(client, failing.image('red1.png').data)
         damage(folder)
         asked = {'queries': ['a man']}
         answers = [
@@ -103,9 +103,9 @@ def test_it_is_the_fault_of_the_server(
             assert 'the log of the server says' in answer.json()['error']
         shown = on_the_page(client, config, image)
     assert 'the log of the server says' in shown
-    told = [x.getMessage() for x in caplog.records if x.levelno >= logging.ERROR]
-    assert len(told) == len(answers) + 1, 'one line for each'
-    assert all(str(folder) in line and '\n' not in line for line in told)
+    reported = [x.getMessage() for x in caplog.records if x.levelno >= logging.ERROR]
+    assert len(reported) == len(answers) + 1, 'one line for each'
+    assert all(str(folder) in line and '\n' not in line for line in reported)
     for text in (shown, *(answer.text for answer in answers)):
         assert folder.name not in text
         assert str(folder.parent) not in text

@@ -209,7 +209,7 @@ def test_queries(client: httpx.Client, address: str, query: str) -> None:
 def test_images_that_are_cut_short(
     client: httpx.Client, service: SearchService
 ) -> None:
-    data = service.picture('red1.png').data
+    data = service.image('red1.png').data
     for size in range(0, len(data), 97):
         answer = client.post('/api/search_by_image', content=data[:size])
         check(answer, size)

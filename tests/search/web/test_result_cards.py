@@ -4,10 +4,10 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from gckd_mm.search.apis.query import Found
 from gckd_mm.search.gallery import Item, Match
 from gckd_mm.search.gallery.items import Stamp
 from gckd_mm.search.web.result_cards import problem, result_cards
-from gckd_mm.search.web.service import Found
 
 NASTY = '<script>alert("1")</script>&\'"'
 

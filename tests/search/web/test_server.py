@@ -62,7 +62,7 @@ def test_a_search_is_that_of_the_service(client: Any, service: SearchService) ->
 
 
 def test_a_search_by_a_picture(client: Any, service: SearchService) -> None:
-    data = service.picture('blue3.png').data
+    data = service.image('blue3.png').data
     answer = client.post('/api/search_by_image?top_k=2', content=data).json()
     first = answer['results'][0]['matches'][0]
     assert (first['path'], first['score']) == ('blue3.png', pytest.approx(1, abs=1e-4))
@@ -82,7 +82,7 @@ def test_warnings_and_unknown_fields_are_told(
         ['asdf is not a word'],
         ['qwer is not a word'],
     ]
-    data = service.picture('blue3.png').data
+    data = service.image('blue3.png').data
     answer = client.post('/api/search_by_image?text=asdf', content=data).json()
     assert answer['results'][0]['warnings'] == ['asdf is not a word']
 
@@ -111,7 +111,7 @@ def test_values_that_there_are_are_told(
     answers = [client.post('/api/search', json=asked)]
     like = {'like': 'red1.png', 'where': [where], 'min_score': 0.99}
     answers.append(client.post('/api/search', json=like))
-    data = service.picture('blue3.png').data
+    data = service.image('blue3.png').data
     for_image = {'where': where, 'min_score': 0.9999}
     answers.append(client.post('/api/search_by_image', params=for_image, content=data))
     for answer in answers:
@@ -130,7 +130,7 @@ def test_info(client: Any) -> None:
 
 def test_a_picture(client: Any, service: SearchService) -> None:
     answer = client.get('/picture', params={'path': 'red1.png'})
-    assert answer.content == service.picture('red1.png').data
+    assert answer.content == service.image('red1.png').data
     assert answer.headers['content-type'] == 'image/png'
     assert answer.headers['x-content-type-options'] == 'nosniff'
     small = client.get('/picture', params={'path': 'red1.png', 'height': 32})

@@ -93,10 +93,10 @@ def test_bad_questions(
 def test_a_picture_is_the_file_or_a_small_copy(
     service: SearchService, coloured: Path
 ) -> None:
-    original = service.picture('red1.png')
+    original = service.image('red1.png')
     assert original.media_type == 'image/png'
     assert original.data == (coloured / 'crops/red1.png').read_bytes()
-    small = service.picture('red1.png', height=32)
+    small = service.image('red1.png', height=32)
     with Image.open(io.BytesIO(small.data)) as image:
         assert (image.format, image.size) == ('JPEG', (16, 32))
 
@@ -117,7 +117,7 @@ def test_nothing_but_pictures_of_the_gallery_is_handed_out(
     absolute = str(coloured / 'crops/red1.png')
     for asked in (path, absolute):
         with pytest.raises(InputError, match='the gallery has no picture'):
-            service.picture(asked)
+            service.image(asked)
 
 
 def test_files_that_changed_after_indexing(tmp_path: Path, coloured: Path) -> None:
@@ -141,7 +141,7 @@ def test_files_that_changed_after_indexing(tmp_path: Path, coloured: Path) -> No
         for n in range(3):
             for height in (None, 64):
                 with pytest.raises(InputError, match='is there no longer, or is no pi'):
-                    service.picture(f'{n}.png', height)
+                    service.image(f'{n}.png', height)
         # searching goes on
         assert len(service.search(['a man'])[0].matches) == 3
 
@@ -214,21 +214,19 @@ def test_links_lead_where_they_led_when_indexed(
 ) -> None:
     crops, away = tmp_path / 'crops', tmp_path / 'away'
     for name in ('plain', 'other', 'far', 'near'):
-        assert (
-            linked.picture(f'{name}.png').data == (crops / f'{name}.png').read_bytes()
-        )
+        assert linked.image(f'{name}.png').data == (crops / f'{name}.png').read_bytes()
     for name in ('plain.png', 'far.png'):
         (crops / name).unlink()
         (crops / name).symlink_to(away / 'secret.png')
         with pytest.raises(InputError, match='is there no longer, or is no picture'):
-            linked.picture(name)
+            linked.image(name)
         with pytest.raises(InputError, match='is there no longer, or is no picture'):
-            linked.picture(name, height=32)
+            linked.image(name, height=32)
     # a folder that has become a link
     crops.rename(tmp_path / 'moved')
     crops.symlink_to(away)
     (away / 'other.png').symlink_to(away / 'secret.png')
-    assert linked.picture('far.png').data == (away / 'far.png').read_bytes()
+    assert linked.image('far.png').data == (away / 'far.png').read_bytes()
 
 
 @pytest.mark.parametrize('kind', ['fifo', 'device', 'folder', 'loop', 'huge'])
@@ -250,7 +248,7 @@ def test_what_is_no_file_is_not_waited_for(
             file.truncate(10**12)
     for height in (None, 32):
         with pytest.raises(InputError, match='is there no longer, or is no picture'):
-            linked.picture('plain.png', height)
+            linked.image('plain.png', height)
 
 
 def test_warnings_go_with_the_queries(

@@ -1,4 +1,4 @@
-"""Pictures in any form that programs have them, read a little ahead."""
+"""Images in any form that programs have them, read a little ahead."""
 
 from __future__ import annotations
 
@@ -14,50 +14,45 @@ from PIL import Image, ImageOps
 from gckd_mm.datasets.image_size import check_size, checked_size_of_file
 from gckd_mm.errors import InputError
 
-Picture: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image
+AnyImage: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image
 
 
-def as_input(picture: Picture) -> str | np.ndarray:
-    """Return a path, or the picture as RGB of shape (H, W, 3), uint8.
+def as_input(image: AnyImage) -> str | np.ndarray:
+    """Return a path, or the image as RGB of shape (H, W, 3), uint8.
 
     Args:
-        picture: A path; an array of shape (H, W) or (H, W, 1, 3 or 4), uint8, grey or
+        image: A path; an array of shape (H, W) or (H, W, 1, 3 or 4), uint8, grey or
             RGB (and not OpenCV's BGR), alpha being left out; or one of Pillow, whose
             EXIF orientation is applied.
 
     Raises:
         InputError: If it is none of them.
     """
-    if isinstance(picture, str | os.PathLike):
-        return os.fspath(picture)
-    if isinstance(picture, Image.Image):
-        return _rgb_of_pillow(picture)
-    if not isinstance(picture, np.ndarray):
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    if isinstance(image, Image.Image):
+        return _rgb_of_pillow(image)
+    if not isinstance(image, np.ndarray):
         raise InputError(
             'a picture must be a path, an array or a Pillow image, got '
-            f'{type(picture).__name__}'
+            f'{type(image).__name__}'
         )
-    shape = picture.shape
-    if picture.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape:
+    shape = image.shape
+    if image.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape:
         raise InputError(
             'a picture must be an array of uint8, shape (H, W) or (H, W, 3), got '
-            f'{picture.dtype} of shape {shape}'
+            f'{image.dtype} of shape {shape}'
         )
     check_size(shape[1::-1], 'the picture')
     if len(shape) == 2 or shape[2] == 1:
-        return np.repeat(picture.reshape(*shape[:2], 1), 3, axis=2)
+        return np.repeat(image.reshape(*shape[:2], 1), 3, axis=2)
     if shape[2] not in (3, 4):
         raise InputError(f'a picture has 1, 3 or 4 channels last, got shape {shape}')
-    return np.ascontiguousarray(picture[:, :, :3])
+    return np.ascontiguousarray(image[:, :, :3])
 
 
 class Prepared(NamedTuple):
-    """A picture that is ready to be embedded.
-
-    Attributes:
-        inputs: What the model takes.
-        is_wide: Whether it is wider than tall.
-    """
+    """An image as the model takes it, and whether it is wider than tall."""
 
     inputs: Any
     is_wide: bool
@@ -66,27 +61,13 @@ class Prepared(NamedTuple):
 def prepare_with_size(
     prepare: Callable[[str | np.ndarray], Any], image: str | np.ndarray
 ) -> Prepared:
-    """Prepare a picture, unless its size is too large, and tell whether it is wide.
-
-    Raises:
-        InputError: If it is too large, or cannot be read.
-    """
+    """Prepare an image, unless it is too large or cannot be read."""
     if isinstance(image, str):
         size = checked_size_of_file(image)
     else:
         size = image.shape[1], image.shape[0]
     inputs = prepare(image)
     return Prepared(inputs, size is not None and size[0] > size[1])
-
-
-def check_size_of_file(path: str) -> None:
-    """Refuse a file that would fill the memory, from its first bytes.
-
-    Raises:
-        InputError: If it is no regular file, or has too many pixels: see
-            :func:`~gckd_mm.datasets.image_size.check_size`.
-    """
-    checked_size_of_file(path)
 
 
 def reading_threads() -> int:
@@ -99,40 +80,33 @@ def reading_threads() -> int:
 
 
 def read_ahead(
-    pictures: Iterable[Picture],
+    images: Iterable[AnyImage],
     prepare: Callable[[str | np.ndarray], Any],
     ahead: int,
     num_threads: int | None = None,
 ) -> Iterator[Any]:
-    """Prepare pictures on threads; yield them in order, or the error of each.
+    """Prepare images on threads; yield them in order, or the InputError of each.
 
-    Args:
-        pictures: What to prepare.
-        prepare: May raise InputError.
-        ahead: How many may wait.
-        num_threads: On which it is called; 0 for the caller's own. Defaults to
-            :func:`reading_threads`.
-
-    Yields:
-        What ``prepare`` gives, or the :class:`InputError` that it raised.
+    At most ``ahead`` wait. ``num_threads`` may be 0 for the caller's own, and defaults
+    to :func:`reading_threads`.
     """
 
-    def attempt(picture: Picture) -> Any:
+    def attempt(image: AnyImage) -> Any:
         try:
-            return prepare(as_input(picture))
+            return prepare(as_input(image))
         except InputError as error:
             return error
 
     if num_threads is None:
         num_threads = reading_threads()
     if num_threads == 0:
-        yield from map(attempt, pictures)
+        yield from map(attempt, images)
         return
     with ThreadPoolExecutor(num_threads) as pool:
         waiting: deque[Future] = deque()
         try:
-            for picture in pictures:
-                waiting.append(pool.submit(attempt, picture))
+            for image in images:
+                waiting.append(pool.submit(attempt, image))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -142,12 +116,12 @@ def read_ahead(
                 future.cancel()
 
 
-def _rgb_of_pillow(picture: Image.Image) -> np.ndarray:
-    check_size(picture.size, 'the picture')
-    if 0 in picture.size:
-        raise InputError(f'the picture has no pixels, got size {picture.size}')
+def _rgb_of_pillow(image: Image.Image) -> np.ndarray:
+    check_size(image.size, 'the picture')
+    if 0 in image.size:
+        raise InputError(f'the picture has no pixels, got size {image.size}')
     try:
-        turned = ImageOps.exif_transpose(picture)
+        turned = ImageOps.exif_transpose(image)
         if turned.mode.startswith('I;16'):  # Pillow would clip it to 255
             grey = (np.asarray(turned) >> 8).astype(np.uint8)
             return np.repeat(grey[:, :, None], 3, axis=2)
@@ -161,5 +135,5 @@ def _rgb_of_pillow(picture: Image.Image) -> np.ndarray:
         raise
     # of a file that is read only here; Pillow's decoders raise what they like
     except Exception as error:
-        name = getattr(picture, 'filename', '') or 'the picture'
+        name = getattr(image, 'filename', '') or 'the picture'
         raise InputError(f'{name}: damaged or truncated image ({error})') from error

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from mmengine.logging import MMLogger
 
-from gckd_mm.search.export.made_up_inputs import (
-    MadeUp,
+from gckd_mm.search.export.random_inputs import (
+    RandomEmbeddings,
     differences,
-    embed_made_up,
+    embed_random_inputs,
     smallest_cosine,
 )
 
@@ -48,10 +48,10 @@ def test_inputs_are_of_many_sizes_and_always_the_same(
     logger.setLevel(logging.INFO)
     logger.addHandler(caplog.handler)
     try:
-        made_up = embed_made_up(first)
-        embed_made_up(second)
+        embedded = embed_random_inputs(first)
+        embed_random_inputs(second)
         assert not caplog.records
-        logger.warning('heard')
+        logger.warning('logged')
         assert len(caplog.records) == 1
     finally:
         logger.removeHandler(caplog.handler)
@@ -66,16 +66,16 @@ def test_inputs_are_of_many_sizes_and_always_the_same(
     lengths = {len(text.split()) for batch in first.captions for text in batch}
     assert min(lengths) == 0
     assert max(lengths) > 512
-    assert (len(made_up.images), len(made_up.captions)) == (10, 40)
+    assert (len(embedded.images), len(embedded.captions)) == (10, 40)
 
 
 def test_the_largest_difference_and_the_smallest_cosine() -> None:
     rng = np.random.default_rng(0)
-    first = MadeUp(rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
-    first = MadeUp(
+    first = RandomEmbeddings(rng.normal(size=(3, 4)), rng.normal(size=(5, 4)))
+    first = RandomEmbeddings(
         *(part / np.linalg.norm(part, axis=1, keepdims=True) for part in first)
     )
-    second = MadeUp(first.images.copy(), first.captions.copy())
+    second = RandomEmbeddings(first.images.copy(), first.captions.copy())
     second.images[1, 2] += 0.25
     second.captions[4] *= -1
     found = differences(first, second)

@@ -19,59 +19,49 @@ _WORDS = ('a', 'man', 'woman', 'in', 'red', 'blue', 'coat', 'shoes', 'and', ',',
 _LETTERS = tuple('abcdefghijklmnopqrstuvwxyz0123456789-éß字')
 
 
-class MadeUp(NamedTuple):
-    """Embeddings of made-up inputs, the same ones whoever embeds them.
-
-    Attributes:
-        images: Shape (N, D).
-        captions: Shape (M, D).
-    """
+class RandomEmbeddings(NamedTuple):
+    """Embeddings, shapes (N, D) and (M, D), of the same random inputs each time."""
 
     images: np.ndarray
     captions: np.ndarray
 
 
 class Differences(NamedTuple):
-    """The largest difference between two embeddings of the same input.
-
-    Attributes:
-        images: In any dimension of any image.
-        captions: In any dimension of any caption.
-    """
+    """The largest difference between two embeddings of an input, in any dimension."""
 
     images: float
     captions: float
 
 
-def embed_made_up(encoder: Encoder) -> MadeUp:
-    """Embed pictures and captions of many sizes, in batches of 1, 2 and 7."""
+def embed_random_inputs(encoder: Encoder) -> RandomEmbeddings:
+    """Embed images and captions of many sizes, in batches of 1, 2 and 7."""
     rng = np.random.default_rng(0)
     images, captions = [], []
     with _without_warnings():
         for size in BATCH_SIZES:
-            pictures = [encoder.prepare(_picture(rng)) for _ in range(size)]
-            images.append(encoder.embed_images(pictures))
+            prepared = [encoder.prepare(_image(rng)) for _ in range(size)]
+            images.append(encoder.embed_images(prepared))
             for length in _LENGTHS:
                 texts = [_caption(rng, length) for _ in range(size)]
                 captions.append(encoder.embed_captions(texts))
-    return MadeUp(np.concatenate(images), np.concatenate(captions))
+    return RandomEmbeddings(np.concatenate(images), np.concatenate(captions))
 
 
-def differences(first: MadeUp, second: MadeUp) -> Differences:
+def differences(first: RandomEmbeddings, second: RandomEmbeddings) -> Differences:
     """Return the largest differences; NaN where there is one."""
     return Differences(
         *(float(np.abs(a - b).max()) for a, b in zip(first, second, strict=True))
     )
 
 
-def smallest_cosine(first: MadeUp, second: MadeUp) -> float:
+def smallest_cosine(first: RandomEmbeddings, second: RandomEmbeddings) -> float:
     """Return the smallest cosine of two embeddings of the same input, NaN if one is."""
     pairs = zip(first, second, strict=True)
     cosines = [np.einsum('nd,nd->n', a, b) for a, b in pairs]
     return float(np.concatenate(cosines).min())
 
 
-def _picture(rng: np.random.Generator) -> np.ndarray:
+def _image(rng: np.random.Generator) -> np.ndarray:
     """Blocks of colours: shape (H, W, 3), uint8, another size each time."""
     blocks = rng.integers(0, 256, (8, 4, 3), dtype=np.uint8)
     rows, columns = rng.integers(3, 40, 2)
@@ -91,7 +81,7 @@ def _caption(rng: np.random.Generator, length: int) -> str:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Do not tell the user that captions are cut which the user has never seen."""
+    """Do not warn the user of captions that are cut and that he has never seen."""
     # Not logging.disable: mmengine's loggers would remember it for ever.
     logger = MMLogger.get_current_instance()
     before = logger.level

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from gckd_mm.errors import InputError
-from gckd_mm.search.apis.pictures import (
+from gckd_mm.search.apis.images import (
     as_input,
-    check_size_of_file,
     prepare_with_size,
     read_ahead,
     reading_threads,
@@ -79,7 +78,7 @@ def test_a_file_that_would_fill_the_memory(
     Image.new('1', size).save(path)
     assert path.stat().st_size < 1e6
     with pytest.raises(InputError, match=r'large\.png: .*(too large|exceeds limit)'):
-        check_size_of_file(str(path))
+        prepare_with_size(lambda image: image, str(path))
 
 
 def test_order_is_kept_and_errors_are_handed_over() -> None:
