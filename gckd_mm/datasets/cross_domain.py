@@ -47,7 +47,7 @@ class CrossDomainDataset(Dataset):
 
     Raises:
         InputError: If the source does not show pairs, or the target has ``indices``
-            or is not the ``'train'`` split.
+            or ``gt_label``, or is not the ``'train'`` split.
     """
 
     def __init__(
@@ -67,6 +67,11 @@ class CrossDomainDataset(Dataset):
             raise InputError(
                 'CrossDomainDataset: indices would choose target samples by their '
                 'annotation; write an annotation file with fewer records instead'
+            )
+        if unlabelled.gt_label:
+            raise InputError(
+                'CrossDomainDataset: gt_label would show who is on the images of the '
+                'target, which has no labels in training; ask for it in the source'
             )
         if unlabelled.split != 'train':
             raise InputError(
