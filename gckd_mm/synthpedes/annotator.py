@@ -59,7 +59,7 @@ MENTIONS: dict[str, tuple[float, float]] = {
 
 
 class Annotator(NamedTuple):
-    """Somebody who describes pictures in a manner of their own.
+    """Somebody who describes images in a manner of their own.
 
     Attributes:
         style: One of :data:`STYLES`.
@@ -135,7 +135,7 @@ WEB_RANGE = AnnotatorRange(
 )
 
 
-def draw_annotators(
+def sample_annotators(
     ranges: Mapping[str, AnnotatorRange], stream: RandomStream
 ) -> dict[str, Annotator]:
     """Draw the annotators of all domains of a world.
@@ -164,12 +164,12 @@ def draw_annotators(
             diverges = mark < low + (high - low) * share
             words[domain][concept] = order[number % len(order) if diverges else 0]
     return {
-        domain: _draw_habits(limits, words[domain], stream.child('habits', domain))
+        domain: _sample_habits(limits, words[domain], stream.child('habits', domain))
         for domain, limits in ranges.items()
     }
 
 
-def draw_web_annotator(ranges: AnnotatorRange, stream: RandomStream) -> Annotator:
+def sample_web_annotator(ranges: AnnotatorRange, stream: RandomStream) -> Annotator:
     """Draw an annotator of the web, who writes a single caption with any words.
 
     Args:
@@ -183,12 +183,12 @@ def draw_web_annotator(ranges: AnnotatorRange, stream: RandomStream) -> Annotato
     words = {
         concept: stream.choice(synonyms) for concept, synonyms in VOCABULARY.items()
     }
-    annotator = _draw_habits(ranges, words, stream)
+    annotator = _sample_habits(ranges, words, stream)
     style = 'web' if stream.chance(0.75) else annotator.style
     return annotator._replace(style=style, loyalty=1.0)
 
 
-def _draw_habits(
+def _sample_habits(
     ranges: AnnotatorRange, words: Mapping[str, str], stream: RandomStream
 ) -> Annotator:
     for what, given, known in (

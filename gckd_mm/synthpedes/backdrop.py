@@ -7,7 +7,7 @@ from gckd_mm.synthpedes.random_stream import RandomStream
 from gckd_mm.synthpedes.sheet import Sheet
 
 
-def draw_tree(
+def render_tree(
     sheet: Sheet, x: float, foot: float, size: float, stream: RandomStream
 ) -> None:
     """Draw a tree of a height, down to its foot."""
@@ -27,7 +27,7 @@ def draw_tree(
         )
 
 
-def draw_parked_car(sheet: Sheet, foot: float, stream: RandomStream) -> None:
+def render_parked_car(sheet: Sheet, foot: float, stream: RandomStream) -> None:
     """Draw a car seen from its side."""
     paint = varied(muted(stream.choice(PAINTS), 0.3), stream, 10)
     left = stream.uniform(-0.5, 0.7)
@@ -56,7 +56,7 @@ def draw_parked_car(sheet: Sheet, foot: float, stream: RandomStream) -> None:
         sheet.oval(x, foot - 0.01, 0.012, 0.012, (140, 140, 142))
 
 
-def draw_house_fronts(sheet: Sheet, foot: float, stream: RandomStream) -> None:
+def render_house_fronts(sheet: Sheet, foot: float, stream: RandomStream) -> None:
     """Draw a row of houses, some with a shop, down to their feet."""
     left = stream.uniform(-0.6, 0.0)
     while left < 1:
@@ -102,7 +102,7 @@ def draw_house_fronts(sheet: Sheet, foot: float, stream: RandomStream) -> None:
         left = right
 
 
-def draw_shop_window(
+def render_shop_window(
     sheet: Sheet, left: float, right: float, foot: float, stream: RandomStream
 ) -> None:
     """Draw a lit window with wares, a shelf and a sign above it."""

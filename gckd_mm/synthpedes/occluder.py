@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gckd_mm.errors import InputError
-from gckd_mm.synthpedes.canvas import RGB, Canvas
+from gckd_mm.synthpedes.canvas import Canvas
 from gckd_mm.synthpedes.colours import LEAVES, PAINTS, muted, scaled, varied
 from gckd_mm.synthpedes.random_stream import RandomStream
+from gckd_mm.synthpedes.shading import RGB
 from gckd_mm.synthpedes.sheet import Sheet
 
 
-def draw_occluder(canvas: Canvas, scene: str, stream: RandomStream) -> None:
+def render_occluder(canvas: Canvas, scene: str, stream: RandomStream) -> None:
     """Draw something that stands in front of the person, at a side or at the bottom.
 
     Args:
         canvas: About 8 to 25% of it are overdrawn.
         scene: A name of :data:`~gckd_mm.synthpedes.scene.SCENES`.
-        stream: Random numbers of this picture.
+        stream: Random numbers of this image.
 
     Raises:
         InputError: There is no such scene.

@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
     dataset_type: str  # the real dataset whose schema it is written in
     first_pid: int
-    num_captions: int  # of each picture
+    num_captions: int  # of each image
     has_val: bool
     camera: CameraRange
     annotator: AnnotatorRange

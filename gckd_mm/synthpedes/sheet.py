@@ -1,4 +1,4 @@
-"""A picture that the places of SynthPedes are painted on, in shares of its size."""
+"""An image that the places of SynthPedes are painted on, in shares of its size."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gckd_mm.synthpedes.canvas import RGB
 from gckd_mm.synthpedes.random_stream import RandomStream
+from gckd_mm.synthpedes.shading import RGB
 
 
 class Sheet:
-    """A picture to draw on in shares: x of the width, y and radii of the height.
+    """An image to draw on in shares: x of the width, y and radii of the height.
 
     It is quicker than a :class:`~gckd_mm.synthpedes.canvas.Canvas` and knows
     neither outlines nor cloth: good enough for what is out of focus.

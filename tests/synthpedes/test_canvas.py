@@ -4,8 +4,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gckd_mm.synthpedes.canvas import Canvas, Cloth, Shading, smooth_noise
-from gckd_mm.synthpedes.random_stream import RandomStream
+from gckd_mm.synthpedes.canvas import Canvas
+from gckd_mm.synthpedes.shading import Cloth, Shading
 
 WHITE = (255.0, 255.0, 255.0)
 BLACK = (0.0, 0.0, 0.0)
@@ -58,7 +58,7 @@ def all_shapes(canvas: Canvas, x: float, y: float) -> None:
     )
 
 
-def test_a_move_by_whole_pixels_moves_the_picture() -> None:
+def test_a_move_by_whole_pixels_moves_the_image() -> None:
     here, there = Canvas(60, 60), Canvas(60, 60)
     all_shapes(here, 12.25, 15.5)
     all_shapes(there, 29.25, 22.5)
@@ -95,12 +95,3 @@ def test_a_lit_shape_is_brighter_on_the_lit_side() -> None:
         (20, 5), (20, 35), 8, 8, (150, 150, 150), shading=Shading(1.0, light=1.0)
     )
     assert canvas.pixels[20, 24, 0] > canvas.pixels[20, 15, 0] + 20
-
-
-def test_smooth_noise_is_smooth_and_repeats() -> None:
-    noise = smooth_noise(RandomStream('n'), 64, 48, 6)
-    assert noise.shape == (64, 48)
-    assert noise.dtype == np.float32
-    np.testing.assert_array_equal(noise, smooth_noise(RandomStream('n'), 64, 48, 6))
-    assert noise.std() > 0.3
-    assert np.abs(np.diff(noise, axis=0)).max() < 0.9
