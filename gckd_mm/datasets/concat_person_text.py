@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from gckd_mm.datasets.draw import Draw, seeded_augmentation
-from gckd_mm.datasets.person_text import PersonTextDataset
+from gckd_mm.datasets.person_text import PersonTextDataset, as_dataset
 from gckd_mm.errors import InputError
 from gckd_mm.registry import DATASETS
 
@@ -33,12 +33,7 @@ class ConcatPersonText(Dataset):
     """
 
     def __init__(self, datasets: Sequence[dict | PersonTextDataset]) -> None:
-        self.datasets = [
-            dataset
-            if isinstance(dataset, PersonTextDataset)
-            else DATASETS.build(dataset)
-            for dataset in datasets
-        ]
+        self.datasets = [as_dataset(dataset) for dataset in datasets]
         views = {dataset.view for dataset in self.datasets}
         if len(views) != 1:
             raise InputError(

@@ -98,23 +98,21 @@ class PersonTextDataset(BaseDataset):
         gt_label: bool = False,
         **kwargs: Any,
     ) -> None:
-        if view not in VIEWS:
-            raise InputError(
-                f'{type(self).__name__}: view must be one of {VIEWS}, got {view!r}'
-            )
+        for name, value, choices in (
+            ('view', view, VIEWS),
+            ('check_images', check_images, (True, False, 'decode')),
+            ('unreadable', unreadable, ('stop', 'skip')),
+            ('gt_label', gt_label, (True, False)),
+        ):
+            if value not in choices:
+                *others, last = map(repr, choices)
+                raise InputError(
+                    f'{type(self).__name__}: {name} must be {", ".join(others)} or '
+                    f'{last}, got {value!r}'
+                )
         self.split = split
         self.view = view
-        if check_images not in (True, False, 'decode'):
-            raise InputError(
-                f"{type(self).__name__}: check_images must be True, False or 'decode', "
-                f'got {check_images!r}'
-            )
         self.check_images = check_images
-        if unreadable not in ('stop', 'skip'):
-            raise InputError(
-                f"{type(self).__name__}: unreadable must be 'stop' or 'skip', got "
-                f'{unreadable!r}'
-            )
         if unreadable == 'skip' and (split != 'train' or not check_images):
             raise InputError(
                 f"{type(self).__name__}: unreadable='skip' is for split='train' with "
@@ -360,6 +358,13 @@ class PersonTextDataset(BaseDataset):
             f'configs/baselines/source_only_street2mall.py, on what '
             f'`python tools/make_synthpedes.py` draws (make demo does both)'
         )
+
+
+def as_dataset(dataset: dict | PersonTextDataset, **kwargs: Any) -> PersonTextDataset:
+    """Build a dataset from its config and further arguments; leave a built one."""
+    if isinstance(dataset, PersonTextDataset):
+        return dataset
+    return DATASETS.build({**dataset, **kwargs})
 
 
 def _first(flaws: dict[str, str]) -> str:
