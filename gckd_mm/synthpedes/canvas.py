@@ -20,7 +20,10 @@ class Canvas:
 
     A shape is a signed distance (negative inside), evaluated within its bounding box;
     the pixel at column i, row j has its centre at (i + 0.5, j + 0.5). What lies outside
-    the image is left out.
+    the image is left out. Every shape takes its ``colour`` (RGB in 0 … 255), ``alpha``
+    (its opacity), ``cloth`` (its pattern; across and along run from the start of a
+    limb, the centre of an ellipse, the top of the middle of what has rows) and
+    ``shading``.
 
     Args:
         height: In pixels.
@@ -47,16 +50,7 @@ class Canvas:
         cloth: Cloth | None = None,
         shading: Shading = FLAT,
     ) -> None:
-        """Paint a chain of tapered capsules without seams.
-
-        Args:
-            joints: (x, y), two at least.
-            radii: One a joint.
-            colour: RGB in 0 … 255.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any.
-            shading: Defaults to none.
-        """
+        """Paint a chain of tapered capsules without seams, by its joints and radii."""
         window = self._window(
             min(x - r for (x, _), r in zip(joints, radii, strict=True)),
             min(y - r for (_, y), r in zip(joints, radii, strict=True)),
@@ -100,39 +94,6 @@ class Canvas:
             window, distance, share, lit, across, along, colour, alpha, cloth, shading
         )
 
-    def capsule(
-        self,
-        start: Point,
-        end: Point,
-        start_radius: float,
-        end_radius: float,
-        colour: RGB,
-        *,
-        alpha: float = 1.0,
-        cloth: Cloth | None = None,
-        shading: Shading = FLAT,
-    ) -> None:
-        """Paint a tapered capsule: all within a radius of a line, as that changes.
-
-        Args:
-            start: (x, y).
-            end: (x, y).
-            start_radius: In pixels.
-            end_radius: In pixels.
-            colour: RGB in 0 … 255.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; along runs from ``start``.
-            shading: Defaults to none.
-        """
-        self.limb(
-            (start, end),
-            (start_radius, end_radius),
-            colour,
-            alpha=alpha,
-            cloth=cloth,
-            shading=shading,
-        )
-
     def ellipse(
         self,
         centre: Point,
@@ -143,16 +104,7 @@ class Canvas:
         cloth: Cloth | None = None,
         shading: Shading = FLAT,
     ) -> None:
-        """Paint an ellipse.
-
-        Args:
-            centre: (x, y).
-            radii: Half the width and half the height.
-            colour: RGB in 0 … 255.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; across and along run from the centre.
-            shading: Defaults to none.
-        """
+        """Paint an ellipse, by half its width and half its height."""
         wide, high = max(radii[0], 0.05), max(radii[1], 0.05)
         x, y = centre
         window = self._window(x - wide, y - high, x + wide, y + high)
@@ -184,19 +136,7 @@ class Canvas:
         cloth: Cloth | None = None,
         shading: Shading = FLAT,
     ) -> None:
-        """Paint an upright rectangle.
-
-        Args:
-            left: x.
-            top: y.
-            right: x.
-            bottom: y.
-            colour: RGB in 0 … 255.
-            rounding: Radius of the corners, within the rectangle. Defaults to 0.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; across runs from the middle, along from the top.
-            shading: Defaults to none.
-        """
+        """Paint an upright rectangle; ``rounding`` is the radius of its corners."""
         rows = ((top, left, right), (bottom, left, right))
         self.column(
             rows, colour, rounding=rounding, alpha=alpha, cloth=cloth, shading=shading
@@ -215,14 +155,9 @@ class Canvas:
     ) -> None:
         """Paint a shape that is given by its width from row to row, such as a trunk.
 
-        Args:
-            rows: (y, left, right) from top to bottom, straight lines between.
-            colour: RGB in 0 … 255.
-            rounding: Radius of the four corners, within the shape. Defaults to 0.
-            sag: How far the middle of each row hangs below its ends. Defaults to 0.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; across runs from the middle, along from the top.
-            shading: Defaults to none.
+        The rows are (y, left, right) from top to bottom, with straight lines between.
+        ``rounding`` is the radius of the four corners, within the shape; ``sag`` is how
+        far the middle of each row hangs below its ends.
         """
         top, bottom = rows[0][0], rows[-1][0]
         window = self._window(

@@ -71,8 +71,8 @@ def render_umbrella(painter: Painter, colour: RGB) -> None:
     x, z = -body.bag_side * 0.17, 0.08
     middle, low = body.at(x, 1.8, z)
     high = body.at(x, 2.1, z)[1]
-    painter.canvas.capsule(
-        (middle, high), body.at(x, 2.13, z), 0.012 * s, 0.008 * s, _STICK
+    painter.canvas.limb(
+        ((middle, high), body.at(x, 2.13, z)), (0.012 * s, 0.008 * s), _STICK
     )
     pale = paler(colour, 0.5)
     if sum(colour) >= 620:

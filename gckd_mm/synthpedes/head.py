@@ -189,10 +189,10 @@ def _render_glasses(painter: Painter) -> None:
     far, near = sorted(spots, key=lambda spot: spot[2])
     rim = 0.012 * s
     if far[2] > 0.1:
-        canvas.capsule(near[:2], far[:2], rim, rim, frame)
+        canvas.limb((near[:2], far[:2]), (rim, rim), frame)
     if abs(yaw) > 0.45:  # the bow to the ear
         ear = body.face_spot(math.copysign(1.5, -yaw), 1.585)
-        canvas.capsule(near[:2], ear[:2], rim, rim, frame)
+        canvas.limb((near[:2], ear[:2]), (rim, rim), frame)
     for x, y, square in spots:
         if square < 0.05:
             continue

@@ -19,7 +19,7 @@ def area(draw: Callable[[Canvas], None]) -> float:
 
 def test_capsule_covers_the_area_of_its_stadium() -> None:
     length = math.hypot(29.7, 20.2)
-    got = area(lambda c: c.capsule((10.3, 10), (40, 30.2), 4, 4, WHITE))
+    got = area(lambda c: c.limb([(10.3, 10), (40, 30.2)], [4, 4], WHITE))
     assert got == pytest.approx(math.pi * 16 + 8 * length, rel=0.01)
 
 
@@ -41,8 +41,12 @@ def test_rectangle_and_column_cover_their_areas() -> None:
 def all_shapes(canvas: Canvas, x: float, y: float) -> None:
     finish = Shading(1.0, 0.5, 0.4, 0.1, 3)
     cloth = Cloth((200, 10, 10), lambda u, v: ((u + v) % 6 < 3).astype(np.float32))
-    canvas.capsule(
-        (x, y), (x + 9.5, y + 12.25), 3, 5, (90, 140, 80), shading=finish, cloth=cloth
+    canvas.limb(
+        [(x, y), (x + 9.5, y + 12.25)],
+        [3, 5],
+        (90, 140, 80),
+        shading=finish,
+        cloth=cloth,
     )
     canvas.limb(
         [(x, y), (x + 9, y), (x + 4, y + 8)], [2, 3, 2], (9, 9, 99), shading=finish
@@ -91,7 +95,7 @@ def test_alpha_blends() -> None:
 
 def test_a_lit_shape_is_brighter_on_the_lit_side() -> None:
     canvas = Canvas(40, 40, BLACK)
-    canvas.capsule(
-        (20, 5), (20, 35), 8, 8, (150, 150, 150), shading=Shading(1.0, light=1.0)
+    canvas.limb(
+        [(20, 5), (20, 35)], [8, 8], (150, 150, 150), shading=Shading(1.0, light=1.0)
     )
     assert canvas.pixels[20, 24, 0] > canvas.pixels[20, 15, 0] + 20
