@@ -84,7 +84,7 @@ class Annotator(NamedTuple):
 
 
 class AnnotatorRange(NamedTuple):
-    """Where the annotators of a domain are drawn from, as (low, high) pairs.
+    """Where the annotators of a domain are sampled from, as (low, high) pairs.
 
     Attributes:
         styles: Options for the style.
@@ -138,14 +138,14 @@ WEB_RANGE = AnnotatorRange(
 def sample_annotators(
     ranges: Mapping[str, AnnotatorRange], stream: RandomStream
 ) -> dict[str, Annotator]:
-    """Draw the annotators of all domains of a world.
+    """Sample the annotators of all domains of a world.
 
     The synonyms of each concept are shuffled once for the world, so that another world
     has other words. Domain number i prefers the i-th synonym of a concept on which the
     domains diverge, the first one of another. Number 0 thus always prefers the first.
 
     Args:
-        ranges: domain -> what its annotator is drawn from.
+        ranges: domain -> what its annotator is sampled from.
         stream: The world's stream. Only its children are used.
 
     Returns:
@@ -170,11 +170,11 @@ def sample_annotators(
 
 
 def sample_web_annotator(ranges: AnnotatorRange, stream: RandomStream) -> Annotator:
-    """Draw an annotator of the web, who writes a single caption with any words.
+    """Sample an annotator of the web, who writes a single caption with any words.
 
     Args:
-        ranges: What the habits are drawn from; the styles are those of the quarter who
-            do not write alt-text ('web').
+        ranges: What the habits are sampled from; the styles are those of the quarter
+            who do not write alt-text ('web').
         stream: A stream for this annotator alone.
 
     Returns:

@@ -31,8 +31,8 @@ _DARKEST = 0.25
 class Camera(NamedTuple):
     """All that one camera does to its images.
 
-    The fields that :func:`photograph` does not read are for those that draw the scene,
-    frame the person and write the file. The defaults change nothing.
+    The fields that :func:`photograph` does not read are for those that render the
+    scene, frame the person and write the file. The defaults change nothing.
 
     Attributes:
         scene: Where it hangs, a name of ``scene.SCENES``.
@@ -108,7 +108,7 @@ _NUMBERS = tuple(field for field in Camera._fields if field not in ('scene', 'ga
 
 
 def sample_camera(ranges: CameraRange, stream: RandomStream) -> Camera:
-    """Draw a camera, each field uniform within its range.
+    """Sample a camera, each field uniform within its range.
 
     Args:
         ranges: The domain's cameras.
@@ -255,7 +255,7 @@ def reduce_by_area(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _sample(stream: RandomStream, field: str, span: Span) -> float:
-    """Draw a number within a span, both ends included."""
+    """Sample a number within a span, both ends included."""
     low, high = span
     if low > high:
         raise InputError(_empty(field, span))

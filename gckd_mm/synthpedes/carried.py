@@ -30,7 +30,7 @@ def bag_layer(painter: Painter) -> Layer | None:
 
 
 def render_straps(painter: Painter) -> None:
-    """Draw the straps by which a bag hangs, over the upper garment."""
+    """Render the straps by which a bag hangs, over the upper garment."""
     body, bag = painter.body, painter.person.bag
     if bag is None:
         return
@@ -48,7 +48,7 @@ def render_straps(painter: Painter) -> None:
 
 
 def render_in_hand(painter: Painter, side: int, wrist: Joint) -> None:
-    """Draw what a hand carries, before the hand closes on it."""
+    """Render what a hand carries, before the hand closes on it."""
     bag, held = painter.person.bag, painter.person.held
     if side == painter.body.bag_side:
         if bag is not None and bag.kind in ('handbag', 'shopping bag'):
@@ -56,17 +56,17 @@ def render_in_hand(painter: Painter, side: int, wrist: Joint) -> None:
         elif bag is not None and bag.kind == 'suitcase':
             _render_suitcase(painter, side, wrist, bag.colour.rgb)
     elif held is not None and 'held' in painter.seen:
-        draw = {
+        render = {
             'umbrella': _render_stick,
             'phone': _render_phone,
             'cup': _render_cup,
             'book': _render_book,
         }
-        draw[held.kind](painter, wrist, held.colour.rgb)
+        render[held.kind](painter, wrist, held.colour.rgb)
 
 
 def render_umbrella(painter: Painter, colour: RGB) -> None:
-    """Draw the open umbrella, whose stick is drawn in the hand."""
+    """Render the open umbrella, whose stick is rendered in the hand."""
     body, s = painter.body, painter.scale
     x, z = -body.bag_side * 0.17, 0.08
     middle, low = body.at(x, 1.8, z)
@@ -126,7 +126,7 @@ def _hip(painter: Painter) -> float:
 
 
 def _render_handbag(painter: Painter, side: int, wrist: Joint, bag: Garment) -> None:
-    """Draw a handbag or, of paper, a shopping bag."""
+    """Render a handbag or, of paper, a shopping bag."""
     x, y, z = wrist
     is_paper = bag.kind == 'shopping bag'
     sizes, high = ((0.15, 0.16), 0.36) if is_paper else ((0.11, 0.13), 0.19)
@@ -158,7 +158,7 @@ def _render_box(
     colour: RGB,
     is_paper: bool = False,
 ) -> None:
-    """Draw a box-like bag.
+    """Render a box-like bag.
 
     Args:
         painter: Paints.
@@ -191,7 +191,7 @@ def _render_box(
 
 
 def _render_stick(painter: Painter, wrist: Joint, colour: RGB) -> None:
-    """Draw the stick of an umbrella, whose colour it has not."""
+    """Render the stick of an umbrella, whose colour it has not."""
     x, y, z = wrist
     ends = ((x, y - 0.05, z + 0.03), (x * 0.9, 1.84, 0.08))
     painter.limb(ends, (0.011, 0.011), _STICK)

@@ -36,7 +36,7 @@ PICTURE_SIZE = (160, 80)
 
 
 class Sizes(NamedTuple):
-    """How large a domain is drawn."""
+    """How large a domain is rendered."""
 
     train: int = 600  # ids
     val: int = 100  # ids
@@ -60,16 +60,16 @@ def default_sizes(name: str) -> Sizes:
 
 
 class SynthDomain:
-    """One of the domains of a world, drawn on demand.
+    """One of the domains of a world, rendered on demand.
 
     A world is a city, given by a seed: its street, its mall and its campus have people,
-    a camera and an annotator of their own, all drawn from the ranges in
+    a camera and an annotator of their own, all sampled from the ranges in
     :data:`gckd_mm.synthpedes.places.PLACES`. ``'web'`` is outside of all
     worlds: every image has another person and another camera, every caption another
     annotator, and one caption in ten is somebody else's.
 
-    What is drawn depends on the generator's version and on these arguments alone, and a
-    image does not depend on the sizes.
+    What is rendered depends on the generator's version and on these arguments alone, and
+    an image does not depend on the sizes.
 
     Args:
         name: ``'street'``, ``'mall'``, ``'campus'`` or ``'web'``.
@@ -161,7 +161,7 @@ class SynthDomain:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return what determines the drawing, for the file beside it."""
+        """Return what determines the rendering, for the file beside it."""
         return {
             'generator': VERSION,
             'domain': self.name,
@@ -210,7 +210,7 @@ class SynthDomain:
         return self.person(shot)
 
     def draw_image(self, shot: Shot) -> np.ndarray:
-        """Draw an image: RGB, uint8, shape (160, 80, 3)."""
+        """Render an image: RGB, uint8, shape (160, 80, 3)."""
         stream = self._stream(shot)
         camera, person, pose = self.camera_at(shot), self.person(shot), self.pose(shot)
         height, width = PICTURE_SIZE

@@ -1,4 +1,4 @@
-"""Draws a person."""
+"""Render a person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STRAPS_ONLY = math.radians(40)
 
 
 def visible_things(person: Person, pose: Pose) -> frozenset[str]:
-    """Name what one can see of a person, as :func:`render_figure` draws it.
+    """Name what one can see of a person, as :func:`render_figure` renders it.
 
     Returns:
         Some of 'hair', 'beard', 'glasses', 'hat', 'upper', 'second' (the layer under
@@ -77,7 +77,7 @@ def figure_height(person: Person, pose: Pose) -> float:
 
 
 def render_figure(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
-    """Draw a person and the shadow at the feet.
+    """Render a person and the shadow at the feet.
 
     Args:
         canvas: Is painted on.

@@ -17,7 +17,7 @@ def is_from_behind(head_yaw: float) -> bool:
 
 
 def render_head(painter: Painter) -> None:
-    """Draw a head with all that is on it, but for a :func:`render_mane` beside it."""
+    """Render a head with all that is on it, but for a :func:`render_mane` beside it."""
     person, yaw = painter.person, painter.body.head_yaw
     kind = person.hair.kind if 'hair' in painter.seen else 'bald'
     faces_us = math.cos(yaw) > 0
@@ -43,7 +43,7 @@ def render_head(painter: Painter) -> None:
 
 
 def render_mane(painter: Painter) -> None:
-    """Draw the long hair that falls over the shoulders."""
+    """Render the long hair that falls over the shoulders."""
     body, s = painter.body, painter.scale
     x, top = body.behind_head(1.66, 0.03)
     bottom = body.behind_head(1.27, 0.06)[1]
@@ -58,7 +58,7 @@ def render_mane(painter: Painter) -> None:
 
 
 def _render_strands(painter: Painter) -> None:
-    """Draw the long hair beside the cheeks."""
+    """Render the long hair beside the cheeks."""
     body, s = painter.body, painter.scale
     for angle in (-1.35, 1.35):
         turn = body.head_yaw + angle
@@ -76,7 +76,7 @@ def _render_strands(painter: Painter) -> None:
 
 
 def _render_tied_hair(painter: Painter, kind: str) -> None:
-    """Draw a ponytail or a bun; nothing for other hair."""
+    """Render a ponytail or a bun; nothing for other hair."""
     body, s = painter.body, painter.scale
     colour = painter.person.hair.colour.rgb
     if kind == 'ponytail':
@@ -97,7 +97,7 @@ def _render_tied_hair(painter: Painter, kind: str) -> None:
 
 
 def _render_scalp(painter: Painter, kind: str) -> None:
-    """Draw the hair on the head itself; the face comes over it."""
+    """Render the hair on the head itself; the face comes over it."""
     colour, s = painter.person.hair.colour.rgb, painter.scale
     wide, high, y = 0.116, 0.105, 1.63
     if kind == 'curly':
@@ -114,7 +114,7 @@ def _render_scalp(painter: Painter, kind: str) -> None:
 
 
 def _render_face(painter: Painter) -> None:
-    """Draw the face, with beard and glasses, as far as it is in sight."""
+    """Render the face, with beard and glasses, as far as it is in sight."""
     body, s, skin = painter.body, painter.scale, painter.person.skin
     canvas, yaw = painter.canvas, body.head_yaw
     low, high = _visible_arc(yaw, 1.22)
@@ -249,7 +249,7 @@ def _render_cap(painter: Painter, colour: RGB) -> None:
 def _render_crown(
     painter: Painter, bottom: float, top: float, half_width: float, colour: RGB
 ) -> None:
-    """Draw half an ellipse, flat side down."""
+    """Render half an ellipse, flat side down."""
     middle, low = painter.body.at(0.0, bottom, 0.01)
     high = painter.body.at(0.0, top, 0.01)[1]
     rows = []

@@ -12,7 +12,7 @@ _SKIRTS = ('skirt', 'long skirt')
 
 
 def render_legs(painter: Painter) -> None:
-    """Draw both legs, the farther one first, with shoes and the lower garment."""
+    """Render both legs, the farther one first, with shoes and the lower garment."""
     body = painter.body
     # shorts under a coat count as out of sight, so no corner of them may show
     lower = painter.person.lower if 'lower' in painter.seen else None
@@ -75,7 +75,7 @@ def _render_skirt(painter: Painter, lower: Garment) -> None:
 
 
 def _render_seat(painter: Painter, lower: Garment) -> None:
-    """Draw the upper part of trousers, which joins their legs."""
+    """Render the upper part of trousers, which joins their legs."""
     painter.canvas.column(
         painter.body.trunk((1.06, 0.92, 0.83), 0.008),
         lower.colour.rgb,

@@ -13,7 +13,7 @@ from gckd_mm.synthpedes.sheet import Sheet
 
 
 def render_occluder(canvas: Canvas, scene: str, stream: RandomStream) -> None:
-    """Draw something that stands in front of the person, at a side or at the bottom.
+    """Render something that stands in front of the person, at a side or at the bottom.
 
     Args:
         canvas: About 8 to 25% of it are overdrawn.
@@ -27,8 +27,8 @@ def render_occluder(canvas: Canvas, scene: str, stream: RandomStream) -> None:
         raise InputError(
             f'scene: there is no {scene!r}; choose one of {", ".join(_OCCLUDERS)}'
         )
-    draw = stream.choice(_OCCLUDERS[scene])
-    draw(Sheet(canvas.pixels), stream)
+    render = stream.choice(_OCCLUDERS[scene])
+    render(Sheet(canvas.pixels), stream)
 
 
 def _pole(sheet: Sheet, stream: RandomStream) -> None:
@@ -87,7 +87,7 @@ def _bonnet(sheet: Sheet, stream: RandomStream) -> None:
 
 
 def _bicycle(sheet: Sheet, stream: RandomStream) -> None:
-    """Draw the wheels and the frame of a bicycle parked in front."""
+    """Render the wheels and the frame of a bicycle parked in front."""
     frame = varied(stream.choice(PAINTS), stream, 12)
     x, y = stream.uniform(0.1, 0.4), stream.uniform(0.86, 0.92)
     reach, base = stream.uniform(0.12, 0.14), stream.uniform(0.6, 0.75)
@@ -161,7 +161,7 @@ def _bush(sheet: Sheet, stream: RandomStream) -> None:
 
 
 def _shoulder(sheet: Sheet, stream: RandomStream) -> None:
-    """Draw the head, back and arm of someone who walks past, cut by the border."""
+    """Render the head, back and arm of someone who walks past, cut by the border."""
     cloth = varied(muted(stream.choice(PAINTS), 0.15), stream, 14)
     hair = varied(
         stream.choice(((46, 38, 34), (86, 64, 48), (120, 112, 104))), stream, 8
@@ -178,7 +178,7 @@ def _shoulder(sheet: Sheet, stream: RandomStream) -> None:
 
 
 def _post(sheet: Sheet, x: float, thick: float, top: float, colour: RGB) -> None:
-    """Draw an upright round bar, lit from the left, down to the lower border."""
+    """Render an upright round bar, lit from the left, down to the lower border."""
     shift = thick * sheet.height / sheet.width
     sheet.stroke((x, top), (x, 1.1), thick, colour)
     dark, light = scaled(colour, 0.72), scaled(colour, 1.3)

@@ -12,7 +12,7 @@ from gckd_mm.synthpedes.wardrobe import Person
 
 
 class Painter:
-    """One drawing of a person.
+    """Paints one image of a person.
 
     Args:
         canvas: Is painted on.

@@ -1,7 +1,7 @@
-"""The ranges from which the domains of a world are drawn.
+"""The ranges from which the domains of a world are sampled.
 
-A place is what a domain has in every world; a world draws one camera and one annotator
-for it, and bends its taste.
+A place is what a domain has in every world; a world samples one camera and one
+annotator for it, and bends its taste.
 """
 
 from __future__ import annotations

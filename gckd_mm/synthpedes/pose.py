@@ -44,7 +44,7 @@ class View(NamedTuple):
 
 
 def sample_pose(stream: RandomStream) -> Pose:
-    """Draw a pose; people come or go more often than they pass sideways."""
+    """Sample a pose; people come or go more often than they pass sideways."""
     side = stream.weighted({'front': 5, 'back': 3.5, 'side': 2.5})
     if side == 'front':
         yaw = stream.uniform(-0.8, 0.8)

@@ -27,7 +27,7 @@ def render_scene(
 ) -> None:
     """Fill a canvas with a place, other in layout and tone at every call.
 
-    The place is drawn at half the size and enlarged, which is quick and leaves it as
+    The place is rendered at half the size and enlarged, which is quick and leaves it as
     soft as what is behind the focus of a lens.
 
     Args:

@@ -24,7 +24,7 @@ _HEM = {'jacket': 0.8, 'suit jacket': 0.79, 'hoodie': 0.84, 'shirt': 0.83}
 
 
 def render_torso(painter: Painter) -> None:
-    """Draw neck and trunk with the upper garment, the straps of a bag and a scarf."""
+    """Render neck and trunk with the upper garment, the straps of a bag and a scarf."""
     upper, scarf = painter.person.upper, painter.person.scarf
     kind, colour = upper.kind, upper.colour.rgb
     _render_neck(painter)
@@ -123,7 +123,7 @@ def _upper_outline(painter: Painter, kind: str) -> list[Row]:
 
 
 def _render_opening(painter: Painter, upper: Garment, inner: RGB) -> None:
-    """Draw what shows between the two sides of an open garment."""
+    """Render what shows between the two sides of an open garment."""
     person, body = painter.person, painter.body
     is_suit, colour = upper.kind == 'suit jacket', upper.colour.rgb
     wide, narrow = (0.5, 0.04) if is_suit else (0.42, 0.4)
@@ -150,7 +150,7 @@ def _render_opening(painter: Painter, upper: Garment, inner: RGB) -> None:
 
 
 def _render_fastenings(painter: Painter, kind: str, colour: RGB) -> None:
-    """Draw the collar, the buttons, the belt or the like by which one knows a kind."""
+    """Render the collar, buttons, belt or the like by which one knows a kind."""
     body = painter.body
     line = darker(colour, 0.35) if sum(colour) > 300 else paler(colour, 0.35)
     middle = ((-0.06, 0.06), (-0.06, 0.06))

@@ -195,7 +195,7 @@ class Wardrobe:
         }
 
     def sample_person(self, stream: RandomStream) -> Person:
-        """Draw somebody."""
+        """Sample somebody."""
         gender = self._pick(stream, 'gender')
         hair = self._hair(stream, gender)
         upper = self._upper(stream, self._pick(stream, f'upper.{gender}'))

@@ -1,4 +1,4 @@
-"""Write a drawn domain to disk, in the schema of the real dataset that it resembles."""
+"""Write a synthetic domain to disk, in the schema of the real dataset it resembles."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def write_domain(
     redraw: bool = False,
     track: Track = lambda items, total: items,
 ) -> Path:
-    """Draw a domain into a folder that the loader of its real dataset can read.
+    """Render a domain into a folder that the loader of its real dataset can read.
 
     The files do not depend on the number of processes. ``synthpedes.json`` says what is
-    being drawn and whether all of it is there; a drawing that was stopped at any moment
-    is continued by the next call, and a whole one is left as it is.
+    being rendered and whether all of it is there; what was stopped at any moment is
+    continued by the next call, and a whole one is left as it is.
 
     Args:
-        domain: What to draw.
-        folder: Made if needed; what lies there must be a drawing of the same domain.
-        processes: How many draw. Defaults to the number of processors.
+        domain: What to render.
+        folder: Made if needed; what lies there must be a rendering of the same domain.
+        processes: How many render. Defaults to the number of processors.
         redraw: Whether to delete the images, annotations and description that a
             generator wrote there, of whatever version and domain. Defaults to False.
         track: Shows the progress over the images that were not there yet. Defaults
@@ -98,10 +98,10 @@ def write_domain(
 
 
 def is_complete(domain: SynthDomain, folder: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder holds the whole drawing of a domain.
+    """Tell whether a folder holds the whole rendering of a domain.
 
     Raises:
-        InputError: If something else lies there, or a drawing whose annotations were
+        InputError: If something else lies there, or a rendering whose annotations were
             changed.
     """
     with _disk_errors(domain, Path(folder)):
