@@ -68,8 +68,8 @@ class SynthDomain:
     worlds: every image has another person and another camera, every caption another
     annotator, and one caption in ten is somebody else's.
 
-    What is rendered depends on the generator's version and on these arguments alone, and
-    an image does not depend on the sizes.
+    What is rendered depends on the generator's version and on these arguments alone,
+    and an image does not depend on the sizes.
 
     Args:
         name: ``'street'``, ``'mall'``, ``'campus'`` or ``'web'``.
