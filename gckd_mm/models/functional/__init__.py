@@ -48,7 +48,6 @@ _BESIDE = {
     'mmd': 'uda.alignment',
     'nearest_neighbours': 'gckd.memory',
     'neighbour_average': 'necks.graph_propagation_neck',
-    'neighbour_labels': 'heads.momentum_distill_head',
     'sdm_loss': 'heads.contrastive_head',
     'soft_cross_entropy': 'heads.momentum_distill_head',
 }

@@ -36,30 +36,6 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tenso
     return (weights * losses).sum() / total.where(total > 0, 1)
 
 
-@torch.no_grad()
-def neighbour_labels(
-    neighbours: Neighbours, num_columns: int, temperature: float
-) -> Tensor:
-    """Return soft labels over the nearest neighbours of each query, shape (N, M).
-
-    The softmax of similarity / temperature over its K neighbours, 0 elsewhere; a query
-    without neighbours is all zero.
-
-    Args:
-        neighbours: Of N queries among M columns, shapes (N, K).
-        num_columns: M.
-        temperature: Divides the cosine similarities.
-
-    Source: ours.
-    """
-    absent = neighbours.index < 0
-    logits = at_least_float32(neighbours.similarity) / temperature
-    # a softmax over no neighbours at all is NaN, which the mask takes away
-    weights = logits.softmax(dim=1).masked_fill(absent, 0)
-    labels = weights.new_zeros(len(weights), num_columns)
-    return labels.scatter_add_(1, neighbours.index.masked_fill(absent, 0), weights)
-
-
 @MODELS.register_module()
 class MomentumDistillHead(BaseModule):
     """Cross-entropy from soft labels to the student's similarities with a memory.
@@ -170,13 +146,21 @@ class NeighbourConsistencyHead(MomentumDistillHead):
         self.k = k
         self.neighbour_temperature = neighbour_temperature
 
+    @torch.no_grad()
     def labels(self, neighbours: Neighbours, num_columns: int) -> tuple[Tensor, Tensor]:
         """Return labels, (N, M), and weights, (N,), of N queries for :meth:`loss`.
 
+        Labels are the softmax of similarity / ``neighbour_temperature`` over the
+        neighbours, 0 elsewhere; a query without any has labels and a weight of 0.
+
         Args:
-            neighbours: Rows of the memory near each query, shape (N, K); a query
-                without any has the weight 0.
+            neighbours: Rows of the memory near each query, shape (N, K).
             num_columns: M, the rows of the memory.
         """
-        labels = neighbour_labels(neighbours, num_columns, self.neighbour_temperature)
-        return labels, (neighbours.index >= 0).any(dim=1).float()
+        absent = neighbours.index < 0
+        logits = at_least_float32(neighbours.similarity) / self.neighbour_temperature
+        # a softmax over no neighbours at all is NaN, which the mask takes away
+        probabilities = logits.softmax(dim=1).masked_fill(absent, 0)
+        labels = probabilities.new_zeros(len(probabilities), num_columns)
+        labels.scatter_add_(1, neighbours.index.masked_fill(absent, 0), probabilities)
+        return labels, (~absent).any(dim=1).float()

@@ -12,9 +12,16 @@ from torch import Tensor
 
 from gckd_mm.models.gckd.memory import Neighbours
 from gckd_mm.models.heads.momentum_distill_head import (
-    neighbour_labels,
+    NeighbourConsistencyHead,
     soft_cross_entropy,
 )
+
+
+def neighbour_labels(
+    neighbours: Neighbours, columns: int, temperature: float
+) -> Tensor:
+    head = NeighbourConsistencyHead(neighbour_temperature=temperature)
+    return head.labels(neighbours, columns)[0]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
