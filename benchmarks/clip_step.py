@@ -36,7 +36,7 @@ def clip_config() -> Config:
 
 
 def caption_lengths(count: int) -> list[int]:
-    """Return how many tokens the first captions of a drawn domain have.
+    """Return how many tokens the first captions of a synthetic domain have.
 
     Words and punctuation marks count one each, and start and end one each: 29 tokens
     on average.

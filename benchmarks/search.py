@@ -9,7 +9,7 @@
   are left after one in a hundred was deleted.
 - ``large``: one query at a time among 200,000 (HNSW and IVF, between which a gallery's
   size chooses) and 1,000,000 (IVF), and exactly: time, recall of the true nearest ten,
-  memory, files. The embeddings are those of made-up people (:func:`clustered`), and for
+  memory, files. The embeddings are those of random people (:func:`clustered`), and for
   comparison uniform ones.
 - ``web``: the demo: how soon it is there, the first search in its page, and 20 users of
   its JSON interface at the same time for 30 s.
@@ -73,7 +73,7 @@ Figures = dict[str, Any]
 
 
 def clustered(count: int, seed: int, dim: int = DIM) -> Iterator[np.ndarray]:
-    """Yield embeddings of made-up people, in chunks.
+    """Yield embeddings of random people, in chunks.
 
     A person is a point of a sphere in 24 dimensions, turned into ``dim`` by a matrix
     that all have in common. A picture adds to it what changes from picture to picture,
@@ -168,8 +168,8 @@ def measure_index(count: int, more: int, folder: Path) -> Figures:
 
 def fill(folder: Path, chunks: Iterator[np.ndarray], index: str) -> Gallery:
     """Make a gallery of embeddings whose pictures there are none of."""
-    model = {'model': 'made up', 'source': None}
-    gallery = Gallery.create(folder, model, 'made up', DIM, None, index)
+    model = {'model': 'random', 'source': None}
+    gallery = Gallery.create(folder, model, 'random', DIM, None, index)
     count = 0
     for feats in chunks:
         items = [

@@ -67,7 +67,7 @@ SPREAD, DRIFT = 0.65, 0.4
 
 
 class TrainSet:
-    """Embeddings of made-up samples, people being clusters; none of them is kept."""
+    """Embeddings of random samples, people being clusters; none of them is kept."""
 
     def __init__(self, dim: int) -> None:
         self._centres = {domain: _unit(PEOPLE, dim) for domain in ('source', 'target')}
@@ -147,13 +147,13 @@ def pairs_of(inputs: dict[str, Any], keys: Tensor) -> dict[str, Any]:
 
 
 def remember(model: Any, train_set: TrainSet) -> None:
-    """Let every memory hold the made-up embeddings of the samples pushed into it."""
+    """Let every memory hold the random embeddings of the samples pushed into it."""
     for name, memory in model.memories.items():
-        push = partial(_push_made_up, memory.push, partial(train_set.embed, name))
+        push = partial(_push_random, memory.push, partial(train_set.embed, name))
         memory.push = push
 
 
-def _push_made_up(
+def _push_random(
     push: Callable[..., Tensor],
     embed: Callable[[Tensor], Tensor],
     feats: Tensor,

@@ -338,7 +338,9 @@ def as_tested(
         ).items()
         if not key.startswith(_OF_TRAINING)
     }
-    return encoders_alone(model), {**checkpoint, 'state_dict': state_dict}
+    # built in the scope of the config, which need not be ours
+    encoders = encoders_alone(model) | {'type': 'gckd_mm.DualEncoder'}
+    return encoders, {**checkpoint, 'state_dict': state_dict}
 
 
 def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:

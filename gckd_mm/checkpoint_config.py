@@ -21,7 +21,7 @@ from torch.nn.modules import module as torch_module
 
 from gckd_mm.checkpoint_foreign import refuse_foreign
 from gckd_mm.errors import CheckpointError, InputError
-from gckd_mm.registry import DATA_SAMPLERS, TRANSFORMS, type_name
+from gckd_mm.registry import DATA_SAMPLERS, TRANSFORMS, short_type, type_name
 
 _SCOPE = 'gckd_mm'
 _PREFIXES = ('', f'{_SCOPE}.')
@@ -107,7 +107,7 @@ def config_of(checkpoint: Mapping[str, Any], where: str) -> Config:
         raise _unfit(where, str(error)) from error
     trusted = _trusted_types()
     names = {_SCOPE, *trusted}
-    config = _with_names(config, trusted)
+    config = _with_names(config, trusted, config.get('default_scope'))
     model = _without_pretrained(config.get('model'))
     for kind in _names_in({**config, 'model': model}):
         if kind not in names:
@@ -475,7 +475,8 @@ def _names_in(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, part in value.items():
             if key in ('type', '_scope_', 'default_scope'):
-                yield str(part)
+                if part is not None:  # a pure-Python config may do without a scope
+                    yield str(part)
             else:
                 yield from _names_in(part)
     elif isinstance(value, list | tuple):
@@ -483,16 +484,18 @@ def _names_in(value: Any) -> Iterator[str]:
             yield from _names_in(part)
 
 
-def _with_names(value: Any, trusted: Mapping[str, Any], key: str = '') -> Any:
+def _with_names(
+    value: Any, trusted: Mapping[str, Any], scope: Any, key: str = ''
+) -> Any:
     """Write the trusted components that are named by a dotted path as one name.
 
     A pure-Python config is stored with such paths. Nothing is imported to follow one:
     a path counts if it leads, through modules that are loaded, to a trusted component.
     """
     if isinstance(value, dict):
-        return {k: _with_names(part, trusted, k) for k, part in value.items()}
+        return {k: _with_names(part, trusted, scope, k) for k, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_with_names(part, trusted) for part in value)
+        return type(value)(_with_names(part, trusted, scope) for part in value)
     if key != 'type' or not isinstance(value, str) or value in trusted:
         return value
     module, _, name = value.rpartition('.')
@@ -503,7 +506,10 @@ def _with_names(value: Any, trusted: Mapping[str, Any], key: str = '') -> Any:
     if module == _TRUSTED_OTHERS.get(name):
         return short
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    return short if found is component else value
+    if found is not component:
+        return value
+    # mmengine looks functions up from the root
+    return short_type(value, scope) if isinstance(component, type) else short
 
 
 def _trusted_types() -> dict[str, Any]:

@@ -60,6 +60,28 @@ def type_name(kind: Any) -> str:
     return name.rpartition('.')[2]
 
 
+def short_type(kind: Any, scope: str | None) -> str:
+    """Return the ``type`` of a component as a config of strings writes it.
+
+    Args:
+        kind: See :func:`type_name`. A name with a scope or without one stays.
+        scope: The ``default_scope`` of the config.
+
+    Returns:
+        ``'Name'`` for a component of that scope, of mmcv or of mmengine;
+        ``'package.Name'`` for others.
+    """
+    if isinstance(kind, LazyObject | LazyAttr):
+        kind = str(kind)
+    if not isinstance(kind, str):
+        kind = f'{kind.__module__}.{kind.__name__}'
+    package, _, path = kind.partition('.')
+    if '.' not in path:
+        return kind
+    name = type_name(path)
+    return name if package in (scope, 'mmcv', 'mmengine') else f'{package}.{name}'
+
+
 def type_of(registry: Registry, kind: Any) -> type | None:
     """Return the class that the ``type`` of a config stands for.
 

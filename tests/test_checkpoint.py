@@ -193,7 +193,7 @@ def test_a_test_looks_at_the_encoders_alone() -> None:
     given = {'type': 'gckd_mm.GCKD', 'memory_size': 3, 'heads': {}, **model}
     config, found = as_tested(given, checkpoint)
 
-    assert config == {'type': 'DualEncoder', **model}
+    assert config == {'type': 'gckd_mm.DualEncoder', **model}  # in any scope
     assert found['state_dict'].keys() == {'image_neck.weight', 'text_neck.weight'}
     assert found['meta'] == checkpoint['meta']
     other = {'type': 'MyRetriever', **model}

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mmcv.transforms import Resize
 from mmengine import registry as root
+from mmpretrain.models.necks import LinearNeck
 
 from gckd_mm import datasets, models, registry
 from gckd_mm.datasets import samplers, transforms
@@ -91,3 +94,26 @@ def test_ours_are_children_of_mmengines_roots() -> None:
 def test_a_component_that_does_not_exist_is_named(name: str) -> None:
     with pytest.raises(KeyError, match=name.rpartition('.')[2]):
         registry.MODELS.build(dict(type=name))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'scope', 'expected'),
+    [
+        # as written, a name is what galleries of version 0.1 hash
+        ('DualEncoder', 'gckd_mm', 'DualEncoder'),
+        ('gckd_mm.DualEncoder', 'gckd_mm', 'gckd_mm.DualEncoder'),
+        ('mmpretrain.LinearNeck', 'gckd_mm', 'mmpretrain.LinearNeck'),
+        (models.DualEncoder, 'gckd_mm', 'DualEncoder'),
+        ('gckd_mm.models.DualEncoder', 'gckd_mm', 'DualEncoder'),
+        (models.DualEncoder, None, 'gckd_mm.DualEncoder'),
+        ('gckd_mm.models.DualEncoder', 'mmpretrain', 'gckd_mm.DualEncoder'),
+        (Resize, 'gckd_mm', 'Resize'),
+        ('mmcv.transforms.Resize', None, 'Resize'),
+        (LinearNeck, 'gckd_mm', 'mmpretrain.LinearNeck'),
+        (LinearNeck, 'mmpretrain', 'LinearNeck'),
+    ],
+)
+def test_a_class_is_written_as_a_config_of_names_writes_it(
+    kind: Any, scope: str | None, expected: str
+) -> None:
+    assert registry.short_type(kind, scope) == expected

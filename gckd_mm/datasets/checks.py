@@ -182,36 +182,30 @@ def count_findings(
 
 def record_findings(records: Sequence[PersonRecord]) -> list[Finding]:
     """Look for records that contradict or repeat each other."""
-    findings = []
-    splits = _values_by_key((record.pid, record.split) for record in records)
-    torn = [
-        f'id {pid}: {", ".join(found)}'
-        for pid, found in splits.items()
-        if len(found) > 1
-    ]
-    if torn:
-        message = f'ids in more than one split: {len(torn)}'
-        findings.append(Finding('problem', 'id in two splits', message, tuple(torn)))
-    people = _values_by_key((record.image, record.pid) for record in records)
-    shared = [
-        f'{image}: ids {_join(pids)}' for image, pids in people.items() if len(pids) > 1
-    ]
-    if shared:
-        message = f'images listed under more than one id: {len(shared)}'
-        findings.append(
-            Finding('problem', 'image under two ids', message, tuple(shared))
+    splits = _several((record.pid, record.split) for record in records)
+    people = _several((record.image, record.pid) for record in records)
+    homes = _several((record.image, record.split) for record in records)
+    findings = [
+        Finding('problem', check, f'{message}: {len(items)}', items)
+        for check, message, items in (
+            (
+                'id in two splits',
+                'ids in more than one split',
+                tuple(f'id {pid}: {_join(found)}' for pid, found in splits.items()),
+            ),
+            (
+                'image under two ids',
+                'images listed under more than one id',
+                tuple(f'{image}: ids {_join(pids)}' for image, pids in people.items()),
+            ),
+            (
+                'image in two splits',
+                'images listed in more than one split',
+                tuple(f'{image}: {_join(found)}' for image, found in homes.items()),
+            ),
         )
-    homes = _values_by_key((record.image, record.split) for record in records)
-    leaked = [
-        f'{image}: {", ".join(found)}'
-        for image, found in homes.items()
-        if len(found) > 1
+        if items
     ]
-    if leaked:
-        message = f'images listed in more than one split: {len(leaked)}'
-        findings.append(
-            Finding('problem', 'image in two splits', message, tuple(leaked))
-        )
     captions = shared_captions(records)
     if captions:
         message = (
@@ -225,12 +219,11 @@ def record_findings(records: Sequence[PersonRecord]) -> list[Finding]:
 
 def shared_captions(records: Iterable[PersonRecord]) -> dict[str, list[int]]:
     """Map each caption of more than one id to the ids; case and spacing are ignored."""
-    people = _values_by_key(
+    return _several(
         (' '.join(caption.lower().split()), record.pid)
         for record in records
         for caption in record.captions
     )
-    return {caption: pids for caption, pids in people.items() if len(pids) > 1}
 
 
 def file_findings(
@@ -253,7 +246,7 @@ def duplicate_findings(
 ) -> list[Finding]:
     """Look for copies of a file under another name, with another id or split."""
     homes = {record.image: (record.pid, record.split) for record in records}
-    copies = _values_by_key((h.sha256, image) for image, h in hashes.items())
+    copies = _several((h.sha256, image) for image, h in hashes.items())
     items = [
         ' = '.join(
             f'{image} (id {homes[image][0]}, {homes[image][1]})' for image in same
@@ -319,12 +312,12 @@ def overlap_by_split(
     }
 
 
-def _values_by_key(pairs: Iterable[tuple[Hashable, Any]]) -> dict[Any, list[Any]]:
-    """Gather the distinct values of each key, both in the order they come in."""
+def _several(pairs: Iterable[tuple[Hashable, Any]]) -> dict[Any, list[Any]]:
+    """Return the keys of more than one value, with these in the order they come in."""
     gathered: dict[Any, dict[Any, None]] = defaultdict(dict)
     for key, value in pairs:
         gathered[key][value] = None
-    return {key: list(values) for key, values in gathered.items()}
+    return {key: list(values) for key, values in gathered.items() if len(values) > 1}
 
 
 def _join_ids(ids: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from gckd_mm.datasets.draw import Draw, seeded_augmentation
 from gckd_mm.datasets.packed_strings import PackedStrings
-from gckd_mm.datasets.person_text import PersonTextDataset
+from gckd_mm.datasets.person_text import PersonTextDataset, as_dataset
 from gckd_mm.errors import InputError
 from gckd_mm.registry import DATASETS
 
@@ -35,7 +35,7 @@ class CrossDomainDataset(Dataset):
         source: Config of the labelled dataset, with ``view='pairs'``.
         target: Config of the target's dataset, or of a :class:`PersonImageFolder`. Its
             pipeline gets a dict with
-            ``img_path``, ``caption`` and ``sample_idx``, the first two drawn
+            ``img_path``, ``caption`` and ``sample_idx``, the first two sampled
             independently of each other.
         target_captions: Whether the target has captions. False is the variant with
             target images alone; the caption stream is then absent from all items.
@@ -47,7 +47,7 @@ class CrossDomainDataset(Dataset):
 
     Raises:
         InputError: If the source does not show pairs, or the target has ``indices``
-            or is not the ``'train'`` split.
+            or ``gt_label``, or is not the ``'train'`` split.
     """
 
     def __init__(
@@ -56,17 +56,22 @@ class CrossDomainDataset(Dataset):
         target: dict | PersonTextDataset,
         target_captions: bool = True,
     ) -> None:
-        self.source = _build(source)
+        self.source = as_dataset(source)
         if self.source.view != 'pairs':
             raise InputError(
                 f"CrossDomainDataset: source needs view='pairs', got "
                 f'{self.source.view!r}'
             )
-        unlabelled = _build(target, lazy_init=True, view='images')
+        unlabelled = as_dataset(target, lazy_init=True, view='images')
         if unlabelled._indices is not None:
             raise InputError(
                 'CrossDomainDataset: indices would choose target samples by their '
                 'annotation; write an annotation file with fewer records instead'
+            )
+        if unlabelled.gt_label:
+            raise InputError(
+                'CrossDomainDataset: gt_label would show who is on the images of the '
+                'target, which has no labels in training; ask for it in the source'
             )
         if unlabelled.split != 'train':
             raise InputError(
@@ -75,7 +80,7 @@ class CrossDomainDataset(Dataset):
             )
         records = unlabelled.load_records()
         # Keyed by the path inside the image folder: the same order on every machine,
-        # and an image that is listed twice is not drawn twice as often.
+        # and an image that is listed twice is not sampled twice as often.
         paths = {record.image: unlabelled.image_path(record) for record in records}
         self.target_images = PackedStrings(paths[i] for i in canonical_order(paths))
         captions = (c for record in records for c in record.captions)
@@ -135,12 +140,6 @@ class CrossDomainDataset(Dataset):
             if caption_index is not None:
                 target['caption_index'] = caption_index
         return {**item, 'target': target}
-
-
-def _build(dataset: dict | PersonTextDataset, **kwargs: Any) -> PersonTextDataset:
-    if isinstance(dataset, PersonTextDataset):
-        return dataset
-    return DATASETS.build({**dataset, **kwargs})
 
 
 def canonical_order(texts: Iterable[str]) -> list[str]:

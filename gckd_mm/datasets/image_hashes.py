@@ -1,4 +1,4 @@
-"""Tell by their hashes which image files hold the same picture."""
+"""Tell by their hashes which image files hold the same image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Track = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 class ImageHash(NamedTuple):
-    """What tells whether two files hold the same picture."""
+    """What tells whether two files hold the same image."""
 
     sha256: bytes  # of the file
     difference: np.ndarray | None  # (64,) bool, None if the image was not decoded
@@ -79,7 +79,7 @@ def scan_images(
 
 
 def hash_image(path: str, decode: bool = True) -> ImageHash:
-    """Hash a file and, if it is decoded, the picture in it.
+    """Hash a file and, if it is decoded, the image in it.
 
     Raises:
         InputError: If the file cannot be read or decoded whole.
@@ -97,7 +97,7 @@ def hash_image(path: str, decode: bool = True) -> ImageHash:
 
 
 def difference_hash(grey: np.ndarray) -> np.ndarray:
-    """Hash a grey picture so that re-encoding or scaling it changes few bits.
+    """Hash a grey image so that re-encoding or scaling it changes few bits.
 
     Args:
         grey: Shape ``(H, W)``, any real dtype.

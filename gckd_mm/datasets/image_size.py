@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
 from PIL import Image
 
 from gckd_mm.errors import InputError
 from gckd_mm.regular_files import open_regular, unreadable
+
+_Answer = TypeVar('_Answer')
 
 #: of an image in memory; a crop of a person has a thousandth of them
 MAX_PIXELS = 50_000_000
@@ -57,11 +60,11 @@ def checked_size_of_file(path: str) -> tuple[int, int] | None:
             raise unreadable(path, error) from error
         size = size_from_head(head)
         if size is None:
-            size = _size_by_pillow(file, path)
+            size = _ask_pillow(file, path, lambda image: image.size)
         if size is None:
             return None
         check_size(size, path)
-        if size[0] > size[1] and _is_turned(file):
+        if size[0] > size[1] and _ask_pillow(file, path, _is_turned):
             size = size[1], size[0]
     return size
 
@@ -87,11 +90,14 @@ def size_from_head(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _size_by_pillow(file: BinaryIO, path: str) -> tuple[int, int] | None:
+def _ask_pillow(
+    file: BinaryIO, path: str, question: Callable[[Image.Image], _Answer]
+) -> _Answer | None:
+    """Return what Pillow says of an image file without decoding it; None if nothing."""
     file.seek(0)
     try:
         with Image.open(file, formats=FORMATS) as image:
-            return image.size
+            return question(image)
     except Image.DecompressionBombError as error:
         raise InputError(f'{path}: is too large: {error}') from error
     # Pillow's decoders raise what they like; who reads the file tells better.
@@ -99,12 +105,6 @@ def _size_by_pillow(file: BinaryIO, path: str) -> tuple[int, int] | None:
         return None
 
 
-def _is_turned(file: BinaryIO) -> bool:
+def _is_turned(image: Image.Image) -> bool:
     """Return whether EXIF says that width and height change places."""
-    file.seek(0)
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    # Pillow's decoders raise what they like.
-    except Exception:
-        return False
+    return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)

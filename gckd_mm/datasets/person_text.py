@@ -40,7 +40,8 @@ class PersonTextDataset(BaseDataset):
     - ``'captions'``: every caption once, the queries.
 
     An item is what ``pipeline`` makes of a dict with ``img_path`` and/or ``caption``,
-    ``pid`` (person id) and ``sample_idx`` (position in the view).
+    ``pid`` (person id), ``sample_idx`` (position in the view) and, where asked for,
+    ``gt_label``.
 
     Args:
         data_root: Folder of the dataset. Defaults to ``'data/<name>'``.
@@ -58,13 +59,18 @@ class PersonTextDataset(BaseDataset):
             training, and says how many those were. Defaults to ``'stop'``.
         schema: Field names of the annotation file that differ from the dataset's own:
             ``dict(image='img_path')``. Defaults to None.
+        gt_label: Whether each item has a ``gt_label``, too, from which an mmpretrain
+            classifier learns: the place of its ``pid`` among the sorted ids of the
+            train split. ``metainfo['classes']`` then holds these ids. Defaults to
+            False.
         **kwargs: Further arguments of :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
         MissingDataError: If the annotation file, the image folder or images are not
             there.
-        InputError: If the annotation file is malformed or the split is empty, or if an
-            argument is none of the above.
+        InputError: If the annotation file is malformed or the split is empty, if an
+            argument is none of the above, or if ``gt_label`` is asked for in another
+            split than ``'train'`` or of images without ids.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {'dataset': 'person_text'}
@@ -89,25 +95,24 @@ class PersonTextDataset(BaseDataset):
         check_images: bool | Literal['decode'] = True,
         unreadable: str = 'stop',
         schema: dict[str, str] | None = None,
+        gt_label: bool = False,
         **kwargs: Any,
     ) -> None:
-        if view not in VIEWS:
-            raise InputError(
-                f'{type(self).__name__}: view must be one of {VIEWS}, got {view!r}'
-            )
+        for name, value, choices in (
+            ('view', view, VIEWS),
+            ('check_images', check_images, (True, False, 'decode')),
+            ('unreadable', unreadable, ('stop', 'skip')),
+            ('gt_label', gt_label, (True, False)),
+        ):
+            if value not in choices:
+                *others, last = map(repr, choices)
+                raise InputError(
+                    f'{type(self).__name__}: {name} must be {", ".join(others)} or '
+                    f'{last}, got {value!r}'
+                )
         self.split = split
         self.view = view
-        if check_images not in (True, False, 'decode'):
-            raise InputError(
-                f"{type(self).__name__}: check_images must be True, False or 'decode', "
-                f'got {check_images!r}'
-            )
         self.check_images = check_images
-        if unreadable not in ('stop', 'skip'):
-            raise InputError(
-                f"{type(self).__name__}: unreadable must be 'stop' or 'skip', got "
-                f'{unreadable!r}'
-            )
         if unreadable == 'skip' and (split != 'train' or not check_images):
             raise InputError(
                 f"{type(self).__name__}: unreadable='skip' is for split='train' with "
@@ -115,6 +120,12 @@ class PersonTextDataset(BaseDataset):
             )
         self.unreadable = unreadable
         self._skipped: dict[str, str] | None = None
+        if gt_label and split != 'train':
+            raise InputError(
+                f'{type(self).__name__}: gt_label numbers the people of the split '
+                f"'train', got split={split!r}, whose people are others: remove it"
+            )
+        self.gt_label = gt_label
         self.schema = self._checked_schema(schema)
         data_root = self._local(data_root, 'data_root')
         ann_file = self._local(ann_file, 'ann_file')
@@ -174,7 +185,13 @@ class PersonTextDataset(BaseDataset):
             MissingDataError: See the class.
             InputError: See the class.
         """
-        records = select_split(self.load_all_records(), self.split, self.ann_file)
+        return self._with_images(self._records_of_split())
+
+    def _records_of_split(self) -> list[PersonRecord]:
+        return select_split(self.load_all_records(), self.split, self.ann_file)
+
+    def _with_images(self, records: list[PersonRecord]) -> list[PersonRecord]:
+        """Look for the images of records; leave out what may be skipped."""
         image_root = self.data_prefix['img_path']
         if not self.check_images or self.view == 'captions':
             return records
@@ -245,27 +262,32 @@ class PersonTextDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Lay the records out as the view shows them."""
-        records = self.load_records()
-        if self.view == 'images':
-            items = [
-                {'img_path': self.image_path(record), 'pid': record.pid}
-                for record in records
-            ]
-        else:
-            items = [
-                {
-                    'img_path': self.image_path(record),
-                    'caption': caption,
-                    'pid': record.pid,
-                }
-                for record in records
-                for caption in record.captions
-            ]
-        if self.view == 'captions':
-            for item in items:
-                del item['img_path']
+        in_split = self._records_of_split()
+        labels = self._number_people(in_split) if self.gt_label else {}
+        items: list[dict[str, Any]] = []
+        for record in self._with_images(in_split):
+            common: dict[str, Any] = {'pid': record.pid}
+            if self.view != 'captions':
+                common['img_path'] = self.image_path(record)
+            if self.gt_label:
+                common['gt_label'] = labels[record.pid]
+            if self.view == 'images':
+                items.append(common)
+            else:
+                items += [common | {'caption': caption} for caption in record.captions]
         self._warn_of_one_person(items)
         return items
+
+    def _number_people(self, records: list[PersonRecord]) -> dict[int, int]:
+        """Number the ids of a split from 0 on, images that are skipped included."""
+        pids = sorted({record.pid for record in records})
+        if UNKNOWN_PID in pids:
+            raise InputError(
+                f'{type(self).__name__}: gt_label needs to know who is on each image, '
+                f'but some have the id {UNKNOWN_PID}, which is nobody: {self.ann_file}'
+            )
+        self._metainfo['classes'] = tuple(map(str, pids))
+        return {pid: label for label, pid in enumerate(pids)}
 
     def _warn_of_one_person(self, items: list[dict[str, Any]]) -> None:
         """Warn of ids that tell nobody apart, as of a column that was mixed up."""
@@ -288,6 +310,20 @@ class PersonTextDataset(BaseDataset):
         self.full_init()
         pids = [self.get_data_info(index)['pid'] for index in range(len(self))]
         return np.array(pids, dtype=np.int64)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of people that ``gt_label`` tells apart: 0 … ``num_classes`` − 1.
+
+        Raises:
+            InputError: If the dataset was built without ``gt_label``.
+        """
+        self.full_init()
+        if not self.gt_label:
+            raise InputError(
+                f'{type(self).__name__}: has no classes without gt_label=True'
+            )
+        return len(self._metainfo['classes'])
 
     def captions(self) -> list[str]:
         """Return every caption of the split, in the order of the annotation file."""
@@ -322,6 +358,13 @@ class PersonTextDataset(BaseDataset):
             f'configs/baselines/source_only_street2mall.py, on what '
             f'`python tools/make_synthpedes.py` draws (make demo does both)'
         )
+
+
+def as_dataset(dataset: dict | PersonTextDataset, **kwargs: Any) -> PersonTextDataset:
+    """Build a dataset from its config and further arguments; leave a built one."""
+    if isinstance(dataset, PersonTextDataset):
+        return dataset
+    return DATASETS.build({**dataset, **kwargs})
 
 
 def _first(flaws: dict[str, str]) -> str:

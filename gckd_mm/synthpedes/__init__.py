@@ -1,4 +1,4 @@
-"""SynthPedes: drawn worlds of pedestrians, and sentences about them."""
+"""SynthPedes: synthetic worlds of pedestrians, and sentences about them."""
 
 from gckd_mm.synthpedes.domain import (
     Shot,

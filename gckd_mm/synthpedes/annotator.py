@@ -59,7 +59,7 @@ MENTIONS: dict[str, tuple[float, float]] = {
 
 
 class Annotator(NamedTuple):
-    """Somebody who describes pictures in a manner of their own.
+    """Somebody who describes images in a manner of their own.
 
     Attributes:
         style: One of :data:`STYLES`.
@@ -84,7 +84,7 @@ class Annotator(NamedTuple):
 
 
 class AnnotatorRange(NamedTuple):
-    """Where the annotators of a domain are drawn from, as (low, high) pairs.
+    """Where the annotators of a domain are sampled from, as (low, high) pairs.
 
     Attributes:
         styles: Options for the style.
@@ -135,17 +135,17 @@ WEB_RANGE = AnnotatorRange(
 )
 
 
-def draw_annotators(
+def sample_annotators(
     ranges: Mapping[str, AnnotatorRange], stream: RandomStream
 ) -> dict[str, Annotator]:
-    """Draw the annotators of all domains of a world.
+    """Sample the annotators of all domains of a world.
 
     The synonyms of each concept are shuffled once for the world, so that another world
     has other words. Domain number i prefers the i-th synonym of a concept on which the
     domains diverge, the first one of another. Number 0 thus always prefers the first.
 
     Args:
-        ranges: domain -> what its annotator is drawn from.
+        ranges: domain -> what its annotator is sampled from.
         stream: The world's stream. Only its children are used.
 
     Returns:
@@ -164,17 +164,17 @@ def draw_annotators(
             diverges = mark < low + (high - low) * share
             words[domain][concept] = order[number % len(order) if diverges else 0]
     return {
-        domain: _draw_habits(limits, words[domain], stream.child('habits', domain))
+        domain: _sample_habits(limits, words[domain], stream.child('habits', domain))
         for domain, limits in ranges.items()
     }
 
 
-def draw_web_annotator(ranges: AnnotatorRange, stream: RandomStream) -> Annotator:
-    """Draw an annotator of the web, who writes a single caption with any words.
+def sample_web_annotator(ranges: AnnotatorRange, stream: RandomStream) -> Annotator:
+    """Sample an annotator of the web, who writes a single caption with any words.
 
     Args:
-        ranges: What the habits are drawn from; the styles are those of the quarter who
-            do not write alt-text ('web').
+        ranges: What the habits are sampled from; the styles are those of the quarter
+            who do not write alt-text ('web').
         stream: A stream for this annotator alone.
 
     Returns:
@@ -183,12 +183,12 @@ def draw_web_annotator(ranges: AnnotatorRange, stream: RandomStream) -> Annotato
     words = {
         concept: stream.choice(synonyms) for concept, synonyms in VOCABULARY.items()
     }
-    annotator = _draw_habits(ranges, words, stream)
+    annotator = _sample_habits(ranges, words, stream)
     style = 'web' if stream.chance(0.75) else annotator.style
     return annotator._replace(style=style, loyalty=1.0)
 
 
-def _draw_habits(
+def _sample_habits(
     ranges: AnnotatorRange, words: Mapping[str, str], stream: RandomStream
 ) -> Annotator:
     for what, given, known in (

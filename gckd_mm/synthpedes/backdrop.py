@@ -7,10 +7,10 @@ from gckd_mm.synthpedes.random_stream import RandomStream
 from gckd_mm.synthpedes.sheet import Sheet
 
 
-def draw_tree(
+def render_tree(
     sheet: Sheet, x: float, foot: float, size: float, stream: RandomStream
 ) -> None:
-    """Draw a tree of a height, down to its foot."""
+    """Render a tree of a height, down to its foot."""
     bark = varied((92, 80, 68), stream, 12)
     leaf = varied(muted(stream.choice(LEAVES), 0.25), stream, 14)
     crown = foot - size
@@ -27,8 +27,8 @@ def draw_tree(
         )
 
 
-def draw_parked_car(sheet: Sheet, foot: float, stream: RandomStream) -> None:
-    """Draw a car seen from its side."""
+def render_parked_car(sheet: Sheet, foot: float, stream: RandomStream) -> None:
+    """Render a car seen from its side."""
     paint = varied(muted(stream.choice(PAINTS), 0.3), stream, 10)
     left = stream.uniform(-0.5, 0.7)
     right = left + stream.uniform(0.8, 1.2)
@@ -56,8 +56,8 @@ def draw_parked_car(sheet: Sheet, foot: float, stream: RandomStream) -> None:
         sheet.oval(x, foot - 0.01, 0.012, 0.012, (140, 140, 142))
 
 
-def draw_house_fronts(sheet: Sheet, foot: float, stream: RandomStream) -> None:
-    """Draw a row of houses, some with a shop, down to their feet."""
+def render_house_fronts(sheet: Sheet, foot: float, stream: RandomStream) -> None:
+    """Render a row of houses, some with a shop, down to their feet."""
     left = stream.uniform(-0.6, 0.0)
     while left < 1:
         right = left + stream.uniform(0.5, 1.1)
@@ -102,10 +102,10 @@ def draw_house_fronts(sheet: Sheet, foot: float, stream: RandomStream) -> None:
         left = right
 
 
-def draw_shop_window(
+def render_shop_window(
     sheet: Sheet, left: float, right: float, foot: float, stream: RandomStream
 ) -> None:
-    """Draw a lit window with wares, a shelf and a sign above it."""
+    """Render a lit window with wares, a shelf and a sign above it."""
     glow = varied((206, 184, 150), stream, 18)
     top = foot * stream.uniform(0.12, 0.3)
     sheet.fade(top, foot, scaled(glow, 1.12), scaled(glow, 0.84), left, right)

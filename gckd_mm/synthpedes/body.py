@@ -1,4 +1,4 @@
-"""A body in space: its shape, its posture, and where the picture shows them."""
+"""A body in space: its shape, its posture, and where the image shows them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Body:
     """The body of a person as a camera sees it.
 
     Lengths are in metres of a person of average height, and places count from the
-    ground between the feet. What the picture shows of them is in pixels.
+    ground between the feet. What the image shows of them is in pixels.
 
     Args:
         person: Who, and what is carried, as that moves the arms.
@@ -68,7 +68,7 @@ class Body:
         ]
 
     def at(self, x: float, y: float, z: float = 0.0) -> Point:
-        """Return where the picture shows a place."""
+        """Return where the image shows a place."""
         z = z + self._pose.lean * y
         right, near = x * self.cos + z * self.sin, z * self.cos - x * self.sin
         return (
@@ -173,7 +173,7 @@ class Body:
         return x + self.scale * 0.104 * math.sin(turn), level, math.cos(turn)
 
     def behind_head(self, y: float, distance: float) -> Point:
-        """Return where the picture shows a place behind the middle of the head."""
+        """Return where the image shows a place behind the middle of the head."""
         x, level = self.at(0.0, y, 0.015)
         return (
             x - distance * math.sin(self.head_yaw) * self.scale,

@@ -13,7 +13,7 @@ from gckd_mm.synthpedes.random_stream import RandomStream
 
 Span = tuple[float, float]
 
-# ``Camera.blur`` is given in pixels of a picture of this height.
+# ``Camera.blur`` is given in pixels of an image of this height.
 REFERENCE_HEIGHT = 160
 
 # Luma of ITU-R BT.601, the one that JPEG uses.
@@ -24,15 +24,15 @@ _LUMA = (0.299, 0.587, 0.114)
 # to 1, so that the deviation is the stated one.
 _GRAIN, _BLOTCHES = 0.8, 0.6
 
-# No jitter turns a picture darker than this factor.
+# No jitter turns an image darker than this factor.
 _DARKEST = 0.25
 
 
 class Camera(NamedTuple):
-    """All that one camera does to its pictures.
+    """All that one camera does to its images.
 
-    The fields that :func:`photograph` does not read are for those that draw the scene,
-    frame the person and write the file. The defaults change nothing.
+    The fields that :func:`photograph` does not read are for those that render the
+    scene, frame the person and write the file. The defaults change nothing.
 
     Attributes:
         scene: Where it hangs, a name of ``scene.SCENES``.
@@ -42,13 +42,13 @@ class Camera(NamedTuple):
         contrast: Factor about mid-grey.
         gamma: Exponent of the tone curve; above 1 darkens the middle tones.
         saturation: Factor; 0 gives grey.
-        blur: Standard deviation in pixels of a picture 160 high.
+        blur: Standard deviation in pixels of an image 160 high.
         resolution: Share of the pixels kept along each side, 0.3 to 1.
         noise: Standard deviation on the scale of 0 to 255.
         vignette: Share of the light that the corners lose, 0 to 1.
         framing: Standard deviation of the detector's box, share of the height.
         occlusion: Probability that something stands in front of the person.
-        lighting: Standard deviation of the brightness between pictures, a share.
+        lighting: Standard deviation of the brightness between images, a share.
         quality: JPEG quality.
     """
 
@@ -107,8 +107,8 @@ class CameraRange(NamedTuple):
 _NUMBERS = tuple(field for field in Camera._fields if field not in ('scene', 'gains'))
 
 
-def draw_camera(ranges: CameraRange, stream: RandomStream) -> Camera:
-    """Draw a camera, each field uniform within its range.
+def sample_camera(ranges: CameraRange, stream: RandomStream) -> Camera:
+    """Sample a camera, each field uniform within its range.
 
     Args:
         ranges: The domain's cameras.
@@ -123,9 +123,9 @@ def draw_camera(ranges: CameraRange, stream: RandomStream) -> Camera:
     if not ranges.scene:
         raise InputError('CameraRange.scene: needs at least one scene, got ()')
     scene = stream.choice(ranges.scene)
-    red, green, blue = (_draw(stream, 'gains', span) for span in ranges.gains)
+    red, green, blue = (_sample(stream, 'gains', span) for span in ranges.gains)
     numbers = {
-        field: _draw(stream, field, getattr(ranges, field))
+        field: _sample(stream, field, getattr(ranges, field))
         for field in _NUMBERS
         if field != 'quality'
     }
@@ -137,7 +137,7 @@ def draw_camera(ranges: CameraRange, stream: RandomStream) -> Camera:
 
 
 def photograph(pixels: np.ndarray, camera: Camera, stream: RandomStream) -> np.ndarray:
-    """Take a picture.
+    """Take an image.
 
     The light passes, in this order, the hour's lighting, the lens (vignette, blur), the
     sensor's grid (resolution) and colour cast, the processor (saturation, gamma,
@@ -148,10 +148,10 @@ def photograph(pixels: np.ndarray, camera: Camera, stream: RandomStream) -> np.n
     Args:
         pixels: Light that reaches the camera, (H, W, 3) float32, 0 to 255.
         camera: The camera; the neutral ``Camera()`` only rounds.
-        stream: Random numbers of this picture.
+        stream: Random numbers of this image.
 
     Returns:
-        The picture, (H, W, 3) uint8.
+        The image, (H, W, 3) uint8.
 
     Raises:
         InputError: ``pixels`` has another shape, or ``camera.resolution`` is not a
@@ -240,7 +240,7 @@ def coarsen(pixels: np.ndarray, share: float) -> np.ndarray:
 
 
 def reduce_by_area(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Reduce a picture: a new pixel is the mean over the area that it covers.
+    """Reduce an image: a new pixel is the mean over the area that it covers.
 
     Args:
         pixels: (H, W, C) float32.
@@ -254,8 +254,8 @@ def reduce_by_area(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return _resample(short, *_area_taps(pixels.shape[1], width), axis=1)
 
 
-def _draw(stream: RandomStream, field: str, span: Span) -> float:
-    """Draw a number within a span, both ends included."""
+def _sample(stream: RandomStream, field: str, span: Span) -> float:
+    """Sample a number within a span, both ends included."""
     low, high = span
     if low > high:
         raise InputError(_empty(field, span))

@@ -1,85 +1,34 @@
-"""A picture and the smooth shapes that are painted on it."""
+"""An image and the smooth shapes that are painted on it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gckd_mm.synthpedes.random_stream import RandomStream
+from gckd_mm.synthpedes.shading import FLAT, RGB, Cloth, Shading
+from gckd_mm.synthpedes.smooth_noise import smooth_noise
 
-RGB = tuple[float, float, float]
 Point = tuple[float, float]
 
 
-class Cloth(NamedTuple):
-    """A second colour and where it shows.
-
-    ``weave`` takes how far a pixel is across and along the shape, both in pixels, and
-    returns the share of the second colour there, in [0, 1].
-    """
-
-    second: RGB
-    weave: Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-class Shading(NamedTuple):
-    """What makes a flat shape look like a thing.
-
-    Args:
-        roundness: How much darker the rims are, 0 … 1. Defaults to 0.
-        light: Where light comes from, -1 (left) … 1 (right). Defaults to 0.
-        outline: How dark the outermost pixel is, 0 … 1. Defaults to 0.
-        folds: How strong the creases of cloth are, about 0 … 0.2. Defaults to 0.
-        grain: Which creases, any whole number. Defaults to 0.
-    """
-
-    roundness: float = 0.0
-    light: float = 0.0
-    outline: float = 0.0
-    folds: float = 0.0
-    grain: int = 0
-
-
-FLAT = Shading()
-
-
-def smooth_noise(
-    stream: RandomStream, height: int, width: int, cells: int | tuple[int, int]
-) -> np.ndarray:
-    """Return noise that changes slowly: normal values on a grid, blended between.
-
-    Args:
-        stream: It gives one number.
-        height: In pixels.
-        width: In pixels.
-        cells: Cells of the grid down and across; a single number counts for both.
-
-    Returns:
-        Noise ``(height, width)``, float32, of mean about 0 and deviation about 0.7.
-    """
-    down, across = (cells, cells) if isinstance(cells, int) else cells
-    knots = stream.noise(down + 1, across + 1)
-    row, row_share = _cells_of(height, down)
-    column, column_share = _cells_of(width, across)
-    share = row_share[:, None]
-    lines = knots[row] * (1.0 - share) + knots[row + 1] * share
-    return lines[:, column] * (1.0 - column_share) + lines[:, column + 1] * column_share
-
-
 class Canvas:
-    """A picture that antialiased shapes are painted on, far ones first.
+    """An image that antialiased shapes are painted on, far ones first.
 
     A shape is a signed distance (negative inside), evaluated within its bounding box;
     the pixel at column i, row j has its centre at (i + 0.5, j + 0.5). What lies outside
-    the picture is left out.
+    the image is left out. Every shape takes its ``colour`` (RGB in 0 … 255), ``alpha``
+    (its opacity), ``cloth`` (its pattern; across and along run from the start of a
+    limb, the centre of an ellipse, the top of the middle of what has rows) and
+    ``shading``.
 
     Args:
         height: In pixels.
         width: In pixels.
-        colour: Of the empty picture, RGB in 0 … 255. Defaults to white.
+        colour: Of the empty image, RGB in 0 … 255. Defaults to white.
 
     Attributes:
         pixels: ``(height, width, 3)``, float32, RGB in 0 … 255.
@@ -101,16 +50,7 @@ class Canvas:
         cloth: Cloth | None = None,
         shading: Shading = FLAT,
     ) -> None:
-        """Paint a chain of tapered capsules without seams.
-
-        Args:
-            joints: (x, y), two at least.
-            radii: One a joint.
-            colour: RGB in 0 … 255.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any.
-            shading: Defaults to none.
-        """
+        """Paint a chain of tapered capsules without seams, by its joints and radii."""
         window = self._window(
             min(x - r for (x, _), r in zip(joints, radii, strict=True)),
             min(y - r for (_, y), r in zip(joints, radii, strict=True)),
@@ -154,39 +94,6 @@ class Canvas:
             window, distance, share, lit, across, along, colour, alpha, cloth, shading
         )
 
-    def capsule(
-        self,
-        start: Point,
-        end: Point,
-        start_radius: float,
-        end_radius: float,
-        colour: RGB,
-        *,
-        alpha: float = 1.0,
-        cloth: Cloth | None = None,
-        shading: Shading = FLAT,
-    ) -> None:
-        """Paint a tapered capsule: all within a radius of a line, as that changes.
-
-        Args:
-            start: (x, y).
-            end: (x, y).
-            start_radius: In pixels.
-            end_radius: In pixels.
-            colour: RGB in 0 … 255.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; along runs from ``start``.
-            shading: Defaults to none.
-        """
-        self.limb(
-            (start, end),
-            (start_radius, end_radius),
-            colour,
-            alpha=alpha,
-            cloth=cloth,
-            shading=shading,
-        )
-
     def ellipse(
         self,
         centre: Point,
@@ -197,16 +104,7 @@ class Canvas:
         cloth: Cloth | None = None,
         shading: Shading = FLAT,
     ) -> None:
-        """Paint an ellipse.
-
-        Args:
-            centre: (x, y).
-            radii: Half the width and half the height.
-            colour: RGB in 0 … 255.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; across and along run from the centre.
-            shading: Defaults to none.
-        """
+        """Paint an ellipse, by half its width and half its height."""
         wide, high = max(radii[0], 0.05), max(radii[1], 0.05)
         x, y = centre
         window = self._window(x - wide, y - high, x + wide, y + high)
@@ -238,19 +136,7 @@ class Canvas:
         cloth: Cloth | None = None,
         shading: Shading = FLAT,
     ) -> None:
-        """Paint an upright rectangle.
-
-        Args:
-            left: x.
-            top: y.
-            right: x.
-            bottom: y.
-            colour: RGB in 0 … 255.
-            rounding: Radius of the corners, within the rectangle. Defaults to 0.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; across runs from the middle, along from the top.
-            shading: Defaults to none.
-        """
+        """Paint an upright rectangle; ``rounding`` is the radius of its corners."""
         rows = ((top, left, right), (bottom, left, right))
         self.column(
             rows, colour, rounding=rounding, alpha=alpha, cloth=cloth, shading=shading
@@ -269,14 +155,9 @@ class Canvas:
     ) -> None:
         """Paint a shape that is given by its width from row to row, such as a trunk.
 
-        Args:
-            rows: (y, left, right) from top to bottom, straight lines between.
-            colour: RGB in 0 … 255.
-            rounding: Radius of the four corners, within the shape. Defaults to 0.
-            sag: How far the middle of each row hangs below its ends. Defaults to 0.
-            alpha: Opacity. Defaults to 1.
-            cloth: The pattern, if any; across runs from the middle, along from the top.
-            shading: Defaults to none.
+        The rows are (y, left, right) from top to bottom, with straight lines between.
+        ``rounding`` is the radius of the four corners, within the shape; ``sag`` is how
+        far the middle of each row hangs below its ends.
         """
         top, bottom = rows[0][0], rows[-1][0]
         window = self._window(
@@ -313,7 +194,7 @@ class Canvas:
     def _window(
         self, left: float, top: float, right: float, bottom: float
     ) -> _Window | None:
-        """Return the pixels of a bounding box, or None if all are off the picture."""
+        """Return the pixels of a bounding box, or None if all are off the image."""
         height, width = self.pixels.shape[:2]
         first_x, first_y = math.floor(left) - 1, math.floor(top) - 1
         start_x, start_y = max(first_x, 0), max(first_y, 0)
@@ -391,7 +272,7 @@ class _Window(NamedTuple):
     top: int
     x: np.ndarray  # (1, W)
     y: np.ndarray  # (H, 1)
-    box: np.ndarray  # (H, W, 3), a view of the picture
+    box: np.ndarray  # (H, W, 3), a view of the image
 
 
 def _edges(
@@ -427,14 +308,6 @@ def _edges(
         )
     columns = np.array(table, np.float32)
     return columns[:, :1], columns[:, 1:2], columns[:, 2:]
-
-
-def _cells_of(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cell of each pixel along an edge and the eased place in that cell."""
-    place = (np.arange(size, dtype=np.float32) + 0.5) * (cells / size)
-    cell = np.minimum(place.astype(np.intp), cells - 1)
-    share = place - cell.astype(np.float32)
-    return cell, share * share * (3.0 - 2.0 * share)
 
 
 _CREASES = smooth_noise(RandomStream('creases of cloth'), 256, 256, (26, 50))

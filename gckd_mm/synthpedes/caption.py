@@ -12,7 +12,7 @@ from gckd_mm.synthpedes.speaker import Speaker, Thing, tell_things
 from gckd_mm.synthpedes.vocabulary import UNCOUNTABLE, indefinite
 from gckd_mm.synthpedes.wardrobe import Person
 
-#: what can be visible in a picture
+#: what can be visible in an image
 VISIBLE = frozenset(
     {'hair', 'beard', 'glasses', 'hat', 'upper', 'second', 'lower', 'shoes', 'bag',
      'scarf', 'held'}
@@ -36,11 +36,11 @@ def describe(
     """Write one caption.
 
     Args:
-        person: Who is in the picture.
+        person: Who is in the image.
         visible: What can be seen of the person, out of :data:`VISIBLE`. 'second' is
             what shows under an open jacket, a logo or the other colour of a pattern.
         annotator: Who writes.
-        stream: The caption's stream. Two captions of a picture come from two streams.
+        stream: The caption's stream. Two captions of an image come from two streams.
 
     Returns:
         The caption. Whoever is told nothing else about is told the gender.

@@ -6,9 +6,9 @@ import math
 from functools import partial
 
 from gckd_mm.synthpedes.body import Joint, on_side
-from gckd_mm.synthpedes.canvas import RGB, Shading
 from gckd_mm.synthpedes.colours import darker, mixed, paler
 from gckd_mm.synthpedes.painter import Layer, Painter
+from gckd_mm.synthpedes.shading import RGB, Shading
 from gckd_mm.synthpedes.wardrobe import Garment
 
 _STICK = (70, 60, 60)
@@ -22,15 +22,15 @@ def bag_layer(painter: Painter) -> Layer | None:
     if bag.kind == 'backpack' and 'bag' in painter.seen:
         _, b = body.surface(1.25)
         depth = body.nearness(0.0, -b - 0.08) + 0.02
-        return depth, partial(_draw_backpack, colour=bag.colour.rgb)
+        return depth, partial(_render_backpack, colour=bag.colour.rgb)
     if bag.kind == 'shoulder bag':
         depth = max(body.nearness(_hip(painter), 0.0), 0.0) + 0.1
-        return depth, partial(_draw_shoulder_bag, colour=bag.colour.rgb)
+        return depth, partial(_render_shoulder_bag, colour=bag.colour.rgb)
     return None
 
 
-def draw_straps(painter: Painter) -> None:
-    """Draw the straps by which a bag hangs, over the upper garment."""
+def render_straps(painter: Painter) -> None:
+    """Render the straps by which a bag hangs, over the upper garment."""
     body, bag = painter.body, painter.person.bag
     if bag is None:
         return
@@ -47,32 +47,32 @@ def draw_straps(painter: Painter) -> None:
         painter.limb(ends, (0.017, 0.017), dark, Shading(0.0, 0.0, 0.3))
 
 
-def draw_in_hand(painter: Painter, side: int, wrist: Joint) -> None:
-    """Draw what a hand carries, before the hand closes on it."""
+def render_in_hand(painter: Painter, side: int, wrist: Joint) -> None:
+    """Render what a hand carries, before the hand closes on it."""
     bag, held = painter.person.bag, painter.person.held
     if side == painter.body.bag_side:
         if bag is not None and bag.kind in ('handbag', 'shopping bag'):
-            _draw_handbag(painter, side, wrist, bag)
+            _render_handbag(painter, side, wrist, bag)
         elif bag is not None and bag.kind == 'suitcase':
-            _draw_suitcase(painter, side, wrist, bag.colour.rgb)
+            _render_suitcase(painter, side, wrist, bag.colour.rgb)
     elif held is not None and 'held' in painter.seen:
-        draw = {
-            'umbrella': _draw_stick,
-            'phone': _draw_phone,
-            'cup': _draw_cup,
-            'book': _draw_book,
+        render = {
+            'umbrella': _render_stick,
+            'phone': _render_phone,
+            'cup': _render_cup,
+            'book': _render_book,
         }
-        draw[held.kind](painter, wrist, held.colour.rgb)
+        render[held.kind](painter, wrist, held.colour.rgb)
 
 
-def draw_umbrella(painter: Painter, colour: RGB) -> None:
-    """Draw the open umbrella, whose stick is drawn in the hand."""
+def render_umbrella(painter: Painter, colour: RGB) -> None:
+    """Render the open umbrella, whose stick is rendered in the hand."""
     body, s = painter.body, painter.scale
     x, z = -body.bag_side * 0.17, 0.08
     middle, low = body.at(x, 1.8, z)
     high = body.at(x, 2.1, z)[1]
-    painter.canvas.capsule(
-        (middle, high), body.at(x, 2.13, z), 0.012 * s, 0.008 * s, _STICK
+    painter.canvas.limb(
+        ((middle, high), body.at(x, 2.13, z)), (0.012 * s, 0.008 * s), _STICK
     )
     pale = paler(colour, 0.5)
     if sum(colour) >= 620:
@@ -88,7 +88,7 @@ def draw_umbrella(painter: Painter, colour: RGB) -> None:
         painter.canvas.column(rows, tint, shading=shading)
 
 
-def _draw_backpack(painter: Painter, colour: RGB) -> None:
+def _render_backpack(painter: Painter, colour: RGB) -> None:
     body, s = painter.body, painter.scale
     _, b = body.surface(1.25)
     z = -b - 0.075
@@ -114,9 +114,9 @@ def _draw_backpack(painter: Painter, colour: RGB) -> None:
         )
 
 
-def _draw_shoulder_bag(painter: Painter, colour: RGB) -> None:
+def _render_shoulder_bag(painter: Painter, colour: RGB) -> None:
     top = (_hip(painter), 0.98, 0.0)
-    _draw_box(painter, top, 0.76, (0.1, 0.15), colour)
+    _render_box(painter, top, 0.76, (0.1, 0.15), colour)
 
 
 def _hip(painter: Painter) -> float:
@@ -125,8 +125,8 @@ def _hip(painter: Painter) -> float:
     return painter.body.bag_side * (a + 0.05)
 
 
-def _draw_handbag(painter: Painter, side: int, wrist: Joint, bag: Garment) -> None:
-    """Draw a handbag or, of paper, a shopping bag."""
+def _render_handbag(painter: Painter, side: int, wrist: Joint, bag: Garment) -> None:
+    """Render a handbag or, of paper, a shopping bag."""
     x, y, z = wrist
     is_paper = bag.kind == 'shopping bag'
     sizes, high = ((0.15, 0.16), 0.36) if is_paper else ((0.11, 0.13), 0.19)
@@ -135,22 +135,22 @@ def _draw_handbag(painter: Painter, side: int, wrist: Joint, bag: Garment) -> No
         handle = ((x + shift, top, z), (x, y - 0.04, z))
         painter.limb(handle, (0.01, 0.01), darker(colour, 0.35))
     place = (x + side * 0.03, top, z)
-    _draw_box(painter, place, top - high, sizes, colour, is_paper)
+    _render_box(painter, place, top - high, sizes, colour, is_paper)
 
 
-def _draw_suitcase(painter: Painter, side: int, wrist: Joint, colour: RGB) -> None:
+def _render_suitcase(painter: Painter, side: int, wrist: Joint, colour: RGB) -> None:
     body = painter.body
     x, y, z = wrist
     middle, back = x + side * 0.02, z - 0.12
     handle = ((middle, 0.6, back), (x, y - 0.02, z))
     painter.limb(handle, (0.013, 0.013), (70, 72, 78))
-    _draw_box(painter, (middle, 0.6, back), 0.07, (0.14, 0.15), colour)
+    _render_box(painter, (middle, 0.6, back), 0.07, (0.14, 0.15), colour)
     for shift in (-0.1, 0.1):
         wheel = (middle + shift * body.cos, 0.045, back + shift * body.sin)
         painter.ball(wheel, (0.032, 0.032), (40, 40, 44))
 
 
-def _draw_box(
+def _render_box(
     painter: Painter,
     top: Joint,
     bottom: float,
@@ -158,7 +158,7 @@ def _draw_box(
     colour: RGB,
     is_paper: bool = False,
 ) -> None:
-    """Draw a box-like bag.
+    """Render a box-like bag.
 
     Args:
         painter: Paints.
@@ -190,20 +190,20 @@ def _draw_box(
     canvas.rectangle(left, seam, right, seam + 0.022 * s, flap)
 
 
-def _draw_stick(painter: Painter, wrist: Joint, colour: RGB) -> None:
-    """Draw the stick of an umbrella, whose colour it has not."""
+def _render_stick(painter: Painter, wrist: Joint, colour: RGB) -> None:
+    """Render the stick of an umbrella, whose colour it has not."""
     x, y, z = wrist
     ends = ((x, y - 0.05, z + 0.03), (x * 0.9, 1.84, 0.08))
     painter.limb(ends, (0.011, 0.011), _STICK)
 
 
-def _draw_phone(painter: Painter, wrist: Joint, colour: RGB) -> None:
+def _render_phone(painter: Painter, wrist: Joint, colour: RGB) -> None:
     x, y, z = wrist
     ends = ((x, y + 0.01, z + 0.04), (x, y + 0.12, z + 0.05))
     painter.limb(ends, (0.04, 0.04), colour, painter.thing)
 
 
-def _draw_cup(painter: Painter, wrist: Joint, colour: RGB) -> None:
+def _render_cup(painter: Painter, wrist: Joint, colour: RGB) -> None:
     body, canvas, s = painter.body, painter.canvas, painter.scale
     x, y, z = wrist
     middle, low = body.at(x, y - 0.03, z + 0.05)
@@ -219,7 +219,7 @@ def _draw_cup(painter: Painter, wrist: Joint, colour: RGB) -> None:
     canvas.rectangle(left, high - 0.025 * s, right, high, lid)
 
 
-def _draw_book(painter: Painter, wrist: Joint, colour: RGB) -> None:
+def _render_book(painter: Painter, wrist: Joint, colour: RGB) -> None:
     body, canvas = painter.body, painter.canvas
     x, y, z = wrist
     middle, low = body.at(x * 0.5, y - 0.06, z + 0.04)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gckd_mm.synthpedes.canvas import Cloth
+from gckd_mm.synthpedes.shading import Cloth
 from gckd_mm.synthpedes.wardrobe import Garment
 
 Weave = Callable[[np.ndarray, np.ndarray], np.ndarray]

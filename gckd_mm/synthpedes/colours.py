@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gckd_mm.synthpedes.canvas import RGB
 from gckd_mm.synthpedes.random_stream import RandomStream
+from gckd_mm.synthpedes.shading import RGB
 
 #: clothing for a passer-by's shoulder, paint for cars, signs and awnings
 PAINTS: tuple[RGB, ...] = (

@@ -1,4 +1,4 @@
-"""A domain of a world: its people, its pictures and its captions."""
+"""A domain of a world: its people, its images and its captions."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ import numpy as np
 from gckd_mm.errors import InputError
 from gckd_mm.synthpedes.annotator import (
     Annotator,
-    draw_annotators,
-    draw_web_annotator,
+    sample_annotators,
+    sample_web_annotator,
 )
-from gckd_mm.synthpedes.camera import Camera, draw_camera, photograph
+from gckd_mm.synthpedes.camera import Camera, photograph, sample_camera
 from gckd_mm.synthpedes.canvas import Canvas
 from gckd_mm.synthpedes.caption import describe
 from gckd_mm.synthpedes.figure import (
-    draw_figure,
     figure_height,
+    render_figure,
     visible_things,
 )
-from gckd_mm.synthpedes.occluder import draw_occluder
+from gckd_mm.synthpedes.occluder import render_occluder
 from gckd_mm.synthpedes.places import DOMAIN_NAMES, PLACES, WORLD_NAMES, Place
-from gckd_mm.synthpedes.pose import Pose, View, draw_pose
+from gckd_mm.synthpedes.pose import Pose, View, sample_pose
 from gckd_mm.synthpedes.random_stream import RandomStream
-from gckd_mm.synthpedes.scene import draw_scene
+from gckd_mm.synthpedes.scene import render_scene
 from gckd_mm.synthpedes.version import VERSION
-from gckd_mm.synthpedes.wardrobe import Person, Wardrobe, draw_people
+from gckd_mm.synthpedes.wardrobe import Person, Wardrobe, sample_people
 
-#: height and width of a picture, in pixels
+#: height and width of an image, in pixels
 PICTURE_SIZE = (160, 80)
 
 
 class Sizes(NamedTuple):
-    """How large a domain is drawn."""
+    """How large a domain is rendered."""
 
     train: int = 600  # ids
     val: int = 100  # ids
     test: int = 200  # ids
-    images: int = 4  # pictures of each id
+    images: int = 4  # images of each id
 
 
 class Shot(NamedTuple):
-    """One picture: whom it shows, and the how-manieth of this person it is."""
+    """One image: whom it shows, and the how-manieth of this person it is."""
 
     pid: int
     split: str
@@ -60,16 +60,16 @@ def default_sizes(name: str) -> Sizes:
 
 
 class SynthDomain:
-    """One of the domains of a world, drawn on demand.
+    """One of the domains of a world, rendered on demand.
 
     A world is a city, given by a seed: its street, its mall and its campus have people,
-    a camera and an annotator of their own, all drawn from the ranges in
+    a camera and an annotator of their own, all sampled from the ranges in
     :data:`gckd_mm.synthpedes.places.PLACES`. ``'web'`` is outside of all
-    worlds: every picture has another person and another camera, every caption another
+    worlds: every image has another person and another camera, every caption another
     annotator, and one caption in ten is somebody else's.
 
-    What is drawn depends on the generator's version and on these arguments alone, and a
-    picture does not depend on the sizes.
+    What is rendered depends on the generator's version and on these arguments alone,
+    and an image does not depend on the sizes.
 
     Args:
         name: ``'street'``, ``'mall'``, ``'campus'`` or ``'web'``.
@@ -125,11 +125,11 @@ class SynthDomain:
 
     @cached_property
     def camera(self) -> Camera | None:
-        """The domain's camera; None for ``'web'``, where each picture has its own."""
+        """The domain's camera; None for ``'web'``, where each image has its own."""
         if self.name == 'web':
             return None
         stream = _stream_of(self.camera_of, self.world).child('camera')
-        return draw_camera(PLACES[self.camera_of].camera, stream)
+        return sample_camera(PLACES[self.camera_of].camera, stream)
 
     @cached_property
     def annotator(self) -> Annotator | None:
@@ -138,7 +138,7 @@ class SynthDomain:
             return None
         ranges = {name: PLACES[name].annotator for name in WORLD_NAMES}
         stream = RandomStream('synthpedes', 'world', self.world, 'annotators')
-        return draw_annotators(ranges, stream)[self.annotator_of]
+        return sample_annotators(ranges, stream)[self.annotator_of]
 
     @cached_property
     def people(self) -> dict[str, list[Person]]:
@@ -148,7 +148,7 @@ class SynthDomain:
         return {
             split: list(
                 itertools.islice(
-                    draw_people(
+                    sample_people(
                         self.stream.child(split),
                         wardrobe,
                         of_web=web,
@@ -161,7 +161,7 @@ class SynthDomain:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return what determines the drawing, for the file beside it."""
+        """Return what determines the rendering, for the file beside it."""
         return {
             'generator': VERSION,
             'domain': self.name,
@@ -172,7 +172,7 @@ class SynthDomain:
         }
 
     def shots(self) -> list[Shot]:
-        """Return every picture, in the order of the annotation file."""
+        """Return every image, in the order of the annotation file."""
         pids = itertools.count(self.place.first_pid)
         return [
             Shot(pid, split, number)
@@ -182,25 +182,25 @@ class SynthDomain:
         ]
 
     def person(self, shot: Shot) -> Person:
-        """Return whom a picture shows."""
+        """Return whom an image shows."""
         return self.people[shot.split][self._index(shot)]
 
     def pose(self, shot: Shot) -> Pose:
-        """Return how the person stands in a picture."""
-        return draw_pose(self._stream(shot).child('pose'))
+        """Return how the person stands in an image."""
+        return sample_pose(self._stream(shot).child('pose'))
 
     def camera_at(self, shot: Shot) -> Camera:
-        """Return the camera of a picture."""
+        """Return the camera of an image."""
         if self.camera is not None:
             return self.camera
-        return draw_camera(self.place.camera, self._stream(shot).child('camera'))
+        return sample_camera(self.place.camera, self._stream(shot).child('camera'))
 
     def annotator_at(self, shot: Shot, number: int) -> Annotator:
-        """Return who writes a caption of a picture."""
+        """Return who writes a caption of an image."""
         if self.annotator is not None:
             return self.annotator
         stream = self._stream(shot).child('annotator', number)
-        return draw_web_annotator(self.place.annotator, stream)
+        return sample_web_annotator(self.place.annotator, stream)
 
     def described(self, shot: Shot, number: int) -> Person:
         """Return whom a caption describes: in the web, now and then somebody else."""
@@ -210,26 +210,26 @@ class SynthDomain:
         return self.person(shot)
 
     def draw_image(self, shot: Shot) -> np.ndarray:
-        """Draw a picture: RGB, uint8, shape (160, 80, 3)."""
+        """Render an image: RGB, uint8, shape (160, 80, 3)."""
         stream = self._stream(shot)
         camera, person, pose = self.camera_at(shot), self.person(shot), self.pose(shot)
         height, width = PICTURE_SIZE
         dice = stream.child('view')
         pitch = math.radians(max(0.0, camera.pitch + dice.normal(0, 1.5)))
         canvas = Canvas(height, width)
-        draw_scene(canvas, camera.scene, _horizon(pitch), stream.child('scene'))
+        render_scene(canvas, camera.scene, _horizon(pitch), stream.child('scene'))
         fill = 0.87 + dice.normal(0, camera.framing)
         metres = figure_height(person, pose) * math.cos(pitch) + 0.3 * math.sin(pitch)
         x = width * (0.5 + dice.normal(0, camera.framing))
         y = height * (0.955 + dice.normal(0, camera.framing) / 2)
         view = View((x, y), height * fill / metres, pitch, dice.uniform(-1, 1))
-        draw_figure(canvas, person, pose, view)
+        render_figure(canvas, person, pose, view)
         if dice.chance(camera.occlusion):
-            draw_occluder(canvas, camera.scene, stream.child('occluder'))
+            render_occluder(canvas, camera.scene, stream.child('occluder'))
         return photograph(canvas.pixels, camera, stream.child('photograph'))
 
     def write_captions(self, shot: Shot) -> list[str]:
-        """Write the captions of a picture."""
+        """Write the captions of an image."""
         pose = self.pose(shot)
         captions = []
         for number in range(self.place.num_captions):

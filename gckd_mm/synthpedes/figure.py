@@ -1,4 +1,4 @@
-"""Draws a person."""
+"""Render a person."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import partial
 
 from gckd_mm.synthpedes.body import Body
 from gckd_mm.synthpedes.canvas import Canvas
-from gckd_mm.synthpedes.carried import bag_layer, draw_umbrella
-from gckd_mm.synthpedes.head import draw_head, draw_mane, is_from_behind
-from gckd_mm.synthpedes.lower_clothes import draw_legs
+from gckd_mm.synthpedes.carried import bag_layer, render_umbrella
+from gckd_mm.synthpedes.head import is_from_behind, render_head, render_mane
+from gckd_mm.synthpedes.lower_clothes import render_legs
 from gckd_mm.synthpedes.painter import Layer, Painter
 from gckd_mm.synthpedes.pose import Pose, View, wrapped
-from gckd_mm.synthpedes.upper_clothes import OPEN, arm_layer, draw_torso
+from gckd_mm.synthpedes.upper_clothes import OPEN, arm_layer, render_torso
 from gckd_mm.synthpedes.wardrobe import Person
 
 _BEHIND = math.radians(100)  # from here on the face is out of sight
@@ -21,7 +21,7 @@ _STRAPS_ONLY = math.radians(40)
 
 
 def visible_things(person: Person, pose: Pose) -> frozenset[str]:
-    """Name what one can see of a person, as :func:`draw_figure` draws it.
+    """Name what one can see of a person, as :func:`render_figure` renders it.
 
     Returns:
         Some of 'hair', 'beard', 'glasses', 'hat', 'upper', 'second' (the layer under
@@ -76,8 +76,8 @@ def figure_height(person: Person, pose: Pose) -> float:
     return height
 
 
-def draw_figure(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
-    """Draw a person and the shadow at the feet.
+def render_figure(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
+    """Render a person and the shadow at the feet.
 
     Args:
         canvas: Is painted on.
@@ -88,7 +88,7 @@ def draw_figure(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
     body = Body(person, pose, view)
     seen = visible_things(person, pose)
     painter = Painter(canvas, person, body, seen, view.light)
-    _draw_shadow(painter)
+    _render_shadow(painter)
     for _, paint in sorted(_layers(painter), key=lambda layer: layer[0]):
         paint(painter)
 
@@ -96,22 +96,26 @@ def draw_figure(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
 def _layers(painter: Painter) -> list[Layer]:
     """Return the parts of a person; of two as near, the later one is painted last."""
     person, head_yaw = painter.person, painter.body.head_yaw
-    layers: list[Layer] = [(-0.04, draw_legs), (0.0, draw_torso), (0.03, draw_head)]
+    layers: list[Layer] = [
+        (-0.04, render_legs),
+        (0.0, render_torso),
+        (0.03, render_head),
+    ]
     if person.hair.kind == 'long' and not is_from_behind(head_yaw):
         # from the front it falls behind the shoulders, from the side over them
         depth = -0.02 if math.cos(head_yaw) > 0.5 else 0.02
-        layers.append((depth, draw_mane))
+        layers.append((depth, render_mane))
     layers += [arm_layer(painter, side) for side in (-1, 1)]
     bag = bag_layer(painter)
     if bag is not None:
         layers.append(bag)
     if person.held is not None and person.held.kind == 'umbrella':
         colour = person.held.colour.rgb
-        layers.append((math.inf, partial(draw_umbrella, colour=colour)))
+        layers.append((math.inf, partial(render_umbrella, colour=colour)))
     return layers
 
 
-def _draw_shadow(painter: Painter) -> None:
+def _render_shadow(painter: Painter) -> None:
     (x, y), s = painter.body.feet, painter.scale
     for size, alpha in ((1.0, 0.16), (0.68, 0.24)):
         painter.canvas.ellipse(

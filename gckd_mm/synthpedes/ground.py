@@ -16,7 +16,7 @@ class Ground(NamedTuple):
     Attributes:
         top: First row of the ground.
         across: Ground distance to the right of the middle, (rows, W) float32; the
-            picture's lower edge is 2 long.
+            image's lower edge is 2 long.
         along: Ground distance from the camera, (rows, 1) float32, in the same unit.
     """
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from gckd_mm.synthpedes.canvas import RGB, Shading
 from gckd_mm.synthpedes.colours import darker, mixed, paler
 from gckd_mm.synthpedes.painter import Painter
+from gckd_mm.synthpedes.shading import RGB, Shading
 
 _EYES = (34, 26, 28)
 
@@ -16,30 +16,34 @@ def is_from_behind(head_yaw: float) -> bool:
     return math.cos(head_yaw) <= -0.35
 
 
-def draw_head(painter: Painter) -> None:
-    """Draw a head with all that is on it, but for a :func:`draw_mane` beside it."""
+def render_head(painter: Painter) -> None:
+    """Render a head with all that is on it, but for a :func:`render_mane` beside it."""
     person, yaw = painter.person, painter.body.head_yaw
     kind = person.hair.kind if 'hair' in painter.seen else 'bald'
     faces_us = math.cos(yaw) > 0
     if kind == 'long' and not is_from_behind(yaw):
-        _draw_strands(painter)
+        _render_strands(painter)
     if faces_us:
-        _draw_tied_hair(painter, kind)
+        _render_tied_hair(painter, kind)
     painter.ball((0.0, 1.58, 0.015), (0.104, 0.13), person.skin, painter.smooth)
     if kind != 'bald':
-        _draw_scalp(painter, kind)
-    _draw_face(painter)
+        _render_scalp(painter, kind)
+    _render_face(painter)
     if kind == 'long' and is_from_behind(yaw):
-        draw_mane(painter)
+        render_mane(painter)
     if not faces_us:
-        _draw_tied_hair(painter, kind)
+        _render_tied_hair(painter, kind)
     if person.hat is not None:
-        draw_hat = {'sun hat': _draw_sun_hat, 'beanie': _draw_beanie, 'cap': _draw_cap}
-        draw_hat[person.hat.kind](painter, person.hat.colour.rgb)
+        render_hat = {
+            'sun hat': _render_sun_hat,
+            'beanie': _render_beanie,
+            'cap': _render_cap,
+        }
+        render_hat[person.hat.kind](painter, person.hat.colour.rgb)
 
 
-def draw_mane(painter: Painter) -> None:
-    """Draw the long hair that falls over the shoulders."""
+def render_mane(painter: Painter) -> None:
+    """Render the long hair that falls over the shoulders."""
     body, s = painter.body, painter.scale
     x, top = body.behind_head(1.66, 0.03)
     bottom = body.behind_head(1.27, 0.06)[1]
@@ -53,8 +57,8 @@ def draw_mane(painter: Painter) -> None:
     painter.canvas.column(rows, colour, rounding=0.07 * s, shading=painter.hairy)
 
 
-def _draw_strands(painter: Painter) -> None:
-    """Draw the long hair beside the cheeks."""
+def _render_strands(painter: Painter) -> None:
+    """Render the long hair beside the cheeks."""
     body, s = painter.body, painter.scale
     for angle in (-1.35, 1.35):
         turn = body.head_yaw + angle
@@ -71,8 +75,8 @@ def _draw_strands(painter: Painter) -> None:
         )
 
 
-def _draw_tied_hair(painter: Painter, kind: str) -> None:
-    """Draw a ponytail or a bun; nothing for other hair."""
+def _render_tied_hair(painter: Painter, kind: str) -> None:
+    """Render a ponytail or a bun; nothing for other hair."""
     body, s = painter.body, painter.scale
     colour = painter.person.hair.colour.rgb
     if kind == 'ponytail':
@@ -92,8 +96,8 @@ def _draw_tied_hair(painter: Painter, kind: str) -> None:
         painter.canvas.ellipse(place, radii, colour, shading=painter.hairy)
 
 
-def _draw_scalp(painter: Painter, kind: str) -> None:
-    """Draw the hair on the head itself; the face comes over it."""
+def _render_scalp(painter: Painter, kind: str) -> None:
+    """Render the hair on the head itself; the face comes over it."""
     colour, s = painter.person.hair.colour.rgb, painter.scale
     wide, high, y = 0.116, 0.105, 1.63
     if kind == 'curly':
@@ -109,8 +113,8 @@ def _draw_scalp(painter: Painter, kind: str) -> None:
     )
 
 
-def _draw_face(painter: Painter) -> None:
-    """Draw the face, with beard and glasses, as far as it is in sight."""
+def _render_face(painter: Painter) -> None:
+    """Render the face, with beard and glasses, as far as it is in sight."""
     body, s, skin = painter.body, painter.scale, painter.person.skin
     canvas, yaw = painter.canvas, body.head_yaw
     low, high = _visible_arc(yaw, 1.22)
@@ -133,7 +137,7 @@ def _draw_face(painter: Painter) -> None:
         nose_x += math.copysign(0.008 * s, yaw)
         canvas.ellipse((nose_x, nose_y), (0.02 * s, 0.02 * s), skin)
     if 'beard' in painter.seen:
-        _draw_beard(painter)
+        _render_beard(painter)
     for angle in (-0.42, 0.42):
         cheek_x, cheek_y, square = body.face_spot(angle * 1.5, 1.535)
         if square > 0.1 and 'beard' not in painter.seen:
@@ -143,12 +147,12 @@ def _draw_face(painter: Painter) -> None:
         if square > 0.12 and painter.person.glasses != 'sunglasses':
             radii = (0.017 * s * square + 0.2, 0.023 * s)
             canvas.ellipse((eye_x, eye_y), radii, _EYES)
-    _draw_mouth(painter)
+    _render_mouth(painter)
     if 'glasses' in painter.seen:
-        _draw_glasses(painter)
+        _render_glasses(painter)
 
 
-def _draw_mouth(painter: Painter) -> None:
+def _render_mouth(painter: Painter) -> None:
     body, s, person = painter.body, painter.scale, painter.person
     x, y, square = body.face_spot(0.0, 1.502)
     if square <= -0.2:
@@ -164,7 +168,7 @@ def _draw_mouth(painter: Painter) -> None:
     )
 
 
-def _draw_beard(painter: Painter) -> None:
+def _render_beard(painter: Painter) -> None:
     body, s = painter.body, painter.scale
     x, y = body.at(0.0, 1.492, 0.015)
     y += 0.05 * math.cos(body.head_yaw) * body.sin_pitch * s
@@ -178,17 +182,17 @@ def _draw_beard(painter: Painter) -> None:
     )
 
 
-def _draw_glasses(painter: Painter) -> None:
+def _render_glasses(painter: Painter) -> None:
     body, canvas, s = painter.body, painter.canvas, painter.scale
     yaw, frame = body.head_yaw, (22, 22, 26)
     spots = [body.face_spot(angle, 1.578) for angle in (-0.44, 0.44)]
     far, near = sorted(spots, key=lambda spot: spot[2])
     rim = 0.012 * s
     if far[2] > 0.1:
-        canvas.capsule(near[:2], far[:2], rim, rim, frame)
+        canvas.limb((near[:2], far[:2]), (rim, rim), frame)
     if abs(yaw) > 0.45:  # the bow to the ear
         ear = body.face_spot(math.copysign(1.5, -yaw), 1.585)
-        canvas.capsule(near[:2], ear[:2], rim, rim, frame)
+        canvas.limb((near[:2], ear[:2]), (rim, rim), frame)
     for x, y, square in spots:
         if square < 0.05:
             continue
@@ -200,9 +204,9 @@ def _draw_glasses(painter: Painter) -> None:
             canvas.ellipse((x, y), (0.012 * s, 0.014 * s), _EYES)
 
 
-def _draw_sun_hat(painter: Painter, colour: RGB) -> None:
+def _render_sun_hat(painter: Painter, colour: RGB) -> None:
     body, s = painter.body, painter.scale
-    _draw_crown(painter, 1.66, 1.79, 0.115, colour)
+    _render_crown(painter, 1.66, 1.79, 0.115, colour)
     x, y = body.at(0.0, 1.665, 0.015)
     ribbon = darker(_trim(colour), 0.4)
     painter.canvas.rectangle(x - 0.115 * s, y - 0.04 * s, x + 0.115 * s, y, ribbon)
@@ -210,10 +214,10 @@ def _draw_sun_hat(painter: Painter, colour: RGB) -> None:
     painter.canvas.ellipse((x, y), radii, colour, shading=painter.thing)
 
 
-def _draw_beanie(painter: Painter, colour: RGB) -> None:
+def _render_beanie(painter: Painter, colour: RGB) -> None:
     s, trim = painter.scale, _trim(colour)
     painter.ball((0.0, 1.80, 0.0), (0.04, 0.04), trim, painter.fabric)
-    _draw_crown(painter, 1.625, 1.795, 0.122, colour)
+    _render_crown(painter, 1.625, 1.795, 0.122, colour)
     x, y = painter.body.at(0.0, 1.63, 0.015)
     painter.canvas.rectangle(
         x - 0.126 * s,
@@ -226,7 +230,7 @@ def _draw_beanie(painter: Painter, colour: RGB) -> None:
     )
 
 
-def _draw_cap(painter: Painter, colour: RGB) -> None:
+def _render_cap(painter: Painter, colour: RGB) -> None:
     body, s, trim = painter.body, painter.scale, _trim(colour)
     facing, sine = math.cos(body.head_yaw), math.sin(body.head_yaw)
     x, y = body.at(0.0, 1.648, 0.015)
@@ -236,16 +240,16 @@ def _draw_cap(painter: Painter, colour: RGB) -> None:
     if facing < 0:  # the peak is behind the head
         radii = (wide, 0.024 * s)
         painter.canvas.ellipse((x, y), radii, trim, shading=painter.thing)
-    _draw_crown(painter, 1.635, 1.775, 0.12, colour)
+    _render_crown(painter, 1.635, 1.775, 0.12, colour)
     if facing >= 0:
         radii = (wide, 0.028 * s)
         painter.canvas.ellipse((x, y), radii, trim, shading=painter.thing)
 
 
-def _draw_crown(
+def _render_crown(
     painter: Painter, bottom: float, top: float, half_width: float, colour: RGB
 ) -> None:
-    """Draw half an ellipse, flat side down."""
+    """Render half an ellipse, flat side down."""
     middle, low = painter.body.at(0.0, bottom, 0.01)
     high = painter.body.at(0.0, top, 0.01)[1]
     rows = []

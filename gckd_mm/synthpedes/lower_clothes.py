@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from gckd_mm.synthpedes.body import Joint, between, raised
-from gckd_mm.synthpedes.canvas import FLAT, RGB, Shading
 from gckd_mm.synthpedes.colours import darker, mixed
 from gckd_mm.synthpedes.painter import Painter
+from gckd_mm.synthpedes.shading import FLAT, RGB, Shading
 from gckd_mm.synthpedes.wardrobe import Garment
 
 _SKIRTS = ('skirt', 'long skirt')
 
 
-def draw_legs(painter: Painter) -> None:
-    """Draw both legs, the farther one first, with shoes and the lower garment."""
+def render_legs(painter: Painter) -> None:
+    """Render both legs, the farther one first, with shoes and the lower garment."""
     body = painter.body
     # shorts under a coat count as out of sight, so no corner of them may show
     lower = painter.person.lower if 'lower' in painter.seen else None
@@ -23,15 +23,15 @@ def draw_legs(painter: Painter) -> None:
             width = 0.9 + 0.1 * body.build
             radii = (0.068 * width, 0.048 * width, 0.034)
             painter.limb(joints, radii, painter.person.skin, painter.smooth)
-        _draw_shoe(painter, side, joints[2])
+        _render_shoe(painter, side, joints[2])
         if lower is not None and kind not in _SKIRTS:
-            _draw_trouser_leg(painter, lower, *joints)
+            _render_trouser_leg(painter, lower, *joints)
     if lower is not None:
-        draw_hips = _draw_skirt if kind in _SKIRTS else _draw_seat
-        draw_hips(painter, lower)
+        render_hips = _render_skirt if kind in _SKIRTS else _render_seat
+        render_hips(painter, lower)
 
 
-def _draw_trouser_leg(
+def _render_trouser_leg(
     painter: Painter, lower: Garment, hip: Joint, knee: Joint, ankle: Joint
 ) -> None:
     kind, colour = lower.kind, lower.colour.rgb
@@ -59,7 +59,7 @@ def _draw_trouser_leg(
         painter.limb((knee, ankle), (0.006, 0.006), darker(colour, 0.3))
 
 
-def _draw_skirt(painter: Painter, lower: Garment) -> None:
+def _render_skirt(painter: Painter, lower: Garment) -> None:
     body = painter.body
     hem, flare = (0.46, 0.235) if lower.kind == 'skirt' else (0.14, 0.27)
     a, b = body.surface(0.92)
@@ -74,8 +74,8 @@ def _draw_skirt(painter: Painter, lower: Garment) -> None:
     painter.drape(rows, lower.colour.rgb, painter.fabric, cloth, hem=flare)
 
 
-def _draw_seat(painter: Painter, lower: Garment) -> None:
-    """Draw the upper part of trousers, which joins their legs."""
+def _render_seat(painter: Painter, lower: Garment) -> None:
+    """Render the upper part of trousers, which joins their legs."""
     painter.canvas.column(
         painter.body.trunk((1.06, 0.92, 0.83), 0.008),
         lower.colour.rgb,
@@ -85,7 +85,7 @@ def _draw_seat(painter: Painter, lower: Garment) -> None:
     )
 
 
-def _draw_shoe(painter: Painter, side: int, ankle: Joint) -> None:
+def _render_shoe(painter: Painter, side: int, ankle: Joint) -> None:
     kind, colour = painter.person.shoes.kind, painter.person.shoes.colour.rgb
     x, y, z = ankle
     sole = y - 0.045
@@ -96,7 +96,7 @@ def _draw_shoe(painter: Painter, side: int, ankle: Joint) -> None:
         painter.limb((heel, toe), (0.034, 0.026), colour, painter.thing)
     elif kind == 'sandals':
         brown, thing = darker(colour, 0.35), painter.thing
-        _draw_sole(painter, heel, toe, 0.022, (0.036, 0.04), brown, thing)
+        _render_sole(painter, heel, toe, 0.022, (0.036, 0.04), brown, thing)
         skin = painter.person.skin
         painter.limb((heel, toe), (0.034, 0.036), skin, painter.smooth)
         for share in (0.25, 0.75):
@@ -109,18 +109,18 @@ def _draw_shoe(painter: Painter, side: int, ankle: Joint) -> None:
         painter.limb((heel, toe), (0.046, 0.042), colour, painter.thing)
         painter.limb(shaft, (0.06, 0.05), colour, painter.thing)
         dark = darker(colour, 0.5)
-        _draw_sole(painter, heel, toe, 0.032, (0.014, 0.014), dark)
+        _render_sole(painter, heel, toe, 0.032, (0.014, 0.014), dark)
     elif kind == 'sneakers':
         rim = (246, 246, 242) if min(colour) <= 190 else (196, 198, 204)
         painter.limb((heel, toe), (0.045, 0.044), colour, painter.thing)
-        _draw_sole(painter, heel, toe, 0.026, (0.021, 0.021), rim)
+        _render_sole(painter, heel, toe, 0.026, (0.021, 0.021), rim)
     else:
         painter.limb((heel, toe), (0.045, 0.034), colour, painter.thing)
         dark = darker(colour, 0.6)
-        _draw_sole(painter, heel, toe, 0.026, (0.012, 0.012), dark)
+        _render_sole(painter, heel, toe, 0.026, (0.012, 0.012), dark)
 
 
-def _draw_sole(
+def _render_sole(
     painter: Painter,
     heel: Joint,
     toe: Joint,

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gckd_mm.errors import InputError
-from gckd_mm.synthpedes.canvas import RGB, Canvas
+from gckd_mm.synthpedes.canvas import Canvas
 from gckd_mm.synthpedes.colours import LEAVES, PAINTS, muted, scaled, varied
 from gckd_mm.synthpedes.random_stream import RandomStream
+from gckd_mm.synthpedes.shading import RGB
 from gckd_mm.synthpedes.sheet import Sheet
 
 
-def draw_occluder(canvas: Canvas, scene: str, stream: RandomStream) -> None:
-    """Draw something that stands in front of the person, at a side or at the bottom.
+def render_occluder(canvas: Canvas, scene: str, stream: RandomStream) -> None:
+    """Render something that stands in front of the person, at a side or at the bottom.
 
     Args:
         canvas: About 8 to 25% of it are overdrawn.
         scene: A name of :data:`~gckd_mm.synthpedes.scene.SCENES`.
-        stream: Random numbers of this picture.
+        stream: Random numbers of this image.
 
     Raises:
         InputError: There is no such scene.
@@ -26,8 +27,8 @@ def draw_occluder(canvas: Canvas, scene: str, stream: RandomStream) -> None:
         raise InputError(
             f'scene: there is no {scene!r}; choose one of {", ".join(_OCCLUDERS)}'
         )
-    draw = stream.choice(_OCCLUDERS[scene])
-    draw(Sheet(canvas.pixels), stream)
+    render = stream.choice(_OCCLUDERS[scene])
+    render(Sheet(canvas.pixels), stream)
 
 
 def _pole(sheet: Sheet, stream: RandomStream) -> None:
@@ -86,7 +87,7 @@ def _bonnet(sheet: Sheet, stream: RandomStream) -> None:
 
 
 def _bicycle(sheet: Sheet, stream: RandomStream) -> None:
-    """Draw the wheels and the frame of a bicycle parked in front."""
+    """Render the wheels and the frame of a bicycle parked in front."""
     frame = varied(stream.choice(PAINTS), stream, 12)
     x, y = stream.uniform(0.1, 0.4), stream.uniform(0.86, 0.92)
     reach, base = stream.uniform(0.12, 0.14), stream.uniform(0.6, 0.75)
@@ -160,7 +161,7 @@ def _bush(sheet: Sheet, stream: RandomStream) -> None:
 
 
 def _shoulder(sheet: Sheet, stream: RandomStream) -> None:
-    """Draw the head, back and arm of someone who walks past, cut by the border."""
+    """Render the head, back and arm of someone who walks past, cut by the border."""
     cloth = varied(muted(stream.choice(PAINTS), 0.15), stream, 14)
     hair = varied(
         stream.choice(((46, 38, 34), (86, 64, 48), (120, 112, 104))), stream, 8
@@ -177,7 +178,7 @@ def _shoulder(sheet: Sheet, stream: RandomStream) -> None:
 
 
 def _post(sheet: Sheet, x: float, thick: float, top: float, colour: RGB) -> None:
-    """Draw an upright round bar, lit from the left, down to the lower border."""
+    """Render an upright round bar, lit from the left, down to the lower border."""
     shift = thick * sheet.height / sheet.width
     sheet.stroke((x, top), (x, 1.1), thick, colour)
     dark, light = scaled(colour, 0.72), scaled(colour, 1.3)

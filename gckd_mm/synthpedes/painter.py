@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gckd_mm.synthpedes.body import Body, Joint, Row, Span
-from gckd_mm.synthpedes.canvas import FLAT, RGB, Canvas, Cloth, Shading
+from gckd_mm.synthpedes.canvas import Canvas
 from gckd_mm.synthpedes.cloth_pattern import pattern_of
+from gckd_mm.synthpedes.shading import FLAT, RGB, Cloth, Shading
 from gckd_mm.synthpedes.wardrobe import Person
 
 
 class Painter:
-    """One drawing of a person.
+    """Paints one image of a person.
 
     Args:
         canvas: Is painted on.

@@ -1,7 +1,7 @@
-"""The ranges from which the domains of a world are drawn.
+"""The ranges from which the domains of a world are sampled.
 
-A place is what a domain has in every world; a world draws one camera and one annotator
-for it, and bends its taste.
+A place is what a domain has in every world; a world samples one camera and one
+annotator for it, and bends its taste.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Place(NamedTuple):
 
     dataset_type: str  # the real dataset whose schema it is written in
     first_pid: int
-    num_captions: int  # of each picture
+    num_captions: int  # of each image
     has_val: bool
     camera: CameraRange
     annotator: AnnotatorRange

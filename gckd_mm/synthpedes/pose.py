@@ -28,7 +28,7 @@ class Pose(NamedTuple):
 
 
 class View(NamedTuple):
-    """Where a person stands on the picture and how the camera looks.
+    """Where a person stands on the image and how the camera looks.
 
     Args:
         feet: (x, y) of the ground between the feet, in pixels.
@@ -43,8 +43,8 @@ class View(NamedTuple):
     light: float = 0.0
 
 
-def draw_pose(stream: RandomStream) -> Pose:
-    """Draw a pose; people come or go more often than they pass sideways."""
+def sample_pose(stream: RandomStream) -> Pose:
+    """Sample a pose; people come or go more often than they pass sideways."""
     side = stream.weighted({'front': 5, 'back': 3.5, 'side': 2.5})
     if side == 'front':
         yaw = stream.uniform(-0.8, 0.8)

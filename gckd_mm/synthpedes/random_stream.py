@@ -15,7 +15,7 @@ class RandomStream:
     """An independent stream of random numbers, named by a path.
 
     ``RandomStream('world', 3, 'street', 'person', 17)`` gives the same numbers wherever
-    and in whatever order streams are opened: a drawing can be split over processes, or
+    and in whatever order streams are opened: images can be split over processes, or
     resumed. It builds on the two things that Python and NumPy promise never to change,
     :meth:`random.Random.random` under a string seed and the raw output of
     :class:`numpy.random.PCG64`, and on arithmetic that rounds alike everywhere.

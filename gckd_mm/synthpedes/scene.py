@@ -8,10 +8,10 @@ import numpy as np
 
 from gckd_mm.errors import InputError
 from gckd_mm.synthpedes.backdrop import (
-    draw_house_fronts,
-    draw_parked_car,
-    draw_shop_window,
-    draw_tree,
+    render_house_fronts,
+    render_parked_car,
+    render_shop_window,
+    render_tree,
 )
 from gckd_mm.synthpedes.canvas import Canvas
 from gckd_mm.synthpedes.colours import LEAVES, PAINTS, muted, scaled, varied
@@ -22,12 +22,12 @@ from gckd_mm.synthpedes.sheet import Sheet, doubled
 SCENES = ('street', 'mall', 'park', 'plaza', 'corridor', 'platform')
 
 
-def draw_scene(
+def render_scene(
     canvas: Canvas, scene: str, horizon: float, stream: RandomStream
 ) -> None:
     """Fill a canvas with a place, other in layout and tone at every call.
 
-    The place is drawn at half the size and enlarged, which is quick and leaves it as
+    The place is rendered at half the size and enlarged, which is quick and leaves it as
     soft as what is behind the focus of a lens.
 
     Args:
@@ -35,7 +35,7 @@ def draw_scene(
         scene: A name of :data:`SCENES`.
         horizon: Share of the height, from the top, where the ground meets what is
             behind it; 0 or less shows only ground, as a camera does that looks down.
-        stream: Random numbers of this picture.
+        stream: Random numbers of this image.
 
     Raises:
         InputError: There is no such scene.
@@ -54,7 +54,7 @@ def draw_scene(
 def _street(sheet: Sheet, horizon: float, stream: RandomStream) -> None:
     ground = lay_ground(sheet, horizon, stream)
     if ground.top:
-        draw_house_fronts(sheet, horizon, stream)
+        render_house_fronts(sheet, horizon, stream)
     asphalt = varied((112, 112, 114), stream, 16)
     paving = varied((158, 154, 146), stream, 14)
     paint = varied((206, 204, 196), stream, 10)
@@ -93,11 +93,11 @@ def _street(sheet: Sheet, horizon: float, stream: RandomStream) -> None:
         sheet.cover(top, 0, band(ground.across, edge, edge + 0.1), (190, 188, 182))
     sheet.mottle(horizon, 1, 4.0, stream)
     if horizon > 0.12 and stream.chance(0.4):
-        draw_parked_car(sheet, horizon + stream.uniform(0.03, 0.08), stream)
+        render_parked_car(sheet, horizon + stream.uniform(0.03, 0.08), stream)
     if horizon > 0.12 and stream.chance(0.4):
         x = stream.choice((stream.uniform(0, 0.25), stream.uniform(0.75, 1)))
         if stream.chance(0.5):
-            draw_tree(sheet, x, horizon + 0.05, stream.uniform(0.25, 0.4), stream)
+            render_tree(sheet, x, horizon + 0.05, stream.uniform(0.25, 0.4), stream)
         else:
             sheet.stroke((x, horizon + 0.06), (x, -0.1), 0.014, (120, 122, 124))
             face = muted(stream.choice(PAINTS[:4]), 0.1)
@@ -113,7 +113,7 @@ def _mall(sheet: Sheet, horizon: float, stream: RandomStream) -> None:
         left = stream.uniform(-0.5, 0.0)
         while left < 1:
             right = left + stream.uniform(0.6, 1.0)
-            draw_shop_window(sheet, left, right - 0.1, horizon - 0.012, stream)
+            render_shop_window(sheet, left, right - 0.1, horizon - 0.012, stream)
             left = right
         if stream.chance(0.4):
             x = stream.choice((stream.uniform(-0.1, 0.15), stream.uniform(0.75, 1.0)))
@@ -193,7 +193,7 @@ def _park(sheet: Sheet, horizon: float, stream: RandomStream) -> None:
     for _ in range(stream.integer(0, 2)):
         x = stream.choice((stream.uniform(-0.05, 0.3), stream.uniform(0.7, 1.05)))
         foot = horizon + stream.uniform(0.0, 0.1)
-        draw_tree(sheet, x, foot, stream.uniform(0.3, 0.5), stream)
+        render_tree(sheet, x, foot, stream.uniform(0.3, 0.5), stream)
     for _ in range(stream.integer(2, 4)):
         bush = varied(muted(stream.choice(LEAVES), 0.2), stream, 14)
         x, reach = stream.uniform(0, 1), stream.uniform(0.05, 0.1)

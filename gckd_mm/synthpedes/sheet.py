@@ -1,4 +1,4 @@
-"""A picture that the places of SynthPedes are painted on, in shares of its size."""
+"""An image that the places of SynthPedes are painted on, in shares of its size."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gckd_mm.synthpedes.canvas import RGB
 from gckd_mm.synthpedes.random_stream import RandomStream
+from gckd_mm.synthpedes.shading import RGB
 
 
 class Sheet:
-    """A picture to draw on in shares: x of the width, y and radii of the height.
+    """An image to render on in shares: x of the width, y and radii of the height.
 
     It is quicker than a :class:`~gckd_mm.synthpedes.canvas.Canvas` and knows
     neither outlines nor cloth: good enough for what is out of focus.
@@ -102,7 +102,7 @@ class Sheet:
     def ring(
         self, x: float, y: float, radius: float, thickness: float, colour: RGB
     ) -> None:
-        """Draw a circle; what it encloses shows through."""
+        """Render a circle; what it encloses shows through."""
         centre_x, centre_y = x * self.width, y * self.height
         reach, half = radius * self.height, 0.5 * thickness * self.height
         window = self._window(
@@ -129,7 +129,7 @@ class Sheet:
         alpha: float = 1.0,
         taper: float = 0.0,
     ) -> None:
-        """Draw a straight line with round ends, ``thickness`` in shares of height.
+        """Render a straight line with round ends, ``thickness`` in shares of height.
 
         ``taper`` is the share of the thickness that the start lacks.
         """

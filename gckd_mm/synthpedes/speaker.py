@@ -72,7 +72,7 @@ class Speaker:
 
     Args:
         annotator: Whose words and habits they are.
-        stream: The caption's stream, from which every choice is drawn in turn.
+        stream: The caption's stream, from which every choice is sampled in turn.
     """
 
     def __init__(self, annotator: Annotator, stream: RandomStream) -> None:

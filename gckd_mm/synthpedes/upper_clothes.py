@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from gckd_mm.synthpedes.body import Joint, Row, between, on_side
-from gckd_mm.synthpedes.canvas import RGB, Shading
-from gckd_mm.synthpedes.carried import draw_in_hand, draw_straps
+from gckd_mm.synthpedes.carried import render_in_hand, render_straps
 from gckd_mm.synthpedes.colours import darker, mixed, paler
 from gckd_mm.synthpedes.painter import Layer, Painter
+from gckd_mm.synthpedes.shading import RGB, Shading
 from gckd_mm.synthpedes.wardrobe import Garment
 
 #: upper garments that are worn open
@@ -23,11 +23,11 @@ _SLEEVE_ROOM = {'coat': 0.012, 'jacket': 0.012, 'hoodie': 0.012, 'sweater': 0.00
 _HEM = {'jacket': 0.8, 'suit jacket': 0.79, 'hoodie': 0.84, 'shirt': 0.83}
 
 
-def draw_torso(painter: Painter) -> None:
-    """Draw neck and trunk with the upper garment, the straps of a bag and a scarf."""
+def render_torso(painter: Painter) -> None:
+    """Render neck and trunk with the upper garment, the straps of a bag and a scarf."""
     upper, scarf = painter.person.upper, painter.person.scarf
     kind, colour = upper.kind, upper.colour.rgb
-    _draw_neck(painter)
+    _render_neck(painter)
     if kind == 'tank top':
         skin = painter.body.trunk((1.465, 1.43, 1.385, 1.29, 1.2), -0.004)
         painter.drape(skin, painter.person.skin, painter.smooth, rounding=0.03)
@@ -43,16 +43,16 @@ def draw_torso(painter: Painter) -> None:
         painter.drape(rim, darker(colour, 0.25), painter.fabric)
     if upper.second is not None and 'second' in painter.seen:
         if kind in OPEN:
-            _draw_opening(painter, upper, upper.second.rgb)
+            _render_opening(painter, upper, upper.second.rgb)
         if upper.pattern == 'logo':
             spans = ((-0.68, 0.68), (-0.72, 0.72))
             painter.patch(1.325, 1.11, spans, upper.second.rgb, rounding=0.03)
-    _draw_fastenings(painter, kind, colour)
+    _render_fastenings(painter, kind, colour)
     if kind == 'hoodie':
-        _draw_hood(painter, colour)
-    draw_straps(painter)
+        _render_hood(painter, colour)
+    render_straps(painter)
     if scarf is not None and 'scarf' in painter.seen:
-        _draw_scarf(painter, scarf.colour.rgb)
+        _render_scarf(painter, scarf.colour.rgb)
 
 
 def arm_layer(painter: Painter, side: int) -> Layer:
@@ -62,22 +62,26 @@ def arm_layer(painter: Painter, side: int) -> Layer:
     depth = painter.body.nearness(
         (shoulder[0] + wrist[0]) / 2, (elbow[2] + wrist[2]) * 0.6
     )
-    return depth + 0.012, partial(_draw_arm, side=side, joints=joints)
+    return depth + 0.012, partial(_render_arm, side=side, joints=joints)
 
 
-def _draw_arm(painter: Painter, side: int, joints: tuple[Joint, Joint, Joint]) -> None:
+def _render_arm(
+    painter: Painter, side: int, joints: tuple[Joint, Joint, Joint]
+) -> None:
     skin = painter.person.skin
     x, y, z = joints[2]
     if painter.person.upper.kind in _SHORT_SLEEVED:
         slim = _slimness(painter)
         radii = (0.046 * slim, 0.038 * slim, 0.03)
         painter.limb(joints, radii, skin, painter.smooth)
-    draw_in_hand(painter, side, joints[2])
-    _draw_sleeve(painter, *joints)
+    render_in_hand(painter, side, joints[2])
+    _render_sleeve(painter, *joints)
     painter.ball((x, y - 0.025, z), (0.037, 0.046), skin, painter.smooth)
 
 
-def _draw_sleeve(painter: Painter, shoulder: Joint, elbow: Joint, wrist: Joint) -> None:
+def _render_sleeve(
+    painter: Painter, shoulder: Joint, elbow: Joint, wrist: Joint
+) -> None:
     upper, slim = painter.person.upper, _slimness(painter)
     if upper.kind == 'tank top':
         return
@@ -98,7 +102,7 @@ def _slimness(painter: Painter) -> float:
     return 0.7 + 0.3 * painter.body.build
 
 
-def _draw_neck(painter: Painter) -> None:
+def _render_neck(painter: Painter) -> None:
     ends = ((0.0, 1.42, 0.0), (0.0, 1.52, 0.005))
     painter.limb(ends, (0.06, 0.052), painter.person.skin, painter.smooth)
 
@@ -118,8 +122,8 @@ def _upper_outline(painter: Painter, kind: str) -> list[Row]:
     return rows + body.trunk((_HEM.get(kind, 0.86),), room + 0.004)
 
 
-def _draw_opening(painter: Painter, upper: Garment, inner: RGB) -> None:
-    """Draw what shows between the two sides of an open garment."""
+def _render_opening(painter: Painter, upper: Garment, inner: RGB) -> None:
+    """Render what shows between the two sides of an open garment."""
     person, body = painter.person, painter.body
     is_suit, colour = upper.kind == 'suit jacket', upper.colour.rgb
     wide, narrow = (0.5, 0.04) if is_suit else (0.42, 0.4)
@@ -145,8 +149,8 @@ def _draw_opening(painter: Painter, upper: Garment, inner: RGB) -> None:
             painter.patch(1.42, 1.1, ((-0.1, 0.1), (-0.14, 0.14)), tie)
 
 
-def _draw_fastenings(painter: Painter, kind: str, colour: RGB) -> None:
-    """Draw the collar, the buttons, the belt or the like by which one knows a kind."""
+def _render_fastenings(painter: Painter, kind: str, colour: RGB) -> None:
+    """Render the collar, buttons, belt or the like by which one knows a kind."""
     body = painter.body
     line = darker(colour, 0.35) if sum(colour) > 300 else paler(colour, 0.35)
     middle = ((-0.06, 0.06), (-0.06, 0.06))
@@ -181,21 +185,21 @@ def _draw_fastenings(painter: Painter, kind: str, colour: RGB) -> None:
         painter.ball((0.0, 1.435, 0.05), (0.062, 0.026), neckline)
 
 
-def _draw_hood(painter: Painter, colour: RGB) -> None:
+def _render_hood(painter: Painter, colour: RGB) -> None:
     if painter.body.cos < 0.2:
         painter.ball((0.0, 1.40, -0.085), (0.115, 0.1), colour, painter.fabric)
         dark = darker(colour, 0.5)
         painter.ball((0.0, 1.455, -0.075), (0.085, 0.028), dark, painter.smooth)
         return
     painter.ball((0.0, 1.455, -0.03), (0.125, 0.06), colour, painter.fabric)
-    _draw_neck(painter)
+    _render_neck(painter)
     string = (240, 240, 236) if sum(colour) < 560 else (90, 90, 96)
     for side in (-1, 1):
         ends = ((side * 0.04, 1.41, 0.09), (side * 0.045, 1.29, 0.115))
         painter.limb(ends, (0.008, 0.008), string)
 
 
-def _draw_scarf(painter: Painter, colour: RGB) -> None:
+def _render_scarf(painter: Painter, colour: RGB) -> None:
     painter.ball((0.0, 1.45, 0.01), (0.105, 0.06), colour, painter.fabric)
     if painter.body.cos > -0.1:
         ends = ((0.05, 1.43, 0.1), (0.065, 1.14, 0.13))

@@ -194,8 +194,8 @@ class Wardrobe:
             for attribute, options in WARDROBE.items()
         }
 
-    def draw_person(self, stream: RandomStream) -> Person:
-        """Draw somebody."""
+    def sample_person(self, stream: RandomStream) -> Person:
+        """Sample somebody."""
         gender = self._pick(stream, 'gender')
         hair = self._hair(stream, gender)
         upper = self._upper(stream, self._pick(stream, f'upper.{gender}'))
@@ -217,7 +217,7 @@ class Wardrobe:
             held=self._garment(stream, 'held', 'held colour'),
         )
 
-    def redraw_one_thing(self, person: Person, stream: RandomStream) -> Person:
+    def resample_one_thing(self, person: Person, stream: RandomStream) -> Person:
         """Return somebody who differs from ``person`` in one thing that is worn."""
         thing = stream.choice(('hair', 'hat', 'upper', 'lower', 'shoes', 'bag'))
         gender = person.gender
@@ -296,7 +296,7 @@ class Wardrobe:
                 return other
 
 
-def draw_people(
+def sample_people(
     stream: RandomStream, wardrobe: Wardrobe, of_web: bool = False, twins: float = 0.25
 ) -> Iterator[Person]:
     """Yield people without end, no two of them with the same look.
@@ -316,9 +316,9 @@ def draw_people(
         model = dice.choice(people) if is_twin else None
         while True:
             person = (
-                wardrobe.redraw_one_thing(model, dice)
+                wardrobe.resample_one_thing(model, dice)
                 if model
-                else wardrobe.draw_person(dice)
+                else wardrobe.sample_person(dice)
             )
             if person.look not in seen and person.is_of_web == of_web:
                 break

@@ -1,24 +1,18 @@
-"""Write a drawn domain to disk, in the schema of the real dataset that it resembles."""
+"""Write a synthetic domain to disk, in the schema of the real dataset it resembles."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
-import pickle
 import re
 import shutil
-import signal
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from PIL import Image
 
@@ -26,6 +20,7 @@ from gckd_mm.datasets.image_hashes import Track
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.synthpedes.domain import Shot, SynthDomain
+from gckd_mm.synthpedes.rendering_processes import available_processors, rendering
 
 DESCRIPTION = 'synthpedes.json'
 IMAGE_FOLDER = 'imgs'
@@ -41,7 +36,7 @@ _FILE_NAMES: Mapping[str, Callable[[Shot], str]] = {
         f'{shot.split}/{shot.pid:04d}/{shot.pid:04d}_{shot.number:03d}.jpg'
     ),
 }
-_TYPICAL_BYTES = 8192  # of a picture of 160 x 80 pixels, in whole blocks of a disk
+_TYPICAL_BYTES = 8192  # of an image of 160 x 80 pixels, in whole blocks of a disk
 
 
 def write_domain(
@@ -51,19 +46,19 @@ def write_domain(
     redraw: bool = False,
     track: Track = lambda items, total: items,
 ) -> Path:
-    """Draw a domain into a folder that the loader of its real dataset can read.
+    """Render a domain into a folder that the loader of its real dataset can read.
 
     The files do not depend on the number of processes. ``synthpedes.json`` says what is
-    being drawn and whether all of it is there; a drawing that was stopped at any moment
-    is continued by the next call, and a whole one is left as it is.
+    being rendered and whether all of it is there; what was stopped at any moment is
+    continued by the next call, and a whole one is left as it is.
 
     Args:
-        domain: What to draw.
-        folder: Made if needed; what lies there must be a drawing of the same domain.
-        processes: How many draw. Defaults to the number of processors.
-        redraw: Whether to delete the pictures, annotations and description that a
+        domain: What to render.
+        folder: Made if needed; what lies there must be a rendering of the same domain.
+        processes: How many render. Defaults to the number of processors.
+        redraw: Whether to delete the images, annotations and description that a
             generator wrote there, of whatever version and domain. Defaults to False.
-        track: Shows the progress over the pictures that were not there yet. Defaults
+        track: Shows the progress over the images that were not there yet. Defaults
             to no progress bar.
 
     Returns:
@@ -90,8 +85,9 @@ def write_domain(
         for parent in {_image_path(domain, folder, shot).parent for shot in missing}:
             parent.mkdir(parents=True, exist_ok=True)
         try:
-            with _drawing(domain, folder, missing, processes) as drawn:
-                for _ in track(drawn, len(missing)):
+            render = partial(_render, domain, folder)
+            with rendering(render, missing, processes) as done:
+                for _ in track(done, len(missing)):
                     pass
         finally:
             _delete_partial_images(folder)
@@ -102,10 +98,10 @@ def write_domain(
 
 
 def is_complete(domain: SynthDomain, folder: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder holds the whole drawing of a domain.
+    """Tell whether a folder holds the whole rendering of a domain.
 
     Raises:
-        InputError: If something else lies there, or a drawing whose annotations were
+        InputError: If something else lies there, or a rendering whose annotations were
             changed.
     """
     with _disk_errors(domain, Path(folder)):
@@ -113,15 +109,8 @@ def is_complete(domain: SynthDomain, folder: str | os.PathLike[str]) -> bool:
 
 
 def file_name(domain: SynthDomain, shot: Shot) -> str:
-    """Return where a picture lies below ``imgs/``, named as in the real dataset."""
+    """Return where an image lies below ``imgs/``, named as in the real dataset."""
     return _FILE_NAMES[domain.dataset_type](shot)
-
-
-def available_processors() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_complete(domain: SynthDomain, folder: Path) -> bool:
@@ -147,7 +136,7 @@ def _image_path(domain: SynthDomain, folder: Path, shot: Shot) -> Path:
 
 
 def _missing_shots(domain: SynthDomain, folder: Path) -> list[Shot]:
-    """Return the pictures without a file, or with an empty one, as power cuts leave."""
+    """Return the images without a file, or with an empty one, as power cuts leave."""
 
     def is_there(path: Path) -> bool:
         try:
@@ -282,122 +271,18 @@ def _delete_drawing(folder: Path) -> None:
 
 
 def _delete_partial_images(folder: Path) -> None:
-    for partial in (folder / IMAGE_FOLDER).rglob('.*.partial'):
-        partial.unlink(missing_ok=True)
+    for path in (folder / IMAGE_FOLDER).rglob('.*.partial'):
+        path.unlink(missing_ok=True)
 
 
-class _Failure(NamedTuple):
-    """What a process reports instead of a picture."""
-
-    error: Exception
-    traceback: str
-
-
-@contextmanager
-def _drawing(
-    domain: SynthDomain, folder: Path, shots: Sequence[Shot], processes: int
-) -> Iterator[Iterator[Shot]]:
-    """Draw in processes that end with the block; gives the shots as they are drawn.
-
-    The processes start here and not at the first shot, when a progress bar may run its
-    thread. Each has its share from the start: there is no queue, so no thread that
-    feeds it, and nobody waits for a lock that a killed process held.
-    """
-    processes = min(processes, len(shots))
-    if processes <= 1:
-        yield (_draw(domain, folder, shot) for shot in shots)
-        return
-    # Another process imports torch and mmpretrain anew, 7 s of each processor, with
-    # every start method but fork. Fork is safe here: no thread of ours runs, and
-    # drawing calls neither torch nor anything else that keeps a pool of threads.
-    # Elsewhere than on Linux the system's own libraries do not allow it.
-    context: Any = multiprocessing.get_context(
-        'fork' if sys.platform == 'linux' else 'spawn'
-    )
-    workers: dict[Connection, Any] = {}
-    try:
-        for number in range(processes):
-            reader, writer = context.Pipe(duplex=False)
-            share = shots[number::processes]
-            worker = context.Process(
-                target=_work, args=(domain, folder, share, writer), daemon=True
-            )
-            worker.start()
-            writer.close()  # so that the end of the process is the end of the pipe
-            workers[reader] = worker
-        yield _collect(workers)
-    finally:
-        for worker in workers.values():
-            worker.terminate()
-        for reader, worker in workers.items():
-            worker.join()
-            reader.close()
-
-
-def _collect(workers: Mapping[Connection, Any]) -> Iterator[Shot]:
-    waiting = dict(workers)
-    while waiting:
-        # A Ctrl-C that arrives just before the wait does not interrupt it: look again.
-        for ready in multiprocessing.connection.wait(list(waiting), timeout=1):
-            reader = cast(Connection, ready)
-            try:
-                message = reader.recv()
-            except EOFError:
-                worker = waiting.pop(reader)
-                worker.join()
-                if worker.exitcode:
-                    raise InputError(
-                        f'a drawing process was ended from outside (exit code '
-                        f'{worker.exitcode}), most often for lack of memory. With '
-                        f'fewer processes, and without --redraw, the same command '
-                        f'continues the drawing'
-                    ) from None
-                continue
-            if isinstance(message, _Failure):
-                raise message.error from RuntimeError(message.traceback)
-            yield message
-
-
-def _work(
-    domain: SynthDomain, folder: Path, shots: Sequence[Shot], writer: Connection
-) -> None:
-    # Ctrl-C reaches every process of the terminal; ours are ended by their parent.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    for shot in shots:
-        if parent is not None and os.getppid() != parent.pid:
-            return  # the parent was killed, and its next run draws the rest
-        try:
-            message: Shot | _Failure = _draw(domain, folder, shot)
-        except Exception as error:
-            message = _Failure(_portable(error), traceback.format_exc())
-        try:
-            writer.send(message)
-        except BrokenPipeError:
-            return
-        if isinstance(message, _Failure):
-            return
-
-
-def _portable(error: Exception) -> Exception:
-    """Return the error, or one that says the same, if pickle cannot carry it."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever the error's own class raises, on either way
-        return RuntimeError(f'{type(error).__name__}: {error}')
-    return error
-
-
-def _draw(domain: SynthDomain, folder: Path, shot: Shot) -> Shot:
-    """Draw a picture and write it whole; its bytes may reach the disk later."""
+def _render(domain: SynthDomain, folder: Path, shot: Shot) -> None:
+    """Render an image and write it whole; its bytes may reach the disk later."""
     path = _image_path(domain, folder, shot)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    picture = Image.fromarray(domain.draw_image(shot))
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    image = Image.fromarray(domain.draw_image(shot))
     quality = domain.camera_at(shot).quality
-    picture.save(partial, 'JPEG', quality=quality, subsampling=0)
-    os.replace(partial, path)
-    return shot
+    image.save(unfinished, 'JPEG', quality=quality, subsampling=0)
+    os.replace(unfinished, path)
 
 
 @contextmanager

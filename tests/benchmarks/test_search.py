@@ -15,7 +15,7 @@ def search(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
     return benchmark_script('search')
 
 
-def test_people_of_a_made_up_gallery_are_found_again(search: ModuleType) -> None:
+def test_people_of_a_random_gallery_are_found_again(search: ModuleType) -> None:
     (pictures,) = search.clustered(2000, seed=0)
     (others,) = search.clustered(2000, seed=1)
     assert pictures.shape == (2000, 256)
@@ -79,7 +79,7 @@ def test_targets(search: ModuleType) -> None:
     good = {
         'index': {'ratio': 1.0, 'more_encoded': 100, 'more': 100},
         'exact': {'ratio': 1.2, 'ratio_after_deletions': 1.2},
-        # held to them: made-up people, and the most
+        # held to them: random people, and the most
         'large': [row, row | poor | {'data': 'uniform'}, row | poor | {'images': 999}],
         'web': {'ready_seconds': 60.0, 'first_in_the_page_ms': 300.0, 'errors': 0},
     }

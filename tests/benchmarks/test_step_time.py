@@ -97,7 +97,7 @@ def test_it_measures_and_reports_everything(
     assert ('targets met' if all(met) else 'targets MISSED') in printed
 
 
-def test_a_made_up_sample_is_nearest_to_itself_and_its_caption(
+def test_a_random_sample_is_nearest_to_itself_and_its_caption(
     step_time: ModuleType,
 ) -> None:
     train_set = step_time.TrainSet(64)

@@ -108,3 +108,25 @@ def test_ids_that_cannot_be_counted_on(
     parts = [CUHKPEDES(str(root)), CUHKPEDES(str(miniature / 'cuhk_pedes'))]
     with pytest.raises(InputError, match='needs ids from 0 on'):
         len(ConcatPersonText(parts))
+
+
+def test_the_classes_of_all_parts_are_numbered_in_one_row(
+    parts: list[PersonTextDataset],
+) -> None:
+    whole = ConcatPersonText(
+        [type(part)(part.data_root, gt_label=True, pipeline=PIPELINE) for part in parts]
+    )
+    labels = [int(whole[i]['data_samples'].gt_label) for i in range(len(whole))]
+    assert set(labels) == set(range(whole.num_classes))
+    classes = whole.metainfo['classes']
+    assert [classes[label] for label in labels] == list(map(str, whole.pids))
+
+
+def test_gt_label_of_some_parts_alone_is_refused(miniature: Path) -> None:
+    with pytest.raises(InputError, match='all datasets gt_label=True, or none'):
+        ConcatPersonText(
+            [
+                CUHKPEDES(str(miniature / 'cuhk_pedes'), gt_label=True),
+                RSTPReid(str(miniature / 'rstpreid')),
+            ]
+        )

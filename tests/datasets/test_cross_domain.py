@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader
 
-from gckd_mm.datasets import CrossDomainDataset, Draw, collate_person_text
+from gckd_mm.datasets import CrossDomainDataset, Draw, RSTPReid, collate_person_text
 from gckd_mm.datasets.samplers import CrossDomainSampler
 from gckd_mm.errors import InputError, MissingDataError
 
@@ -149,10 +149,13 @@ def test_the_permutation_spares_only_what_is_public(
     )
 
 
+@pytest.mark.parametrize('gt_label', [False, True])
 def test_permuting_the_targets_labels_changes_no_batch(
-    miniature: Path, permuted: Path
+    miniature: Path, permuted: Path, gt_label: bool
 ) -> None:
-    original, blind = build(miniature), build(miniature, permuted)
+    source = dict(gt_label=gt_label)
+    original = build(miniature, source=source)
+    blind = build(miniature, permuted, source=source)
     # Two passes over the longest of the three streams.
     longest = max(
         len(original), original.num_target_images, original.num_target_captions
@@ -184,8 +187,11 @@ def test_workers_change_no_batch(miniature: Path) -> None:
     assert batches(dataset, 6) == batches(dataset, 6, num_workers=2)
 
 
-def test_the_target_part_holds_no_label_and_no_path(miniature: Path) -> None:
-    dataset = build(miniature)
+@pytest.mark.parametrize('gt_label', [False, True])
+def test_the_target_part_holds_no_label_and_no_path(
+    miniature: Path, gt_label: bool
+) -> None:
+    dataset = build(miniature, source=dict(gt_label=gt_label))
     names = {
         part
         for record in read(miniature / 'rstpreid')
@@ -206,6 +212,7 @@ def test_the_target_part_holds_no_label_and_no_path(miniature: Path) -> None:
         assert len(texts) == 1
         assert not any(name in text for name in names for text in texts)
         assert item['data_samples'].pid == dataset.source.pids[draw.index[0]]
+        assert ('gt_label' in item['data_samples']) == gt_label
         assert set(item) == {'inputs', 'data_samples', 'target'}
 
 
@@ -230,10 +237,11 @@ def test_the_pipeline_of_the_target_is_given_no_id(miniature: Path) -> None:
         seen.append(set(results))
         return {'inputs': {}, 'data_samples': None}
 
-    build(miniature, pipeline=[spy])[Draw((0, 1, 2), seed=0)]
+    dataset = build(miniature, source=dict(gt_label=True), pipeline=[spy])
+    _ = dataset[Draw((0, 1, 2), seed=0)]
 
     assert seen == [
-        {'img_path', 'caption', 'pid', 'sample_idx'},
+        {'img_path', 'caption', 'pid', 'gt_label', 'sample_idx'},
         {'img_path', 'caption', 'sample_idx'},
     ]
 
@@ -403,3 +411,13 @@ def test_no_other_split_of_the_target_than_train(miniature: Path, split: str) ->
     target = dict(type='RSTPReid', data_root=str(miniature / 'rstpreid'), split=split)
     with pytest.raises(InputError, match='must not be seen in training'):
         CrossDomainDataset(source, target)
+
+
+@pytest.mark.parametrize('built', [False, True])
+def test_gt_label_of_the_target_is_refused(miniature: Path, built: bool) -> None:
+    source = dict(type='CUHKPEDES', data_root=str(miniature / 'cuhk_pedes'))
+    target = dict(data_root=str(miniature / 'rstpreid'), gt_label=True)
+    with pytest.raises(InputError, match='gt_label would show who is on the images'):
+        CrossDomainDataset(
+            source, RSTPReid(**target) if built else dict(target, type='RSTPReid')
+        )

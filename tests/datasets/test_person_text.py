@@ -17,16 +17,19 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from gckd_mm.datasets import (
     CUHKPEDES,
     ICFGPEDES,
     Draw,
+    PersonImageFolder,
     PersonTextDataset,
     RSTPReid,
 )
 from gckd_mm.errors import InputError, MissingDataError
+from gckd_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = Config.fromfile(ROOT / 'configs/_base_/datasets/person_text_64x32.py')
@@ -489,3 +492,137 @@ def test_ids_that_tell_nobody_apart_are_warned_of(
     CUHKPEDES(str(root))
     (warning,) = said
     assert "of split 'train' have the id 3" in warning
+
+
+@pytest.mark.parametrize('view', VIEWS)
+@pytest.mark.parametrize('official', OFFICIAL, ids=lambda official: official[1])
+def test_gt_label_numbers_the_people_of_the_train_split(
+    miniature: Path, official: tuple, view: str
+) -> None:
+    kind, folder, ann_file, *_ = official
+    dataset = kind(str(miniature / folder), view=view, gt_label=True)
+
+    raw_records = json.loads((miniature / folder / ann_file).read_text())
+    train = [raw for raw in raw_records if raw['split'].lower() == 'train']
+    people = sorted({raw['id'] for raw in train})
+    items = [dataset[index] for index in range(len(dataset))]
+    assert dataset.num_classes == len(people)
+    assert {item['gt_label'] for item in items} == set(range(len(people)))
+    assert all(people[item['gt_label']] == item['pid'] for item in items)
+    assert dataset.metainfo['classes'] == tuple(map(str, people))
+
+
+def test_without_being_asked_there_is_no_gt_label(miniature: Path) -> None:
+    dataset = CUHKPEDES(str(miniature / 'cuhk_pedes'))
+
+    assert 'gt_label' not in dataset[0]
+    assert 'classes' not in dataset.metainfo
+    with pytest.raises(InputError, match='no classes without gt_label=True'):
+        _ = dataset.num_classes
+
+
+def test_gt_label_does_not_depend_on_what_is_skipped(
+    miniature: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(miniature / 'rstpreid', tmp_path / 'rstpreid')
+    records = json.loads((root / 'data_captions.json').read_text())
+    first = min(raw['id'] for raw in records if raw['split'] == 'train')
+    for raw in records:
+        if raw['id'] == first:
+            (root / 'imgs' / raw['img_path']).unlink()
+
+    whole = RSTPReid(str(miniature / 'rstpreid'), gt_label=True)
+    rest = RSTPReid(str(root), gt_label=True, unreadable='skip', lazy_init=True)
+
+    assert rest.num_classes == whole.num_classes
+    assert {rest[index]['gt_label'] for index in range(len(rest))} == set(
+        range(1, whole.num_classes)
+    )
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_gt_label_of_people_who_are_not_trained_on_is_refused(
+    miniature: Path, split: str
+) -> None:
+    with pytest.raises(InputError, match=f"numbers the .*'{split}', whose"):
+        RSTPReid(str(miniature / 'rstpreid'), split=split, gt_label=True)
+
+
+def test_gt_label_of_images_without_ids_is_refused(miniature: Path) -> None:
+    root = str(miniature / 'rstpreid/imgs')
+    with pytest.raises(InputError, match='gt_label needs to know who is on each image'):
+        PersonImageFolder(root, gt_label=True)
+
+
+@pytest.mark.parametrize('folder', ['cuhk_pedes', 'rstpreid'])
+def test_an_mmpretrain_classifier_trains_on_gt_label(
+    miniature: Path, tmp_path: Path, folder: str
+) -> None:
+    kind = {'cuhk_pedes': CUHKPEDES, 'rstpreid': RSTPReid}[folder]
+    num_classes = kind(str(miniature / folder), gt_label=True).num_classes
+    dataset = dict(
+        type=f'gckd_mm.{kind.__name__}',
+        data_root=str(miniature / folder),
+        view='images',
+        gt_label=True,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(32, 64)),
+            dict(type='PackInputs'),
+        ],
+    )
+    runner = Runner(
+        model=dict(
+            type='ImageClassifier',
+            backbone=dict(type='ResNet', depth=18, base_channels=4, stem_channels=4),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(
+                type='LinearClsHead',
+                num_classes=num_classes,
+                in_channels=32,
+                loss=dict(type='CrossEntropyLoss'),
+            ),
+            data_preprocessor=dict(num_classes=num_classes, to_rgb=True),
+        ),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            batch_size=16,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            dataset=dataset,
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=5),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=None, logger=None),
+        default_scope='mmpretrain',
+        randomness=dict(seed=0),
+        experiment_name=f'classifier_of_{folder}',
+        log_level='ERROR',
+    )
+
+    before = runner.model.head.fc.weight.clone()
+    runner.train()
+
+    moved = (runner.model.head.fc.weight - before).abs().amax(1)
+    assert runner.iter == 5
+    assert (moved > 0).all()  # every class is learned
+    assert torch.isfinite(before + moved[:, None]).all()
+
+
+def test_an_mmpretrain_head_reads_the_gt_label_that_we_pack(miniature: Path) -> None:
+    pipeline = [dict(type='LoadPersonImage'), dict(type='PackPersonText')]
+    dataset = CUHKPEDES(str(miniature / 'cuhk_pedes'), gt_label=True, pipeline=pipeline)
+    samples = [dataset[index]['data_samples'] for index in (0, 7, len(dataset) - 1)]
+    head = MODELS.build(
+        dict(
+            type='mmpretrain.LinearClsHead',
+            num_classes=32,
+            in_channels=8,
+            loss=dict(type='mmpretrain.CrossEntropyLoss'),
+        )
+    )
+    feats = torch.randn(3, 8)
+
+    labels = torch.tensor([dataset.get_data_info(i)['gt_label'] for i in (0, 7, -1)])
+    expected = torch.nn.functional.cross_entropy(head.fc(feats), labels)
+    torch.testing.assert_close(head.loss((feats,), samples)['loss'], expected)

@@ -6,8 +6,8 @@ from gckd_mm.synthpedes.annotator import (
     ORDERS,
     WEB_RANGE,
     AnnotatorRange,
-    draw_annotators,
-    draw_web_annotator,
+    sample_annotators,
+    sample_web_annotator,
 )
 from gckd_mm.synthpedes.caption import VISIBLE
 from gckd_mm.synthpedes.random_stream import RandomStream
@@ -20,7 +20,7 @@ DOMAINS = ('street', 'mall', 'campus')
 @pytest.mark.parametrize('world', range(5))
 def test_without_divergence_all_domains_prefer_the_same_words(world):
     ranges = dict.fromkeys(DOMAINS, AnnotatorRange(divergence=(0.0, 0.0)))
-    annotators = draw_annotators(ranges, RandomStream('world', world))
+    annotators = sample_annotators(ranges, RandomStream('world', world))
     assert list(annotators) == list(DOMAINS)
     street, mall, campus = (annotators[domain].words for domain in DOMAINS)
     assert street == mall == campus
@@ -30,7 +30,7 @@ def test_without_divergence_all_domains_prefer_the_same_words(world):
 @pytest.mark.parametrize('world', range(5))
 def test_with_full_divergence_all_domains_prefer_different_words(world):
     ranges = dict.fromkeys(DOMAINS, AnnotatorRange(divergence=(1.0, 1.0)))
-    annotators = draw_annotators(ranges, RandomStream('world', world))
+    annotators = sample_annotators(ranges, RandomStream('world', world))
     for concept, synonyms in VOCABULARY.items():
         words = {annotators[domain].words[concept] for domain in DOMAINS}
         assert len(words) == min(3, len(synonyms))
@@ -41,7 +41,7 @@ def test_divergence_is_the_share_of_concepts_that_diverge():
     ranges = dict.fromkeys(DOMAINS, AnnotatorRange(divergence=(0.5, 0.5)))
     differ = 0
     for world in range(20):
-        annotators = draw_annotators(ranges, RandomStream('world', world))
+        annotators = sample_annotators(ranges, RandomStream('world', world))
         street, mall, _ = (annotators[domain].words for domain in DOMAINS)
         differ += sum(street[concept] != mall[concept] for concept in VOCABULARY)
     assert differ / (20 * len(VOCABULARY)) == pytest.approx(0.5, abs=0.05)
@@ -50,7 +50,7 @@ def test_divergence_is_the_share_of_concepts_that_diverge():
 def test_other_worlds_have_other_words():
     ranges = {'street': AnnotatorRange()}
     first, second = (
-        draw_annotators(ranges, RandomStream('world', world))['street'].words
+        sample_annotators(ranges, RandomStream('world', world))['street'].words
         for world in range(2)
     )
     differ = sum(first[concept] != second[concept] for concept in VOCABULARY)
@@ -67,7 +67,7 @@ def test_habits_lie_in_their_ranges():
         mentions={'shoes': (0.0, 0.1)},
     )
     for world in range(20):
-        drawn = draw_annotators({'mall': limits}, RandomStream(world))['mall']
+        drawn = sample_annotators({'mall': limits}, RandomStream(world))['mall']
         assert drawn.style == 'sentences'
         assert drawn.order == ORDERS['bag first']
         assert 0.3 <= drawn.loyalty <= 0.4
@@ -81,7 +81,7 @@ def test_habits_lie_in_their_ranges():
 
 def test_web_annotators_have_words_of_their_own():
     first, second = (
-        draw_web_annotator(WEB_RANGE, RandomStream(number)) for number in range(2)
+        sample_web_annotator(WEB_RANGE, RandomStream(number)) for number in range(2)
     )
     differ = sum(
         first.words[concept] != second.words[concept] for concept in VOCABULARY
@@ -108,4 +108,4 @@ def test_what_an_order_names_is_a_part_of_people():
 def test_unknown_names_in_a_range_are_told(wrong):
     name = next(iter(next(iter(wrong.values()))))
     with pytest.raises(InputError, match=name):
-        draw_annotators({'street': AnnotatorRange(**wrong)}, RandomStream(0))
+        sample_annotators({'street': AnnotatorRange(**wrong)}, RandomStream(0))

@@ -6,17 +6,17 @@ import math
 import pytest
 
 from gckd_mm.synthpedes.body import Body, between, on_side
-from gckd_mm.synthpedes.pose import Pose, View, draw_pose
+from gckd_mm.synthpedes.pose import Pose, View, sample_pose
 from gckd_mm.synthpedes.random_stream import RandomStream
-from gckd_mm.synthpedes.wardrobe import Wardrobe, draw_people
+from gckd_mm.synthpedes.wardrobe import Wardrobe, sample_people
 
-PEOPLE = list(itertools.islice(draw_people(RandomStream('body'), Wardrobe()), 40))
+PEOPLE = list(itertools.islice(sample_people(RandomStream('body'), Wardrobe()), 40))
 VIEW = View((40.0, 150.0), 76.0)
 
 
 def bodies() -> list[Body]:
     return [
-        Body(person, draw_pose(RandomStream('pose', number)), VIEW)
+        Body(person, sample_pose(RandomStream('pose', number)), VIEW)
         for number, person in enumerate(PEOPLE)
     ]
 

@@ -10,9 +10,9 @@ from gckd_mm.synthpedes.camera import (
     Camera,
     CameraRange,
     blur,
-    draw_camera,
     photograph,
     reduce_by_area,
+    sample_camera,
 )
 from gckd_mm.synthpedes.random_stream import RandomStream
 
@@ -38,7 +38,7 @@ WIDE = CameraRange(
 
 
 def light(name: str = 'light') -> np.ndarray:
-    """Return a picture with detail, colour and no value near 0 or 255."""
+    """Return an image with detail, colour and no value near 0 or 255."""
     noise = RandomStream(name).noise(HEIGHT, WIDTH, 3)
     return np.clip(128 + 25 * noise, 40, 215)
 
@@ -53,9 +53,9 @@ def taken(pixels: np.ndarray, **fields: object) -> np.ndarray:
     return photograph(pixels, camera, RandomStream('picture')).astype(np.float64)
 
 
-def detail(picture: np.ndarray) -> float:
+def detail(image: np.ndarray) -> float:
     """Return the mean square difference between neighbours."""
-    across = np.diff(picture.astype(np.float64), axis=1)
+    across = np.diff(image.astype(np.float64), axis=1)
     return float((across**2).mean())
 
 
@@ -75,10 +75,10 @@ def naive_area_average(pixels: np.ndarray, height: int, width: int) -> np.ndarra
 
 def test_the_neutral_camera_only_rounds() -> None:
     pixels = np.abs(light() * 3 - 250)  # also beyond 255
-    picture = photograph(pixels, Camera(), RandomStream('any'))
-    assert picture.dtype == np.uint8
-    assert picture.shape == pixels.shape
-    np.testing.assert_array_equal(picture, np.clip(np.rint(pixels), 0, 255))
+    image = photograph(pixels, Camera(), RandomStream('any'))
+    assert image.dtype == np.uint8
+    assert image.shape == pixels.shape
+    np.testing.assert_array_equal(image, np.clip(np.rint(pixels), 0, 255))
 
 
 def test_the_light_is_left_as_it_was() -> None:
@@ -92,15 +92,15 @@ def test_the_light_is_left_as_it_was() -> None:
 def test_any_size_is_kept_by_a_camera_that_changes_everything(
     size: tuple[int, int],
 ) -> None:
-    camera = draw_camera(WIDE, RandomStream('camera'))
+    camera = sample_camera(WIDE, RandomStream('camera'))
     pixels = RandomStream('size').noise(*size, 3) * 40 + 128
-    picture = photograph(pixels, camera, RandomStream('picture'))
-    assert picture.dtype == np.uint8
-    assert picture.shape == (*size, 3)
+    image = photograph(pixels, camera, RandomStream('picture'))
+    assert image.dtype == np.uint8
+    assert image.shape == (*size, 3)
 
 
 def test_the_same_path_gives_the_same_bytes_and_another_one_others() -> None:
-    camera = draw_camera(WIDE, RandomStream('camera'))
+    camera = sample_camera(WIDE, RandomStream('camera'))
     first, second, other = (
         photograph(light(), camera, RandomStream('picture', number)).tobytes()
         for number in (1, 1, 2)
@@ -121,14 +121,14 @@ def test_brightness_scales_all() -> None:
 
 
 def test_contrast_spreads_about_mid_grey() -> None:
-    picture = taken(flat(27.5, 127.5, 227.5), contrast=0.5)
-    np.testing.assert_allclose(picture[0, 0], [77.5, 127.5, 177.5], atol=0.51)
+    image = taken(flat(27.5, 127.5, 227.5), contrast=0.5)
+    np.testing.assert_allclose(image[0, 0], [77.5, 127.5, 177.5], atol=0.51)
     assert taken(light(), contrast=1.3).std() > 1.2 * taken(light()).std()
 
 
 def test_gamma_bends_the_middle_and_keeps_the_ends() -> None:
-    picture = taken(flat(0, 127.5, 255), gamma=2.0)
-    np.testing.assert_allclose(picture[0, 0], [0, 63.75, 255], atol=0.51)
+    image = taken(flat(0, 127.5, 255), gamma=2.0)
+    np.testing.assert_allclose(image[0, 0], [0, 63.75, 255], atol=0.51)
 
 
 def test_saturation_0_gives_the_luma_and_above_1_strengthens_colour() -> None:
@@ -217,16 +217,16 @@ def test_neighbours_and_colours_share_a_part_of_the_noise_but_not_all() -> None:
 
 
 def test_the_vignette_darkens_the_corners_only() -> None:
-    picture = taken(flat(200, 200, 200), vignette=0.6)
+    image = taken(flat(200, 200, 200), vignette=0.6)
     # the outermost pixel's centre is a little inside the corner
-    assert 80 <= picture[0, 0, 0] < 90
-    assert len({picture[row, column, 0] for row in (0, -1) for column in (0, -1)}) == 1
-    inner = picture[HEIGHT // 4 : -HEIGHT // 4, WIDTH // 4 : -WIDTH // 4]
+    assert 80 <= image[0, 0, 0] < 90
+    assert len({image[row, column, 0] for row in (0, -1) for column in (0, -1)}) == 1
+    inner = image[HEIGHT // 4 : -HEIGHT // 4, WIDTH // 4 : -WIDTH // 4]
     np.testing.assert_array_equal(inner, 200)
-    assert picture[0, WIDTH // 2, 0] > 185
+    assert image[0, WIDTH // 2, 0] > 185
 
 
-def test_lighting_varies_from_picture_to_picture_by_the_stated_share() -> None:
+def test_lighting_varies_from_image_to_image_by_the_stated_share() -> None:
     camera = Camera(lighting=0.1)
     levels = [
         photograph(flat(100, 100, 100)[:2, :2], camera, RandomStream('hour', number))
@@ -239,7 +239,7 @@ def test_lighting_varies_from_picture_to_picture_by_the_stated_share() -> None:
 
 
 @pytest.mark.parametrize('field', ['scene', 'pitch', 'framing', 'occlusion', 'quality'])
-def test_fields_for_others_leave_the_picture(field: str) -> None:
+def test_fields_for_others_leave_the_image(field: str) -> None:
     value = 'park' if field == 'scene' else 30
     np.testing.assert_array_equal(taken(light(), **{field: value}), taken(light()))
 
@@ -256,7 +256,9 @@ def test_pixels_of_another_shape_are_refused() -> None:
 
 
 def test_drawn_cameras_are_in_range_and_fill_it() -> None:
-    cameras = [draw_camera(WIDE, RandomStream('draw', number)) for number in range(300)]
+    cameras = [
+        sample_camera(WIDE, RandomStream('draw', number)) for number in range(300)
+    ]
     assert all(WIDE.contains(camera) for camera in cameras)
     assert {camera.scene for camera in cameras} == {'street', 'mall'}
     assert {camera.quality for camera in cameras} == set(range(40, 61))
@@ -268,12 +270,12 @@ def test_drawn_cameras_are_in_range_and_fill_it() -> None:
 
 
 def test_a_range_of_one_point_gives_that_camera() -> None:
-    assert draw_camera(CameraRange(), RandomStream('draw')) == Camera()
+    assert sample_camera(CameraRange(), RandomStream('draw')) == Camera()
 
 
 @pytest.mark.parametrize('field', Camera._fields)
 def test_a_camera_with_one_field_out_of_range_is_not_contained(field: str) -> None:
-    camera = draw_camera(WIDE, RandomStream('draw'))
+    camera = sample_camera(WIDE, RandomStream('draw'))
     if field == 'scene':
         outside: object = 'park'
     elif field == 'gains':
@@ -294,4 +296,4 @@ def test_a_camera_with_one_field_out_of_range_is_not_contained(field: str) -> No
 )
 def test_an_empty_range_is_refused(field: str, span: object) -> None:
     with pytest.raises(InputError, match=field):
-        draw_camera(CameraRange()._replace(**{field: span}), RandomStream('draw'))
+        sample_camera(CameraRange()._replace(**{field: span}), RandomStream('draw'))

@@ -11,13 +11,13 @@ from gckd_mm.synthpedes.annotator import (
     WEB_RANGE,
     Annotator,
     AnnotatorRange,
-    draw_annotators,
-    draw_web_annotator,
+    sample_annotators,
+    sample_web_annotator,
 )
 from gckd_mm.synthpedes.caption import VISIBLE, describe
 from gckd_mm.synthpedes.domain import Sizes, SynthDomain
 from gckd_mm.synthpedes.figure import visible_things
-from gckd_mm.synthpedes.pose import draw_pose
+from gckd_mm.synthpedes.pose import sample_pose
 from gckd_mm.synthpedes.random_stream import RandomStream
 from gckd_mm.synthpedes.vocabulary import COARSE, CONFUSED, VOCABULARY
 from gckd_mm.synthpedes.wardrobe import (
@@ -26,10 +26,10 @@ from gckd_mm.synthpedes.wardrobe import (
     Colour,
     Garment,
     Wardrobe,
-    draw_people,
+    sample_people,
 )
 
-PEOPLE = list(itertools.islice(draw_people(RandomStream('people'), Wardrobe()), 150))
+PEOPLE = list(itertools.islice(sample_people(RandomStream('people'), Wardrobe()), 150))
 #: the concepts that sentences need, whatever is told
 CONNECTING = ('wear', 'carry', 'hold', 'over')
 PHRASES = re.compile(
@@ -215,7 +215,7 @@ def test_two_colours_of_one_name_are_said_once():
 
 def a_drawn_caption(style, number):
     stream = RandomStream('any', style, number)
-    annotator = draw_web_annotator(WEB_RANGE, stream.child('words'))._replace(
+    annotator = sample_web_annotator(WEB_RANGE, stream.child('words'))._replace(
         style=style,
         mentions={key: stream.uniform() for key in MENTIONS},
         loyalty=0.5,
@@ -262,7 +262,7 @@ def test_plural_things_have_no_article(style):
 
 @pytest.mark.parametrize('style', STYLES)
 def test_a_stream_gives_one_caption_and_another_one_another(style):
-    annotator = draw_annotators({'street': AnnotatorRange()}, RandomStream('w'))
+    annotator = sample_annotators({'street': AnnotatorRange()}, RandomStream('w'))
     annotator = annotator['street']._replace(style=style)
     differ = 0
     for number, person in enumerate(PEOPLE):
@@ -304,7 +304,7 @@ def test_of_the_bald_it_is_said_where_their_head_shows():
             hat = hat and Garment(hat, Colour('red', SHADES['red']))
             other = bald._replace(hat=hat)
             stream = RandomStream(number)
-            visible = visible_things(other, draw_pose(stream.child('pose')))
+            visible = visible_things(other, sample_pose(stream.child('pose')))
             caption = describe(other, visible, annotator, stream)
             assert ('bald' in said(caption)) == is_said, caption
 

@@ -45,20 +45,20 @@ def test_shots_cover_every_split(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', DOMAIN_NAMES)
-def test_draws_pictures_and_captions(name: str) -> None:
+def test_draws_images_and_captions(name: str) -> None:
     domain = small(name)
     shot = domain.shots()[0]
-    picture = domain.draw_image(shot)
-    assert picture.shape == (*PICTURE_SIZE, 3)
-    assert picture.dtype == np.uint8
-    assert picture.std() > 10
+    image = domain.draw_image(shot)
+    assert image.shape == (*PICTURE_SIZE, 3)
+    assert image.dtype == np.uint8
+    assert image.std() > 10
     captions = domain.write_captions(shot)
     assert len(captions) == (2 if name in ('street', 'mall') else 1)
     assert all(captions)
 
 
 @pytest.mark.parametrize('name', WORLD_NAMES)
-def test_a_picture_depends_on_neither_sizes_nor_order(name: str) -> None:
+def test_a_image_depends_on_neither_sizes_nor_order(name: str) -> None:
     domain = small(name)
     shots = [shot for shot in domain.shots() if shot.split == 'test']
     larger = SynthDomain(name, 0, default_sizes(name)._replace(train=7, test=5))
@@ -136,7 +136,7 @@ def test_nothing_of_the_web_is_in_a_world() -> None:
             assert not of_web & set(looks(name, world))
 
 
-def test_every_picture_of_the_web_has_a_camera_and_an_annotator_of_its_own() -> None:
+def test_every_image_of_the_web_has_a_camera_and_an_annotator_of_its_own() -> None:
     web = SynthDomain('web', sizes=Sizes(train=300, val=50, test=0, images=1))
     assert len({web.camera_at(shot) for shot in web.shots()}) == 350
     words = {tuple(web.annotator_at(shot, 0).words.values()) for shot in web.shots()}
@@ -204,7 +204,7 @@ def test_bad_arguments(arguments: tuple, message: str) -> None:
         SynthDomain(*arguments)
 
 
-#: Version -> domain -> checksums of pictures, of files and of people. What changes them
+#: Version -> domain -> checksums of images, of files and of people. What changes them
 #: is another version, and voids every published table: add a line, never edit one.
 FROZEN: dict[str, dict[str, tuple[str, str, str]]] = {
     '1.0': {
@@ -230,8 +230,8 @@ def checksum(parts: Iterable[bytes]) -> str:
     return total.hexdigest()[:16]
 
 
-def pictures(name: str) -> Iterator[bytes]:
-    """The pixels of enough pictures to hold most kinds, poses and occluders."""
+def images(name: str) -> Iterator[bytes]:
+    """The pixels of enough images to hold most kinds, poses and occluders."""
     domain = usual(name, 0)
     for shot in domain.shots()[:: len(domain.shots()) // 60]:
         yield domain.draw_image(shot).tobytes()
@@ -263,7 +263,7 @@ def people(name: str) -> Iterator[bytes]:
 def test_frozen(name: str, tmp_path: Path) -> None:
     found = tuple(
         checksum(parts)
-        for parts in (pictures(name), files(name, tmp_path / name), people(name))
+        for parts in (images(name), files(name, tmp_path / name), people(name))
     )
     assert found == FROZEN[VERSION][name]
 

@@ -6,11 +6,11 @@ import pytest
 
 from gckd_mm.synthpedes.canvas import Canvas
 from gckd_mm.synthpedes.figure import (
-    draw_figure,
     figure_height,
+    render_figure,
     visible_things,
 )
-from gckd_mm.synthpedes.pose import Pose, View, draw_pose
+from gckd_mm.synthpedes.pose import Pose, View, sample_pose
 from gckd_mm.synthpedes.random_stream import RandomStream
 from gckd_mm.synthpedes.wardrobe import (
     LAYERED,
@@ -18,7 +18,7 @@ from gckd_mm.synthpedes.wardrobe import (
     Garment,
     Person,
     Wardrobe,
-    draw_people,
+    sample_people,
 )
 
 VIEW = View((40, 150), 76.0, 0.1)
@@ -44,9 +44,9 @@ PERSON = Person(
 )
 
 
-def picture(person: Person, pose: Pose, view: View = VIEW) -> np.ndarray:
+def image(person: Person, pose: Pose, view: View = VIEW) -> np.ndarray:
     canvas = Canvas(180, 80, (205.0, 208.0, 210.0))
-    draw_figure(canvas, person, pose, view)
+    render_figure(canvas, person, pose, view)
     return canvas.pixels
 
 
@@ -94,10 +94,8 @@ KINDS = {
 @pytest.mark.parametrize('thing', KINDS)
 def test_every_kind_looks_different(thing: str) -> None:
     pose = Pose(0.3)
-    pictures = [
-        picture(PERSON._replace(**{thing: kind}), pose) for kind in KINDS[thing]
-    ]
-    for first, second in itertools.combinations(pictures, 2):
+    images = [image(PERSON._replace(**{thing: kind}), pose) for kind in KINDS[thing]]
+    for first, second in itertools.combinations(images, 2):
         assert changed(first, second) >= 12
 
 
@@ -148,11 +146,11 @@ def may_show(person: Person, thing: str) -> bool:
 @pytest.mark.parametrize('pitch', [0.1, 0.31])
 def test_what_is_seen_is_what_is_drawn(pitch: float) -> None:
     view = VIEW._replace(pitch=pitch)
-    people = itertools.islice(draw_people(RandomStream('figure'), Wardrobe()), 60)
+    people = itertools.islice(sample_people(RandomStream('figure'), Wardrobe()), 60)
     for i, person in enumerate(people):
-        pose = draw_pose(RandomStream('pose', i))
+        pose = sample_pose(RandomStream('pose', i))
         seen = visible_things(person, pose)
-        before = picture(person, pose, view)
+        before = image(person, pose, view)
         for thing in (
             'hair', 'beard', 'glasses', 'hat', 'upper', 'second', 'lower', 'shoes',
             'bag', 'scarf', 'held',
@@ -168,7 +166,7 @@ def test_what_is_seen_is_what_is_drawn(pitch: float) -> None:
                 says = thing in both
             else:
                 says = thing in seen
-            count = changed(before, picture(other, pose, view))
+            count = changed(before, image(other, pose, view))
             if says:
                 enough = count >= 6 or may_be_covered(person, thing)
                 assert enough, (thing, count, person, pose)
@@ -186,7 +184,7 @@ def test_a_beanie_alone_hides_hair_and_only_some(kind: str) -> None:
         for pose in (FRONT, BACK, Pose(1.5)):
             assert ('hair' in visible_things(person, pose)) != is_hidden
             shown = changed(
-                picture(person, pose), picture(recoloured(person, 'hair'), pose)
+                image(person, pose), image(recoloured(person, 'hair'), pose)
             )
             assert bool(shown) != is_hidden
 
@@ -212,23 +210,23 @@ def test_a_backpack_shows_from_the_back() -> None:
 @pytest.mark.parametrize('yaw', [0.4, 1.2, 2.0, 2.9])
 def test_the_mirrored_yaw_gives_the_mirrored_outline(yaw: float) -> None:
     empty = np.float32([205, 208, 210])
-    left = np.abs(picture(PERSON, Pose(yaw)) - empty).max(axis=2) > 30
-    right = np.abs(picture(PERSON, Pose(-yaw)) - empty).max(axis=2) > 30
+    left = np.abs(image(PERSON, Pose(yaw)) - empty).max(axis=2) > 30
+    right = np.abs(image(PERSON, Pose(-yaw)) - empty).max(axis=2) > 30
     assert (left != right[:, ::-1]).sum() < 0.02 * left.sum()
 
 
 def test_the_same_call_gives_the_same_bytes() -> None:
-    person = next(draw_people(RandomStream('same'), Wardrobe()))
-    pose = draw_pose(RandomStream('same'))
-    assert picture(person, pose).tobytes() == picture(person, pose).tobytes()
+    person = next(sample_people(RandomStream('same'), Wardrobe()))
+    pose = sample_pose(RandomStream('same'))
+    assert image(person, pose).tobytes() == image(person, pose).tobytes()
 
 
 def test_the_figure_is_as_high_as_promised() -> None:
     for i, person in enumerate(
-        itertools.islice(draw_people(RandomStream('tall'), Wardrobe()), 60)
+        itertools.islice(sample_people(RandomStream('tall'), Wardrobe()), 60)
     ):
-        pose = draw_pose(RandomStream('tall', i))
-        pixels = picture(person, pose, View((40, 170), 70.0))
+        pose = sample_pose(RandomStream('tall', i))
+        pixels = image(person, pose, View((40, 170), 70.0))
         rows = np.abs(pixels - np.float32([205, 208, 210])).max(axis=(1, 2)) > 8
         top = int(np.argmax(rows))
         assert 170 - top <= 70.0 * figure_height(person, pose) + 1
@@ -242,20 +240,20 @@ def test_what_is_worn_below_leaves_the_creases_above() -> None:
         shoes=Garment('sneakers', RED),
     )
     upper = slice(44, 66)  # from the shoulders to above the waistband
-    first, second = picture(PERSON, FRONT)[upper], picture(other, FRONT)[upper]
+    first, second = image(PERSON, FRONT)[upper], image(other, FRONT)[upper]
     np.testing.assert_array_equal(first, second)
-    dyed = picture(PERSON._replace(upper=Garment('t-shirt', BLUE)), FRONT)[upper]
+    dyed = image(PERSON._replace(upper=Garment('t-shirt', BLUE)), FRONT)[upper]
     assert changed(first, dyed) > 300
 
 
-def test_a_figure_may_leave_the_picture() -> None:
+def test_a_figure_may_leave_the_image() -> None:
     for feet in ((-30, 40), (5, 100), (79, 400), (500, -50)):
-        picture(PERSON, Pose(0.5), View(feet, 76.0, 0.2))
+        image(PERSON, Pose(0.5), View(feet, 76.0, 0.2))
 
 
 def test_pitch_shortens() -> None:
-    flat = picture(PERSON, FRONT, View((40, 170), 80.0))
-    steep = picture(PERSON, FRONT, View((40, 170), 80.0, 0.5))
+    flat = image(PERSON, FRONT, View((40, 170), 80.0))
+    steep = image(PERSON, FRONT, View((40, 170), 80.0, 0.5))
     assert changed(flat[:40], steep[:40]) > 50
     tops = [
         int(np.argmax((np.abs(p - p[0, 0]) > 8).any(axis=(1, 2))))

@@ -5,7 +5,7 @@ import pytest
 
 from gckd_mm.errors import InputError
 from gckd_mm.synthpedes.canvas import Canvas
-from gckd_mm.synthpedes.occluder import draw_occluder
+from gckd_mm.synthpedes.occluder import render_occluder
 from gckd_mm.synthpedes.random_stream import RandomStream
 from gckd_mm.synthpedes.scene import SCENES
 
@@ -16,7 +16,7 @@ def occluded(scene: str, *path: str | int) -> np.ndarray:
     """Return which pixels an occluder changes, (H, W) bool."""
     canvas = Canvas(HEIGHT, WIDTH)
     canvas.pixels[...] = -1000
-    draw_occluder(canvas, scene, RandomStream(*path))
+    render_occluder(canvas, scene, RandomStream(*path))
     return np.abs(canvas.pixels + 1000).max(axis=2) > 0.5
 
 
@@ -45,4 +45,4 @@ def test_occluders_are_of_several_kinds_and_places(scene: str) -> None:
 
 def test_an_unknown_scene_is_refused_with_the_scenes_there_are() -> None:
     with pytest.raises(InputError, match=r"'beach'.*" + ', '.join(SCENES)):
-        draw_occluder(Canvas(HEIGHT, WIDTH), 'beach', RandomStream('unknown'))
+        render_occluder(Canvas(HEIGHT, WIDTH), 'beach', RandomStream('unknown'))

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from gckd_mm.synthpedes.pose import draw_pose, wrapped
+from gckd_mm.synthpedes.pose import sample_pose, wrapped
 from gckd_mm.synthpedes.random_stream import RandomStream
 
 
 def test_poses_face_every_way_and_fronts_are_commonest() -> None:
     stream = RandomStream('poses')
-    turns = [abs(math.degrees(draw_pose(stream).yaw)) for _ in range(600)]
+    turns = [abs(math.degrees(sample_pose(stream).yaw)) for _ in range(600)]
     front, back = (sum(t < 55 for t in turns), sum(t > 125 for t in turns))
     side = len(turns) - front - back
     assert front > side > 60

@@ -8,7 +8,7 @@ import pytest
 from gckd_mm.errors import InputError
 from gckd_mm.synthpedes.canvas import Canvas
 from gckd_mm.synthpedes.random_stream import RandomStream
-from gckd_mm.synthpedes.scene import SCENES, draw_scene
+from gckd_mm.synthpedes.scene import SCENES, render_scene
 
 HEIGHT, WIDTH = 160, 80
 
@@ -18,7 +18,7 @@ def drawn(
 ) -> np.ndarray:
     canvas = Canvas(*size)
     canvas.pixels[...] = -1000  # what is not overdrawn stays out of range
-    draw_scene(canvas, scene, horizon, RandomStream(*path))
+    render_scene(canvas, scene, horizon, RandomStream(*path))
     return canvas.pixels
 
 
@@ -50,8 +50,8 @@ def test_the_same_path_gives_the_same_scene(scene: str) -> None:
 @pytest.mark.parametrize('scene', SCENES)
 @pytest.mark.parametrize('horizon', [0.0, 0.4])
 def test_a_scene_differs_from_call_to_call(scene: str, horizon: float) -> None:
-    pictures = [drawn(scene, horizon, 'call', number) for number in range(6)]
-    for first, second in combinations(pictures, 2):
+    images = [drawn(scene, horizon, 'call', number) for number in range(6)]
+    for first, second in combinations(images, 2):
         assert np.abs(first - second).mean() > 3
 
 
@@ -66,9 +66,7 @@ def test_scenes_differ_from_one_another() -> None:
 
 @pytest.mark.parametrize('scene', SCENES)
 @pytest.mark.parametrize('horizon', [0.3, 0.5])
-def test_the_picture_changes_where_the_ground_begins(
-    scene: str, horizon: float
-) -> None:
+def test_the_image_changes_where_the_ground_begins(scene: str, horizon: float) -> None:
     steps = np.zeros(HEIGHT - 4)
     for number in range(12):
         profile = drawn(scene, horizon, 'ground', number).mean(axis=1)
@@ -80,4 +78,4 @@ def test_the_picture_changes_where_the_ground_begins(
 
 def test_an_unknown_scene_is_refused_with_the_scenes_there_are() -> None:
     with pytest.raises(InputError, match=r"'beach'.*" + ', '.join(SCENES)):
-        draw_scene(Canvas(HEIGHT, WIDTH), 'beach', 0.3, RandomStream('unknown'))
+        render_scene(Canvas(HEIGHT, WIDTH), 'beach', 0.3, RandomStream('unknown'))

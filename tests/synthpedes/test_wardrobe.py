@@ -18,13 +18,13 @@ from gckd_mm.synthpedes.wardrobe import (
     Garment,
     Person,
     Wardrobe,
-    draw_people,
+    sample_people,
 )
 
 
 def people(count: int, **kwargs: object) -> list[Person]:
     stream = RandomStream('test', 'people')
-    return list(itertools.islice(draw_people(stream, Wardrobe(), **kwargs), count))
+    return list(itertools.islice(sample_people(stream, Wardrobe(), **kwargs), count))
 
 
 def differences(first: Person, second: Person) -> int:
@@ -116,7 +116,7 @@ def test_clothes_are_whole() -> None:
 def test_taste_multiplies_weights() -> None:
     def share(wardrobe: Wardrobe) -> float:
         stream = RandomStream('taste')
-        crowd = itertools.islice(draw_people(stream, wardrobe, twins=0), 1500)
+        crowd = itertools.islice(sample_people(stream, wardrobe, twins=0), 1500)
         return float(np.mean([person.bag is None for person in crowd]))
 
     weights = WARDROBE['bag']

@@ -44,7 +44,7 @@ def new_domain(name: str = 'street', world: int = 0) -> SynthDomain:
 
 
 class FailingDomain(SynthDomain):
-    """Fails at its fifth picture, in whichever process that is."""
+    """Fails at its fifth image, in whichever process that is."""
 
     error: Exception = ValueError('no colours left')
 
@@ -137,14 +137,14 @@ def test_tokens_are_the_words_without_punctuation(street: dict[str, bytes]) -> N
             assert all(token[0].isalnum() and token[-1].isalnum() for token in tokens)
 
 
-def test_pictures_are_what_the_camera_saw(tmp_path: Path) -> None:
+def test_images_are_what_the_camera_saw(tmp_path: Path) -> None:
     domain = new_domain()
     folder = write_domain(domain, tmp_path, processes=1)
     shot = domain.shots()[5]
-    with Image.open(folder / 'imgs' / file_name(domain, shot)) as picture:
-        assert picture.format == 'JPEG'
-        assert all(layer[1:3] == (1, 1) for layer in picture.layer)  # no subsampling
-        pixels = np.asarray(picture)
+    with Image.open(folder / 'imgs' / file_name(domain, shot)) as image:
+        assert image.format == 'JPEG'
+        assert all(layer[1:3] == (1, 1) for layer in image.layer)  # no subsampling
+        pixels = np.asarray(image)
     assert pixels.shape == (160, 80, 3)
     difference = pixels.astype(int) - domain.draw_image(shot).astype(int)
     assert np.abs(difference).mean() < 8
@@ -157,7 +157,7 @@ def test_two_processes_write_what_one_writes(
     assert json.loads(street['synthpedes.json'])['complete'] is True
 
 
-def test_progress_counts_the_pictures(tmp_path: Path) -> None:
+def test_progress_counts_the_images(tmp_path: Path) -> None:
     seen = []
 
     def track(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -200,7 +200,7 @@ def test_errors_that_pickle_cannot_carry_are_told(tmp_path: Path) -> None:
 
 
 class SlowDomain(SynthDomain):
-    """Draws four pictures at once, then leaves the ids of its processes and waits."""
+    """Draws four images at once, then leaves the ids of its processes and waits."""
 
     pids = Path()
     seconds = 0.0
@@ -385,7 +385,7 @@ def test_a_strange_description_is_not_touched(text: str, tmp_path: Path) -> None
     assert path.read_bytes() == text.encode(errors='surrogateescape')
 
 
-def test_a_kill_before_the_first_picture_is_no_other_content(
+def test_a_kill_before_the_first_image_is_no_other_content(
     street: dict[str, bytes], tmp_path: Path
 ) -> None:
     (tmp_path / '.synthpedes.json.partial').write_bytes(b'{')

@@ -19,7 +19,8 @@ class PackPersonText(BaseTransform):
     Returns ``dict(inputs=dict(images=…, captions=…), data_samples=…)`` with whichever
     of the two there is: an image as a uint8 tensor of shape (3, H, W), a caption as a
     string (the model's data preprocessor owns the tokenizer). The data sample holds
-    ``pid`` (if known) and ``sample_idx``, and never a path: file names can hold ids.
+    ``pid`` (if known), ``sample_idx`` and ``gt_label`` (if the dataset gives it; shape
+    (1,), as mmpretrain's heads read it), and never a path: file names can hold ids.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +31,11 @@ class PackPersonText(BaseTransform):
             inputs['images'] = torch.from_numpy(image)
         if 'caption' in results:
             inputs['captions'] = results['caption']
-        fields = {key: results[key] for key in ('pid', 'sample_idx') if key in results}
+        fields: dict[str, Any] = {
+            key: results[key] for key in ('pid', 'sample_idx') if key in results
+        }
+        if 'gt_label' in results:
+            fields['gt_label'] = torch.tensor([results['gt_label']])
         return {'inputs': inputs, 'data_samples': BaseDataElement(**fields)}
 
     def __repr__(self) -> str:

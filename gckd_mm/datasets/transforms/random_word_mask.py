@@ -27,8 +27,8 @@ class RandomWordMask(BaseTransform):
     Raises:
         InputError: If ``prob`` is not between 0 and 1.
 
-    Source: the share of Devlin et al., *BERT*, NAACL 2019; deletion as of Wei and Zou,
-    *EDA*, EMNLP 2019; keeping one word is ours.
+    Source: the probability of Devlin et al., *BERT*, NAACL 2019; deletion as of Wei and
+    Zou, *EDA*, EMNLP 2019; keeping one word is ours.
     """
 
     def __init__(self, prob: float = 0.15, mask: str = '') -> None:
@@ -59,7 +59,7 @@ def mask_words(
     Args:
         words: N of them.
         draws: Uniform in [0, 1), shape (N,).
-        prob: The share to mask.
+        prob: Of each word, to mask it.
         mask: In the place of a masked word; empty leaves it out.
 
     Returns:

@@ -34,7 +34,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import without_wrapper
 from gckd_mm.models.tokenizers.base_tokenizer import BaseTokenizer
 from gckd_mm.models.tokenizers.caption_reading import CaptionReading
-from gckd_mm.registry import MODELS, TRANSFORMS, type_name
+from gckd_mm.registry import MODELS, TRANSFORMS, short_type, type_name
 
 #: images that the matching head compares at a time
 _PAIRS = 64
@@ -58,6 +58,7 @@ class TorchEncoder:
         name: For people.
         matching: An ``ImageTextMatchingHead`` that was trained with the retriever.
             Defaults to none.
+        scope: Default scope of the config.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class TorchEncoder:
         source: tuple[str, str | None] | None,
         name: str,
         matching: Any = None,
+        scope: str | None = 'gckd_mm',
     ) -> None:
         self.model = model.to(device).eval()
         self._matching = None if matching is None else matching.to(device).eval()
@@ -85,7 +87,8 @@ class TorchEncoder:
                 f'loads an image, got {[step["type"] for step in pipeline]}'
             )
         self._from_array = Compose(self.transforms[1:])
-        self.fingerprint = _fingerprint(model, settings, pipeline)
+        described = _with_short_types([settings, pipeline], scope)
+        self.fingerprint = _fingerprint(model, described)
         self.embedding_size = self.embed_captions(['']).shape[1]
 
     @classmethod
@@ -148,6 +151,7 @@ class TorchEncoder:
                 source,
                 Path(where).stem,
                 matching,
+                cfg.get('default_scope'),
             )
 
     def prepare(self, image: str | np.ndarray) -> Tensor:
@@ -284,9 +288,18 @@ def _load_matching(
     return True
 
 
-def _fingerprint(model: Any, settings: dict[str, Any], pipeline: Sequence[dict]) -> str:
-    described = json.dumps([settings, pipeline], sort_keys=True, default=str)
-    digest = hashlib.sha256(described.encode())
+def _with_short_types(value: Any, scope: str | None, key: str = '') -> Any:
+    """Write types as text, so that the fingerprint of a class is that of its name."""
+    if isinstance(value, dict):
+        return {k: _with_short_types(part, scope, k) for k, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_with_short_types(part, scope) for part in value)
+    return short_type(value, scope) if key == 'type' else value
+
+
+def _fingerprint(model: Any, described: list[Any]) -> str:
+    text = json.dumps(described, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode())
     tensors = {**model.state_dict(), **dict(model.data_preprocessor.named_buffers())}
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()

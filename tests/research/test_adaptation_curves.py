@@ -15,9 +15,9 @@ from PIL import Image
 
 @pytest.fixture
 def curves(
-    benchmark_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+    research_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    script = benchmark_script('adaptation_curves')
+    script = research_script('adaptation_curves')
     monkeypatch.setattr('adaptation.write_domain', lambda domain, path: None)
     return script
 
@@ -49,7 +49,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Config]:
         log.write_text('\n'.join(json.dumps(line) for line in lines))
         return 1.0, 1.0
 
-    monkeypatch.setattr('adaptation_cell._run_tool', run_tool)
+    monkeypatch.setattr('adaptation_run._run_tool', run_tool)
     return configs
 
 

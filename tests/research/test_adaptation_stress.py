@@ -15,8 +15,8 @@ from gckd_mm.synthpedes.domain import Sizes, SynthDomain
 
 
 @pytest.fixture
-def stress(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_script('adaptation_stress')
+def stress(research_script: Callable[[str], ModuleType]) -> ModuleType:
+    return research_script('adaptation_stress')
 
 
 def records(people: int, images: int) -> list[dict[str, Any]]:
@@ -58,11 +58,11 @@ def test_only_the_train_set_of_the_target_is_changed(
 ) -> None:
     few = Sizes(train=4, val=0, test=2, images=2)
     monkeypatch.setattr(stress, 'Sizes', lambda **_: few)
-    adaptation_cell = __import__('adaptation_cell')
-    place = adaptation_cell.Place(tmp_path, tmp_path / 'runs', 1)
+    adaptation_run = __import__('adaptation_run')
+    place = adaptation_run.Place(tmp_path, tmp_path / 'runs', 1)
 
-    def cell(name: str, method: str = 'gckd') -> Any:
-        return stress.StressedCell(
+    def run(name: str, method: str = 'gckd') -> Any:
+        return stress.StressedRun(
             name,
             name=method,
             method=stress.METHODS[method],
@@ -71,7 +71,7 @@ def test_only_the_train_set_of_the_target_is_changed(
             place=place,
         )
 
-    strangers = cell('strangers')
+    strangers = run('strangers')
     strangers.write_train_set()
     cfg = strangers._config(strangers.method)
 
@@ -88,13 +88,13 @@ def test_only_the_train_set_of_the_target_is_changed(
     drawn = SynthDomain('mall', 1, few)
     assert {record.pid for record in dataset.load_records()} == {0, 2}
     assert drawn.sizes.train == 4
-    small = cell('small_memory')
+    small = run('small_memory')
     assert small._config(small.method).model.memory_size == 600
     assert len({each.folder for each in (strangers, small)}) == 2
     # and so are the baselines' memories
     for method in ('spcl', 'pouf'):
-        baseline = cell('small_memory', method)
+        baseline = run('small_memory', method)
         assert baseline._config(baseline.method).model.adaptation.memory_size == 600
     with pytest.raises(SystemExit, match='mmd has no memory'):
-        cell('small_memory', 'mmd')._config(stress.METHODS['mmd'])
+        run('small_memory', 'mmd')._config(stress.METHODS['mmd'])
     assert small._config(stress.STAGES['source']).model.type == 'DualEncoder'

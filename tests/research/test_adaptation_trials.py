@@ -13,18 +13,18 @@ import pytest
 
 @pytest.fixture
 def trials(
-    benchmark_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+    research_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    script = benchmark_script('adaptation_trials')
+    script = research_script('adaptation_trials')
 
-    def row(cell: Any) -> dict[str, Any]:
-        score = 40 + float(cell.method.options.get('model.labels.candidates', 0))
-        ends = {'source': cell.source, 'target': cell.target, 'world': cell.world}
-        return {**ends, 'R1': score}
+    def row(run: Any) -> dict[str, Any]:
+        score = 40 + float(run.method.options.get('model.labels.candidates', 0))
+        ends = {'source': run.source, 'target': run.target}
+        return {**ends, 'world': run.world, 'seed': run.seed, 'R1': score}
 
-    monkeypatch.setattr(script.Cell, 'row', row)
-    monkeypatch.setattr(script.Cell, 'train', lambda cell: None)
-    monkeypatch.setattr(script, 'draw_worlds', lambda cells: list(cells))
+    monkeypatch.setattr(script.Run, 'row', row)
+    monkeypatch.setattr(script.Run, 'train', lambda run: None)
+    monkeypatch.setattr(script, 'write_worlds', lambda runs: list(runs))
     return script
 
 
@@ -42,8 +42,8 @@ def test_a_trial_is_logged_with_its_settings_and_gains(
         'model.labels.candidates': 3,
         'model.graph': None,
     }
-    assert len(second['cells']) == 4
-    assert {cell['gain'] for cell in second['cells']} == {3.0}
+    assert len(second['runs']) == 4
+    assert {run['gain'] for run in second['runs']} == {3.0}
     assert '| gckd | 1 | default | +0.0 |' in capsys.readouterr().out
 
 
@@ -56,7 +56,7 @@ def test_what_was_tried_is_not_tried_again_and_takes_no_new_number(
         trials.main([*arguments, '--directions', *directions])
 
     (trial,) = json.loads(path.read_text())
-    assert [cell['target'] for cell in trial['cells']] == ['mall', 'campus']
+    assert [run['target'] for run in trial['runs']] == ['mall', 'campus']
 
 
 def test_with_another_config_the_same_changes_are_another_trial(
@@ -73,27 +73,27 @@ def test_with_another_config_the_same_changes_are_another_trial(
     first, second = json.loads((tmp_path / 'trials.json').read_text())
     assert (first['trial'], second['trial']) == (1, 2)
     assert first['settings'] != second['settings']
-    assert second['cells'][0]['gain'] == 7.0
+    assert second['runs'][0]['gain'] == 7.0
 
 
 def test_a_trial_that_fails_keeps_its_number(
     trials: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = ['--trials', str(tmp_path / 'trials.json'), '--directions', 'street2mall']
-    row = trials.Cell.row
+    row = trials.Run.row
 
-    def fail(cell: Any) -> dict[str, Any]:
-        if 'trial1' in cell.name:
+    def fail(run: Any) -> dict[str, Any]:
+        if 'trial1' in run.name:
             raise RuntimeError('killed')
-        return row(cell)
+        return row(run)
 
-    monkeypatch.setattr(trials.Cell, 'row', fail)
+    monkeypatch.setattr(trials.Run, 'row', fail)
     trials.main(['gckd', 'default', *path])
     trials.main(['gckd', 'model.labels.candidates=5', *path])
 
     first, second = json.loads((tmp_path / 'trials.json').read_text())
-    assert (first['trial'], first['options'], first['cells']) == (1, {}, [])
-    assert (second['trial'], second['cells'][0]['gain']) == (2, 5.0)
+    assert (first['trial'], first['options'], first['runs']) == (1, {}, [])
+    assert (second['trial'], second['runs'][0]['gain']) == (2, 5.0)
 
 
 @pytest.mark.parametrize(

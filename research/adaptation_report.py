@@ -1,4 +1,4 @@
-"""The tables and the picture of the adaptation's rows."""
+"""The tables and the figure of the adaptation's rows."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def table(
 ) -> list[str]:
     """Return Markdown tables: Rank-1 by direction, GCKD's lead, means of everything.
 
-    A number is mean ± sample standard deviation over the worlds. A gain is the mean of
-    the differences from another method in the same direction and world, with the lowest
-    of them: from :func:`base_of` the method, and from the source alone for as many
-    steps (``continued``). The time is that of the adaptation's process, of
+    A number is mean ± sample standard deviation over worlds and seeds. A gain is the
+    mean of the differences from another method of the same direction, world and seed,
+    with the lowest of them: from :func:`base_of` the method, and from the source alone
+    for as many steps (``continued``). The time is that of the adaptation's process, of
     ``source_only`` the source stage's.
 
     Args:
@@ -56,11 +56,11 @@ def table(
 def _scores(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     directions = _directions(rows)
     names = map(' → '.join, directions)
-    lines = _head('Rank-1', *names, 'cells', 'gain (lowest)', 'over continued')
+    lines = _head('Rank-1', *names, 'runs', 'gain (lowest)', 'over continued')
     for name in methods:
-        cells = [_values(rows, name, direction) for direction in directions]
+        scores = [_values(rows, name, direction) for direction in directions]
         gains = [gains_of(rows, name, base) for base in (base_of(name), 'continued')]
-        columns = [*map(_mean_and_spread, cells), str(sum(map(len, cells)))]
+        columns = [*map(_mean_and_spread, scores), str(sum(map(len, scores)))]
         lines.append(line_of([name, *columns, *map(mean_and_lowest, gains)]))
     return lines
 
@@ -97,21 +97,21 @@ def _head(*names: str) -> list[str]:
 def summary(rows: Sequence[Row], names: Mapping[str, str]) -> list[str]:
     """Return a short Markdown table: means, and the gain in Rank-1.
 
-    They are over the cells that every method has, so that all can be compared.
+    They are over the runs that every method has, so that all can be compared.
 
     Args:
         rows: Of any methods, directions and worlds.
         names: Method -> what readers call it, in the order of the table; those without
             rows are left out.
     """
-    cells = {
-        name: {_cell(row) for row in rows if row['method'] == name} for name in names
+    of_method = {
+        name: {_run_of(row) for row in rows if row['method'] == name} for name in names
     }
-    shown = [name for name in names if cells[name]]
-    common = set.intersection(*(cells[name] for name in shown))
-    rows = [row for row in rows if _cell(row) in common]
+    shown = [name for name in names if of_method[name]]
+    common = set.intersection(*(of_method[name] for name in shown))
+    rows = [row for row in rows if _run_of(row) in common]
     gains = 'over source-only (lowest)'
-    lines = _head(f'{len(common)} cells', 'Rank-1', gains, 'mAP', 'mINP')
+    lines = _head(f'{len(common)} runs', 'Rank-1', gains, 'mAP', 'mINP')
     for name in shown:
         own = [row for row in rows if row['method'] == name]
         scores = [f'{statistics.mean(row[key] for row in own):.1f}' for key in METRICS]
@@ -152,17 +152,17 @@ def base_of(method: str) -> str:
 
 
 def gains_of(rows: Sequence[Row], method: str, base: str) -> list[float]:
-    """Return Rank-1 over another method's, in each cell that both have been run in."""
-    scores = {_cell(row): row['R1'] for row in rows if row['method'] == base}
+    """Return the gains in Rank-1 over another method, of the runs that both have."""
+    scores = {_run_of(row): row['R1'] for row in rows if row['method'] == base}
     return [
-        row['R1'] - scores[_cell(row)]
+        row['R1'] - scores[_run_of(row)]
         for row in rows
-        if row['method'] == method and _cell(row) in scores
+        if row['method'] == method and _run_of(row) in scores
     ]
 
 
-def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
-    """Draw Rank-1 of every method in every direction, with the worlds as dots."""
+def plot(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
+    """Plot Rank-1 of every method in every direction, with the runs as dots."""
     shown = [name for name in methods if any(row['method'] == name for row in rows)]
     directions = _directions(rows)
     if not directions:
@@ -206,12 +206,12 @@ def draw(rows: Sequence[Row], methods: Sequence[str], path: Path) -> None:
 
 
 def colour_of(method: str, place: int) -> str:
-    """Return a method's colour in pictures, where it is the ``place``-th of them."""
+    """Return a method's colour in figures, where it is the ``place``-th of them."""
     return _COLOURS.get(method, _OTHER_COLOURS[place % len(_OTHER_COLOURS)])
 
 
-def _cell(row: Row) -> tuple[str, str, int]:
-    return row['source'], row['target'], row['world']
+def _run_of(row: Row) -> tuple[str, str, int, int]:
+    return row['source'], row['target'], row['world'], row['seed']
 
 
 def _direction(row: Row) -> tuple[str, str]:

@@ -1,11 +1,11 @@
 """Measure what the change of domain costs: source-only against target-supervised.
 
-    python benchmarks/domain_gap.py [--worlds 0 1 2] [--json PATH]
+    python research/domain_gap.py [--worlds 0 1 2] [--json PATH]
 
-Draws the worlds, trains on each domain from SynthCLIP-tiny, and tests on every domain.
-The loss is then taken apart: the same people are drawn by the source's camera and
-described by the source's annotator, both, or neither. What is there already (drawings,
-checkpoints, scores) is kept: a stopped run goes on where it was.
+Renders the worlds, trains on each domain from SynthCLIP-tiny, and tests on every
+domain. The loss is then taken apart: the same people are shown by the source's camera,
+described by the source's annotator, both, or neither. What is there already (images,
+checkpoints, scores) is kept: if interrupted, run it again: it resumes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from gckd_mm.synthpedes.places import WORLD_NAMES
 from gckd_mm.synthpedes.version import VERSION
 from gckd_mm.synthpedes.writer import write_domain
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
 from report import add_json_option, write_report
 
 ROOT = Path(__file__).resolve().parents[1]
+#: of all trainings, from the configs
+SEED = 0
 PRETRAINED = 'gckd_mm://synthclip_tiny_web'
-#: the test split of the default size: a picture does not depend on the sizes
+#: the test split of the default size: an image does not depend on the sizes
 TEST_ONLY = Sizes(train=2, val=0)
 
 
@@ -75,8 +77,8 @@ class World:
         self.data = folder / 'data' / f'world{seed}'
         self.work = folder / 'work' / f'world{seed}'
 
-    def draw(self) -> None:
-        """Draw the domains, and each test split once more as every camera sees it."""
+    def write(self) -> None:
+        """Render the domains, and each test split once more as every camera sees it."""
         for name in WORLD_NAMES:
             write_domain(SynthDomain(name, self.seed), self.data / name)
             for other in WORLD_NAMES:
@@ -145,10 +147,10 @@ def run_tool(name: str, *arguments: object) -> None:
 
 def measure(world: World, with_source: bool) -> Iterator[dict[str, Any]]:
     """Yield the rows of one world, one for each (training, test domain)."""
-    world.draw()
+    world.write()
     own = {name: world.crossed(name, name) for name in WORLD_NAMES}
     plain = [(own[name], own[name], name) for name in WORLD_NAMES]
-    row = {'world': world.seed}
+    row = {'world': world.seed, 'seed': SEED}
     for name, scores in zip(WORLD_NAMES, world.test(PRETRAINED, plain), strict=True):
         yield {**row, 'method': 'zero_shot', 'source': '', 'target': name, **scores}
     for source in WORLD_NAMES:
@@ -218,7 +220,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[str]:
         ours = column('source_only', source, target)
         oracle = column('oracle_target_only', target, target)
         loss = [o - s for o, s in zip(oracle, ours, strict=True)]
-        cells = [
+        texts = [
             f'{source} → {target}',
             show(column('zero_shot', '', target)),
             show(ours),
@@ -232,7 +234,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[str]:
             ),
             f'{camera} : {100 - camera}',
         ]
-        lines.append(f'| {" | ".join(cells)} |')
+        lines.append(f'| {" | ".join(texts)} |')
     return lines
 
 

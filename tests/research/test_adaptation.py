@@ -1,4 +1,4 @@
-"""The benchmark of the adaptation, with tools that only pretend to train."""
+"""The tables of the adaptation, with tools that only pretend to train."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SCORES = {'source_only': 40.0, 'gckd': 52.0, 'cmkd': 47.0, 'oracle': 70.0}
 
 
 @pytest.fixture
-def adaptation(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_script('adaptation')
+def adaptation(research_script: Callable[[str], ModuleType]) -> ModuleType:
+    return research_script('adaptation')
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def started(
             Path(str(arguments[-1])).write_text(json.dumps(report))
         return 12.34, 567.8
 
-    monkeypatch.setattr('adaptation_cell._run_tool', run_tool)
+    monkeypatch.setattr('adaptation_run._run_tool', run_tool)
     monkeypatch.setattr(adaptation, 'write_domain', lambda domain, path: None)
     return calls
 
@@ -119,6 +119,45 @@ def test_a_method_branches_off_the_source_stage_with_its_seed_and_data(
     assert (tmp_path / 'results/adaptation_development.json').exists()
 
 
+def test_another_seed_of_a_direction_and_a_world_is_another_row(
+    adaptation: ModuleType, started: list, tmp_path: Path
+) -> None:
+    where = ['--worlds', '1', '--directions', 'street2mall']
+    seeds = [], ['--seed', '7'], ['--seed', '0'], ['--seed', '7']
+    for seed in seeds:  # 0 is the seed of the protocol
+        options = options_of(tmp_path, 'source_only gckd', *where, *seed)
+        assert adaptation.main(options) == 0
+
+    path = tmp_path / 'results/adaptation_development.json'
+    rows = json.loads(path.read_text())
+    assert [(row['method'], row['world'], row['seed']) for row in rows] == [
+        ('source_only', 1, 0),
+        ('source_only', 1, 7),
+        ('gckd', 1, 0),
+        ('gckd', 1, 7),
+    ]
+    trained = [arguments for tool, _, _, arguments in started if tool == 'train']
+    assert [arguments[1] for arguments in trained] == ['0', '0', '7', '7']
+    # each seed adapts from the source stage of its own
+    weights = tmp_path / 'runs/world1_seed7/source_street/iter_1.pth'
+    assert trained[3] == ['--seed', '7', '--source-checkpoint', str(weights)]
+    line = next(line for line in adaptation.table(rows, ['gckd', 'source_only']))
+    assert line.endswith('| runs | gain (lowest) | over continued |')
+
+
+@pytest.mark.parametrize(
+    'name', ['adaptation', 'adaptation_development', 'adaptation_stress']
+)
+def test_the_rows_of_the_repository_say_their_seed(
+    adaptation: ModuleType, name: str
+) -> None:
+    rows = json.loads((adaptation.RESULTS / f'{name}.json').read_text())
+    keys = [(row.get('stress'), *adaptation.key_of(row)) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        assert row['seed'] == (0 if row['world'] <= 2 else row['world'])
+
+
 def test_the_oracle_of_a_pair_is_trained_once_and_tested_on_both(
     adaptation: ModuleType, started: list, tmp_path: Path
 ) -> None:
@@ -161,21 +200,21 @@ def test_a_start_without_pretraining_is_a_source_stage_of_its_own(
     assert str(weights) in trained['gckd_scratch_street2mall'][1]
 
 
-def test_a_cell_that_fails_leaves_the_others_alone(
+def test_a_run_that_fails_leaves_the_others_alone(
     adaptation: ModuleType,
     started: list,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    row = adaptation.Cell.row
+    row = adaptation.Run.row
 
-    def fail_once(cell: Any) -> dict[str, Any]:
-        if cell.name == 'cmkd':
+    def fail_once(run: Any) -> dict[str, Any]:
+        if run.name == 'cmkd':
             raise RuntimeError('train failed (1): see train.log')
-        return row(cell)
+        return row(run)
 
-    monkeypatch.setattr(adaptation.Cell, 'row', fail_once)
+    monkeypatch.setattr(adaptation.Run, 'row', fail_once)
     where = ['--worlds', '11', '--directions', 'street2mall']
 
     assert adaptation.main(options_of(tmp_path, 'cmkd gckd', *where)) == 1
@@ -185,7 +224,7 @@ def test_a_cell_that_fails_leaves_the_others_alone(
     assert [each['method'] for each in rows] == ['gckd']
 
 
-def test_a_source_stage_that_fails_is_not_tried_again_by_each_cell(
+def test_a_source_stage_that_fails_is_not_tried_again_by_each_run(
     adaptation: ModuleType,
     started: list,
     tmp_path: Path,
@@ -198,7 +237,7 @@ def test_a_source_stage_that_fails_is_not_tried_again_by_each_cell(
         tried.append(folder.name)
         raise RuntimeError('train failed (1)')
 
-    monkeypatch.setattr('adaptation_cell._run_tool', fail)
+    monkeypatch.setattr('adaptation_run._run_tool', fail)
     where = ['--worlds', '11', '--directions', 'street2mall']
 
     assert adaptation.main(options_of(tmp_path, 'cmkd gckd', *where)) == 1
@@ -221,15 +260,15 @@ def test_what_came_from_weights_that_were_replaced_is_not_taken_for_new(
     (tmp_path / 'results/adaptation_development.json').unlink()
     os.utime(runs / 'source_only_street2mall/results.json', (0, 0))
     del started[:]
-    trained = adaptation.Cell._train
+    trained = adaptation.Run._train
 
-    def train_otherwise(cell: Any, method: Any, folder: Path, start: Any) -> Any:
-        run = trained(cell, method, folder, start)
+    def train_otherwise(run: Any, method: Any, folder: Path, start: Any) -> Any:
+        run = trained(run, method, folder, start)
         (run.folder / 'iter_1.pth').write_text('other weights')
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adaptation.Cell, '_train', train_otherwise)
+        patch.setattr(adaptation.Run, '_train', train_otherwise)
         assert adaptation.main(arguments) == 1
 
     assert 'or from other weights: delete it' in capsys.readouterr().out
@@ -310,7 +349,7 @@ def test_the_table_shows_means_spreads_and_paired_gains(
         scores = dict.fromkeys(('R1', 'R5', 'R10', 'mAP', 'mINP'), score)
         costs = {'train_seconds': 10.0, 'peak_memory_mb': 5}
         ends = {'source': 'street', 'target': target}
-        return {'method': method, 'world': world, **ends, **scores, **costs}
+        return {'method': method, 'world': world, 'seed': 0, **ends, **scores, **costs}
 
     rows = [
         row('source_only', 10, 30.0),
@@ -323,11 +362,9 @@ def test_the_table_shows_means_spreads_and_paired_gains(
 
     lines = adaptation.table(rows, ['gckd', 'source_only', 'oracle', 'mmd'])
 
-    header = (
-        'street → mall | street → campus | cells | gain (lowest) | over continued |'
-    )
+    header = 'street → mall | street → campus | runs | gain (lowest) | over continued |'
     assert lines[0] == f'| Rank-1 | {header}'
-    # gains over the cells that both have: 15 and 7, and 5
+    # gains over the runs that both have: 15 and 7, and 5
     assert lines[2] == '| gckd | 46.0 ± 1.4 | – | 2 | +11.0 (+7.0) | +5.0 (+5.0) |'
     assert lines[3].startswith('| source_only | 35.0 ± 7.1 | 20.0 | 3 | +0.0 (+0.0) |')
     # GCKD's lead, in each direction and in all
@@ -343,16 +380,16 @@ def test_the_summary_is_that_of_the_readme(adaptation: ModuleType) -> None:
     rows = adaptation.rows_of([10], adaptation.RESULTS).read()
     lines = adaptation.summary(rows, adaptation.MAIN)
     readme = (ROOT / 'README.md').read_text()
-    assert '\n'.join(lines) in readme, 'run benchmarks/adaptation.py --worlds 10 11 12'
+    assert '\n'.join(lines) in readme, 'run research/adaptation.py --worlds 10 11 12'
 
 
-def test_the_summary_is_over_the_cells_that_all_methods_have(
+def test_the_summary_is_over_the_runs_that_all_methods_have(
     adaptation: ModuleType,
 ) -> None:
     def row(method: str, world: int, score: float) -> dict:
         scores = dict.fromkeys(('R1', 'R5', 'R10', 'mAP', 'mINP'), score)
         ends = {'source': 'street', 'target': 'mall'}
-        return {'method': method, 'world': world, **ends, **scores}
+        return {'method': method, 'world': world, 'seed': 0, **ends, **scores}
 
     rows = [
         row('source_only', 10, 30.0),
@@ -363,7 +400,7 @@ def test_the_summary_is_over_the_cells_that_all_methods_have(
         row('coral', 12, 91.0),
     ]
     names = {'source_only': 'alone', 'oracle': 'labels', 'gckd': '**GCKD**'}
-    assert adaptation.summary(rows, names)[0].startswith('| 2 cells | Rank-1 |')
+    assert adaptation.summary(rows, names)[0].startswith('| 2 runs | Rank-1 |')
     assert adaptation.summary(rows, names)[2:] == [
         '| alone | 35.0 | – | 35.0 | 35.0 |',
         '| **GCKD** | 48.0 | +13.0 (+11.0) | 48.0 | 48.0 |',

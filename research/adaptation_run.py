@@ -1,4 +1,4 @@
-"""One cell of the adaptation's tables: a method, a direction, a world."""
+"""One run of the adaptation's tables: a method, a direction, a world, a seed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from gckd_mm.engine.direction import turned
 from gckd_mm.fileio import write_atomically
 from gckd_mm.synthpedes.places import WORLD_NAMES
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmarks'))
 from report import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ('R1', 'R5', 'R10', 'mAP', 'mINP')
+#: fields of a row that tell it from others
+KEY = ('method', 'source', 'target', 'world', 'seed')
+
+RunKey = tuple[str, str, str, int, int]
 
 
 class Method(NamedTuple):
@@ -67,8 +71,8 @@ class Place(NamedTuple):
     threads: int
 
 
-class Cell:
-    """A method in one direction of one world, with the seed of that world's runs.
+class Run:
+    """A method in one direction of one world, with one seed.
 
     Args:
         name: Of the method, in tables.
@@ -76,30 +80,39 @@ class Cell:
         direction: ``<source>2<target>``.
         world: Seed of the generator.
         place: Where things lie.
+        seed: Of model and batches. Defaults to None: that of the world's other runs.
     """
 
     def __init__(
-        self, name: str, method: Method, direction: str, world: int, place: Place
+        self,
+        name: str,
+        method: Method,
+        direction: str,
+        world: int,
+        place: Place,
+        seed: int | None = None,
     ) -> None:
         self.name = name
         self.method = method
         self.source, self.target = direction.split('2')
         self.world = world
-        self.seed = seed_of(world)
+        self.seed = seed_of(world) if seed is None else seed
         self.place = place
-        self.folder = place.runs / f'world{world}' / f'{name}_{direction}'
+        own = '' if self.seed == seed_of(world) else f'_seed{self.seed}'
+        self.folder = place.runs / f'world{world}{own}' / f'{name}_{direction}'
 
     def __str__(self) -> str:
-        return f'{self.name} {self.source} → {self.target}, world {self.world}'
+        seed = '' if self.seed == seed_of(self.world) else f', seed {self.seed}'
+        return f'{self.name} {self.source} → {self.target}, world {self.world}{seed}'
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
-        """What tells this cell's row from others."""
-        return self.name, self.source, self.target, self.world
+    def key(self) -> RunKey:
+        """What tells this run's row from others."""
+        return self.name, self.source, self.target, self.world, self.seed
 
     @property
     def run_folder(self) -> Path:
-        """Where this cell's training lies; some share it with others."""
+        """Where this run's training lies; some share it with others."""
         world = self.folder.parent
         for stage, method in STAGES.items():
             if self.method == method:
@@ -110,42 +123,36 @@ class Cell:
 
     def row(self) -> dict[str, Any]:
         """Train what has not been trained, test it, and return the figures."""
-        run = self.train()
+        training = self.train()
         out = self.folder / 'results.json'
-        if not out.exists() or out.stat().st_mtime < run.ended:
-            weights = find_last_checkpoint(run.folder)
+        if not out.exists() or out.stat().st_mtime < training.ended:
+            weights = find_last_checkpoint(training.folder)
             cfg = self._config(self.method)
             _run_tool('test', cfg, self.folder, self.place, [weights, '--out', out])
         scores = json.loads(out.read_text())['metrics'][self.target]
         return {
-            'method': self.name,
-            'source': self.source,
-            'target': self.target,
-            'seed': self.seed,
-            'world': self.world,
+            **dict(zip(KEY, self.key, strict=True)),
             **{metric: round(scores[metric], 4) for metric in METRICS},
-            'train_seconds': run.seconds,
-            'peak_memory_mb': run.peak_memory_mb,
-            'commit': run.commit,
+            'train_seconds': training.seconds,
+            'peak_memory_mb': training.peak_memory_mb,
+            'commit': training.commit,
         }
 
     @property
-    def stage(self) -> Cell | None:
-        """The source stage that this cell starts from."""
+    def stage(self) -> Run | None:
+        """The source stage that this run starts from."""
         start = self.method.start
         if start is None:
             return None
         direction = f'{self.source}2{self.target}'
-        return Cell(start, STAGES[start], direction, self.world, self.place)
+        return Run(start, STAGES[start], direction, self.world, self.place, self.seed)
 
-    def train(self) -> TrainedRun:
+    def train(self) -> Training:
         """Train, unless that is done; the source stage first."""
         start = self.stage.train() if self.stage else None
         return self._train(self.method, self.run_folder, start)
 
-    def _train(
-        self, method: Method, folder: Path, start: TrainedRun | None
-    ) -> TrainedRun:
+    def _train(self, method: Method, folder: Path, start: Training | None) -> Training:
         done = folder / 'run.json'
         weights = find_last_checkpoint(start.folder) if start else None
         made_of = {'settings': fingerprint(method), 'start': _hash_of(weights)}
@@ -170,7 +177,7 @@ class Cell:
                 f'{folder} was trained with other settings, or from other weights: '
                 f'delete it to train anew'
             )
-        return TrainedRun(folder, ended=done.stat().st_mtime, **figures)
+        return Training(folder, ended=done.stat().st_mtime, **figures)
 
     def _config(self, method: Method) -> Config:
         ends = [self.source, self.target]
@@ -189,7 +196,7 @@ class Cell:
         _load_in_process(loaders)
 
 
-class TrainedRun(NamedTuple):
+class Training(NamedTuple):
     """A finished training.
 
     Attributes:
@@ -208,40 +215,46 @@ class TrainedRun(NamedTuple):
     ended: float
 
 
-def completed(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, dict]]:
-    """Run cells, print each that is done, and yield it with its row.
+def completed(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, dict]]:
+    """Train and test runs, print each that is done, and yield it with its row.
 
-    A cell that fails is named and left out; the others go on. So is one whose source
+    A run that fails is named and left out; the others go on. So is one whose source
     stage failed.
 
     Args:
-        cells: Their worlds are drawn.
+        runs: Their worlds are written.
         jobs: Runs at a time.
     """
     with ThreadPoolExecutor(jobs) as pool:
-        # What several cells wait for first, each once.
-        shared = [cell.stage or cell for cell in cells]
-        once = {cell.run_folder: cell for cell in shared}
-        stages = {folder: pool.submit(cell.train) for folder, cell in once.items()}
+        # What several runs wait for first, each once.
+        shared = [run.stage or run for run in runs]
+        once = {run.run_folder: run for run in shared}
+        stages = {folder: pool.submit(run.train) for folder, run in once.items()}
         wait(stages.values())
 
-        def row_of(cell: Cell, stage: Cell) -> dict[str, Any]:
+        def row_of(run: Run, stage: Run) -> dict[str, Any]:
             stages[stage.run_folder].result()
-            return cell.row()
+            return run.row()
 
         running = {
-            pool.submit(row_of, cell, stage): cell
-            for cell, stage in zip(cells, shared, strict=True)
+            pool.submit(row_of, run, stage): run
+            for run, stage in zip(runs, shared, strict=True)
         }
         for done, future in enumerate(as_completed(running), start=1):
-            cell = running[future]
+            run = running[future]
             try:
                 row = future.result()
             except RuntimeError as error:
-                print(f'[{done}/{len(cells)}] {cell}: {error}', flush=True)
+                print(f'[{done}/{len(runs)}] {run}: {error}', flush=True)
                 continue
-            print(f'[{done}/{len(cells)}] {cell}: R1 {row["R1"]:.2f}', flush=True)
-            yield cell, row
+            print(f'[{done}/{len(runs)}] {run}: R1 {row["R1"]:.2f}', flush=True)
+            yield run, row
+
+
+def key_of(row: Mapping[str, Any]) -> RunKey:
+    """Return the key of a row's run."""
+    method, source, target, world, seed = (row[name] for name in KEY)
+    return method, source, target, world, seed
 
 
 def seed_of(world: int) -> int:

@@ -1,6 +1,6 @@
 """Measure the adaptation where what it assumes of the target does not hold.
 
-    python benchmarks/adaptation_stress.py [--methods gckd …] [--worlds 0]
+    python research/adaptation_stress.py [--methods gckd …] [--worlds 0]
         [--directions street2mall …] [--stresses strangers …] [--jobs 2]
 
 - ``strangers``: half of the target's captions describe people without an image;
@@ -23,13 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from mmengine.config import Config
-
-from gckd_mm.fileio import write_atomically
-from gckd_mm.synthpedes.domain import Sizes, SynthDomain, default_sizes
-from gckd_mm.synthpedes.writer import write_domain
-
-sys.path.insert(0, str(Path(__file__).parent))
 import row_file
 from adaptation import (
     DEVELOPMENT,
@@ -37,10 +30,15 @@ from adaptation import (
     METHODS,
     RESULTS,
     add_place_options,
-    draw_worlds,
+    write_worlds,
 )
-from adaptation_cell import STAGES, Cell, Method, completed
 from adaptation_report import document_beside, write_into_document
+from adaptation_run import STAGES, Method, Run, completed, key_of
+from mmengine.config import Config
+
+from gckd_mm.fileio import write_atomically
+from gckd_mm.synthpedes.domain import Sizes, SynthDomain, default_sizes
+from gckd_mm.synthpedes.writer import write_domain
 
 Record = dict[str, Any]
 MAX_IMAGES, MEAN_IMAGES = 20, 4
@@ -51,13 +49,13 @@ class Stress(NamedTuple):
 
     Attributes:
         choose: Turns the records of the train split into others; None leaves them.
-        images: Pictures of each person that are drawn to choose from.
-        memory_share: Rows of a memory, as a share of the target's images.
+        images: Images of each person that are rendered to choose from.
+        memory_fraction: Rows of a memory, as a fraction of the target's images.
     """
 
     choose: Callable[[list[Record]], list[Record]] | None = None
     images: int = MEAN_IMAGES
-    memory_share: float | None = None
+    memory_fraction: float | None = None
 
 
 def without_images_of_half(records: list[Record]) -> list[Record]:
@@ -76,8 +74,8 @@ def without_images_of_half(records: list[Record]) -> list[Record]:
 def unbalanced(records: list[Record]) -> list[Record]:
     """Keep 1 to 20 images of each person: many have few, and few have many."""
     people = sorted({record['id'] for record in records})
-    draws = np.random.default_rng(0).geometric(1 / MEAN_IMAGES, len(people))
-    left = dict(zip(people, draws.clip(1, MAX_IMAGES).tolist(), strict=True))
+    counts = np.random.default_rng(0).geometric(1 / MEAN_IMAGES, len(people))
+    left = dict(zip(people, counts.clip(1, MAX_IMAGES).tolist(), strict=True))
     kept = []
     for record in records:
         if left[record['id']] > 0:
@@ -88,21 +86,21 @@ def unbalanced(records: list[Record]) -> list[Record]:
 
 STRESSES = {
     'strangers': Stress(without_images_of_half),
-    'small_memory': Stress(memory_share=0.25),
+    'small_memory': Stress(memory_fraction=0.25),
     'unbalanced': Stress(unbalanced, images=MAX_IMAGES),
 }
 
 
-class StressedCell(Cell):
-    """A cell whose target is not as the method assumes.
+class StressedRun(Run):
+    """A run whose target is not as the method assumes.
 
     Args:
         stress: Key of ``STRESSES``.
-        **cell: See :class:`Cell`.
+        **run: See :class:`Run`.
     """
 
-    def __init__(self, stress: str, **cell: Any) -> None:
-        super().__init__(**cell)
+    def __init__(self, stress: str, **run: Any) -> None:
+        super().__init__(**run)
         self.stress = stress
         self.folder = self.folder.with_name(f'{self.folder.name}_{stress}')
 
@@ -116,7 +114,7 @@ class StressedCell(Cell):
         return world / f'{self.target}_{self.stress}'
 
     def write_train_set(self) -> None:
-        """Draw the people, and write the changed annotations, unless that is done."""
+        """Render the people, and write the changed annotations, unless that is done."""
         stress = STRESSES[self.stress]
         if stress.choose is None or self.train_set.exists():
             return
@@ -129,7 +127,7 @@ class StressedCell(Cell):
         records = json.loads(path.read_text())
         train = [record for record in records if record['split'] == 'train']
         write_atomically(path, json.dumps(stress.choose(train), indent=1))
-        (partial / 'synthpedes.json').unlink()  # it is that drawing no more
+        (partial / 'synthpedes.json').unlink()  # it is that rendering no more
         shutil.move(partial, self.train_set)
 
     def _config(self, method: Method) -> Config:
@@ -137,12 +135,13 @@ class StressedCell(Cell):
         stress = STRESSES[self.stress]
         if 'target' in cfg.train_dataloader.dataset and stress.choose is not None:
             cfg.train_dataloader.dataset.target.data_root = str(self.train_set)
-        if stress.memory_share is not None and 'target' in cfg.train_dataloader.dataset:
+        fraction = stress.memory_fraction
+        if fraction is not None and 'target' in cfg.train_dataloader.dataset:
             sizes = default_sizes(self.target)
             part = cfg.model if 'memory_size' in cfg.model else cfg.model.adaptation
             if 'memory_size' not in (part or {}):
                 raise SystemExit(f'{self.name} has no memory to make small')
-            part.memory_size = int(stress.memory_share * sizes.train * sizes.images)
+            part.memory_size = int(fraction * sizes.train * sizes.images)
         return cfg
 
 
@@ -163,10 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--rows', type=Path, default=RESULTS / 'adaptation_stress.json')
     place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
-    key = ('stress', 'method', 'source', 'target', 'world')
-    done = {tuple(row[name] for name in key) for row in row_file.read(options.rows)}
-    cells = [
-        StressedCell(
+    rows = row_file.read(options.rows)
+    done = {(row['stress'], *key_of(row)) for row in rows}
+    runs = [
+        StressedRun(
             stress,
             name=name,
             method=METHODS[name],
@@ -179,14 +178,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stress in options.stresses
         for name in options.methods
     ]
-    missing = [cell for cell in cells if (cell.stress, *cell.key) not in done]
-    draw_worlds(missing)
-    for cell in missing:
-        cell.write_train_set()
-    for done_cell, row in completed(missing, options.jobs):
-        stressed = cast(StressedCell, done_cell)
+    missing = [run for run in runs if (run.stress, *run.key) not in done]
+    write_worlds(missing)
+    for run in missing:
+        run.write_train_set()
+    for done_run, row in completed(missing, options.jobs):
+        stressed = cast(StressedRun, done_run)
         direction, world = f'{stressed.source}2{stressed.target}', stressed.world
-        base = Cell('source_only', STAGES['source'], direction, world, stressed.place)
+        base = Run('source_only', STAGES['source'], direction, world, stressed.place)
         gain = round(row['R1'] - base.row()['R1'], 4)
         with row_file.changing(options.rows) as rows:
             rows.append({'stress': stressed.stress, **row, 'gain': gain})
@@ -197,19 +196,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def lines_of(rows: Sequence[Record]) -> list[str]:
-    """Return a Markdown table: the gain over source-only in each cell."""
-    lines = ['| target | method | cells: Rank-1 (gain) | mean gain | lowest |']
+    """Return a Markdown table: the gain over source-only in each run."""
+    lines = ['| target | method | runs: Rank-1 (gain) | mean gain | lowest |']
     lines.append('|---' * 5 + '|')
     for stress, method in dict.fromkeys((r['stress'], r['method']) for r in rows):
         own = [r for r in rows if (r['stress'], r['method']) == (stress, method)]
-        cells = ', '.join(
+        runs = ', '.join(
             f'{r["source"]} → {r["target"]} {r["world"]}: {r["R1"]:.1f} '
             f'({r["gain"]:+.1f})'
             for r in own
         )
         gains = [r['gain'] for r in own]
         mean, low = f'{np.mean(gains):+.1f}', f'{min(gains):+.1f}'
-        lines.append(f'| {stress} | {method} | {cells} | {mean} | {low} |')
+        lines.append(f'| {stress} | {method} | {runs} | {mean} | {low} |')
     return lines
 
 

@@ -1,12 +1,12 @@
 """Ask which quantities, logged without labels, tell whether an adaptation has helped.
 
-    python benchmarks/adaptation_signals.py [--worlds 0 1 2] [--runs FOLDER]
+    python research/adaptation_signals.py [--worlds 0 1 2] [--runs FOLDER]
 
 For every finished run of ``adaptation.py``, its trials and its stresses: how far each
 quantity of ``TargetStructureHook`` moved from the start of the adaptation to its end,
 beside the gain in Rank-1 over the source-only model that it started from. Prints the
 Spearman rank correlation over all runs of development worlds, or of reported ones (and
-within a cell, and within a method), and writes the runs to
+within a direction, and within a method), and writes the runs to
 ``adaptation_signals.json``, where they are kept when the work dirs are gone.
 """
 
@@ -22,28 +22,32 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptation import DEVELOPMENT, RESULTS, ROOT
+from adaptation_report import base_of, document_beside, line_of, write_into_document
+from adaptation_run import key_of, seed_of
+from adaptation_stress import STRESSES
 from scipy.stats import spearmanr
 
 from gckd_mm.fileio import write_atomically
 
-sys.path.insert(0, str(Path(__file__).parent))
-from adaptation import DEVELOPMENT, RESULTS, ROOT
-from adaptation_report import base_of, document_beside, line_of, write_into_document
-from adaptation_stress import STRESSES
-
 #: of a run, stressed or not; another suffix is of a run that was only looked at
 _FOLDER = re.compile(rf'(.+)_([a-z]+)2([a-z]+?)(_(?:{"|".join(STRESSES)}))?')
+#: of a world, and of another seed than its own
+_WORLD = re.compile(r'world(\d+)(?:_seed(\d+))?')
 #: the quantity to go by, chosen on the worlds 0 to 2
 CHOSEN = 'cycle_rate'
 
-Run = dict[str, Any]
+Row = dict[str, Any]
 
 
-def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
+def runs_below(folder: Path, worlds: Sequence[int]) -> list[Row]:
     """Return the finished runs of some worlds: what they are, their gain, the moves."""
     found = []
     for world in worlds:
-        for path in sorted((folder / f'world{world}').glob('*/structure.json')):
+        for path in sorted(folder.glob(f'world{world}*/*/structure.json')):
+            at = _WORLD.fullmatch(path.parts[-3])
+            if at is None or int(at[1]) != world:
+                continue
             parts = _FOLDER.fullmatch(path.parent.name)
             looks = json.loads(path.read_text())
             if parts is None or len(looks) < 2:
@@ -65,6 +69,7 @@ def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
                     'source': source,
                     'target': target,
                     'world': world,
+                    'seed': seed_of(world) if at[2] is None else int(at[2]),
                     'gain': round(after - before, 4),
                     'start': {k: round(v, 5) for k, v in start.items()},
                     'end': {k: round(v, 5) for k, v in end.items()},
@@ -73,20 +78,20 @@ def runs_below(folder: Path, worlds: Sequence[int]) -> list[Run]:
     return found
 
 
-def without_repetitions(runs: Iterable[Run]) -> list[Run]:
+def without_repetitions(runs: Iterable[Row]) -> list[Row]:
     """Leave out runs that are others': a method's own config is one of its trials."""
-    found: dict[tuple, Run] = {}
+    found: dict[tuple, Row] = {}
     for run in runs:
-        ends = (run['source'], run['target'], run['world'], run['gain'])
+        ends = (*key_of(run)[1:], run['gain'])
         found.setdefault((*ends, *run['end'].values()), run)
     return [*found.values()]
 
 
-def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, ...]]:
+def correlations(runs: Sequence[Row]) -> dict[str, tuple[float, ...]]:
     """Return name -> rank correlations of a quantity's move with the gain.
 
-    First over all runs; then with the mean of its direction and world taken from each,
-    so that only runs of one cell are compared with each other; then with the mean of
+    First over all runs; then with the mean of its direction, world and seed taken off,
+    so that only methods are compared with each other; then with the mean of
     its method taken from each.
 
     Args:
@@ -94,12 +99,12 @@ def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, ...]]:
     """
     names = sorted(set.intersection(*(set(run['end']) for run in runs)) - {'iteration'})
     gains = [run['gain'] for run in runs]
-    cells = [(run['source'], run['target'], run['world']) for run in runs]
+    directions = [key_of(run)[1:] for run in runs]
     methods = [run['method'] for run in runs]
 
     def correlation(values: list[float]) -> tuple[float, ...]:
         pairs = [(values, gains)]
-        for groups in (cells, methods):
+        for groups in (directions, methods):
             pairs.append((_less_mean(values, groups), _less_mean(gains, groups)))
         return tuple(_rank_correlation(*pair) for pair in pairs)
 
@@ -108,14 +113,14 @@ def correlations(runs: Sequence[Run]) -> dict[str, tuple[float, ...]]:
 
 def lines_of(found: dict[str, tuple[float, ...]]) -> list[str]:
     """Return a Markdown table, the strongest move first."""
-    header = ['the move of', 'over all runs', 'within a cell', 'within a method']
+    header = ['the move of', 'over all runs', 'within a direction', 'within a method']
     lines = [line_of(header), '|---' * len(header) + '|']
     for name, figures in sorted(found.items(), key=_strength):
         lines.append(line_of([name, *map(_signed, figures)]))
     return lines
 
 
-def lines_by_method(runs: Sequence[Run]) -> list[str]:
+def lines_by_method(runs: Sequence[Row]) -> list[str]:
     """Return a Markdown table: what :data:`CHOSEN` says within each method alone.
 
     Args:
@@ -146,11 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     developed = set(options.worlds) <= set(DEVELOPMENT)
     if not developed and set(options.worlds) & set(DEVELOPMENT):
         parser.error('worlds 0 to 2 and other worlds have different tables')
-    kept: list[Run] = []
+    kept: list[Row] = []
     if options.results.exists():
         kept = json.loads(options.results.read_text())
     merged = {
-        _key(run): run for run in [*kept, *runs_below(options.runs, options.worlds)]
+        key_of(run): run for run in [*kept, *runs_below(options.runs, options.worlds)]
     }
     write_atomically(options.results, json.dumps([*merged.values()], indent=1) + '\n')
     # the tables show all worlds of a kind, whichever have been looked at now
@@ -188,22 +193,18 @@ def _signed(figure: float) -> str:
     return '–' if math.isnan(figure) else f'{figure:+.2f}'
 
 
-def _moves(runs: Sequence[Run], name: str) -> list[float]:
+def _moves(runs: Sequence[Row], name: str) -> list[float]:
     return [run['end'][name] - run['start'][name] for run in runs]
 
 
-def _less_mean(values: Sequence[float], cells: Sequence[Any]) -> list[float]:
+def _less_mean(values: Sequence[float], names: Sequence[Any]) -> list[float]:
     groups: dict[Any, list[float]] = {}
-    for value, cell in zip(values, cells, strict=True):
-        groups.setdefault(cell, []).append(value)
+    for value, name in zip(values, names, strict=True):
+        groups.setdefault(name, []).append(value)
     return [
-        value - statistics.mean(groups[cell])
-        for value, cell in zip(values, cells, strict=True)
+        value - statistics.mean(groups[name])
+        for value, name in zip(values, names, strict=True)
     ]
-
-
-def _key(run: Run) -> tuple[str, str, str, int]:
-    return run['method'], run['source'], run['target'], run['world']
 
 
 if __name__ == '__main__':

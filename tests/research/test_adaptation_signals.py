@@ -1,4 +1,4 @@
-"""Which quantity goes with the gain, on runs that were made up."""
+"""Which quantity goes with the gain, on random runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 
 @pytest.fixture
-def signals(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_script('adaptation_signals')
+def signals(research_script: Callable[[str], ModuleType]) -> ModuleType:
+    return research_script('adaptation_signals')
 
 
 def write_run(folder: Path, score: float, *looks: dict[str, float]) -> None:
@@ -88,9 +88,21 @@ def test_what_repeats_a_run_or_only_looks_at_it_is_left_out(
     assert len(signals.without_repetitions(runs)) == 1
 
 
+def test_runs_of_another_seed_are_others(signals: ModuleType, tmp_path: Path) -> None:
+    looks = look(400, 0.0, 0.0), look(700, 1.0, 1.0)
+    for folder, score in (('world1', 45.0), ('world1_seed3', 47.0), ('world10', 9.0)):
+        write_run(tmp_path / folder / 'source_only_street2mall', 40.0)
+        write_run(tmp_path / folder / 'mmd_street2mall', score, *looks)
+    runs = signals.runs_below(tmp_path, [1])
+    assert {signals.key_of(run)[3:]: run['gain'] for run in runs} == {
+        (1, 0): 5.0,
+        (1, 3): 7.0,
+    }
+
+
 def test_a_method_of_several_runs_is_looked_at_alone(signals: ModuleType) -> None:
     def run(method: str, world: int, move: float, gain: float) -> dict:
-        ends = {'source': 'street', 'target': 'mall', 'world': world}
+        ends = {'source': 'street', 'target': 'mall', 'world': world, 'seed': 0}
         looks = {'start': {'cycle_rate': 0.25}, 'end': {'cycle_rate': 0.25 + move}}
         return {'method': method, **ends, 'gain': gain, **looks}
 

@@ -1,7 +1,7 @@
 """Try settings of a method on development worlds, and log every trial.
 
-    python benchmarks/adaptation_trials.py mmd model.adaptation.loss_weight.end=1 …
-    python benchmarks/adaptation_trials.py --list
+    python research/adaptation_trials.py mmd model.adaptation.loss_weight.end=1 …
+    python research/adaptation_trials.py --list
 
 Each ``KEY=VALUE`` is one trial; several keys of one trial are joined by a comma
 (``key=1,other=2``), and ``default`` tries the config as it is. A method gets at most 8
@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 import row_file
 from adaptation import (
     DEVELOPMENT,
@@ -30,10 +29,10 @@ from adaptation import (
     METHODS,
     RESULTS,
     add_place_options,
-    draw_worlds,
+    write_worlds,
 )
-from adaptation_cell import STAGES, Cell, completed, fingerprint
 from adaptation_report import document_beside, write_into_document
+from adaptation_run import KEY, STAGES, Run, completed, fingerprint
 from report import commit
 
 MAX_TRIALS = 8
@@ -70,24 +69,24 @@ class Trials:
                 raise SystemExit(f'{method} has had its {MAX_TRIALS} trials')
             number = len(own) + 1
             trial = {'method': method, 'trial': number, 'options': options}
-            trial |= {'settings': settings, 'commit': commit(), 'cells': []}
+            trial |= {'settings': settings, 'commit': commit(), 'runs': []}
             trials.append(trial)
         return number  # before it runs: its number is taken
 
-    def done(self, method: str, number: int) -> set[tuple[str, str, int]]:
-        """Return source, target and world of the cells that a trial has."""
+    def done(self, method: str, number: int) -> set[tuple[Any, ...]]:
+        """Return source, target, world and seed of the runs that a trial has."""
         (trial,) = (t for t in row_file.read(self.path) if _is(t, method, number))
-        return {(c['source'], c['target'], c['world']) for c in trial['cells']}
+        return {tuple(run[key] for key in KEY[1:]) for run in trial['runs']}
 
     def add(
         self, method: str, number: int, row: dict[str, Any], baseline: float
     ) -> None:
-        """Add what a trial has reached in one cell."""
-        ends = {key: row[key] for key in ('source', 'target', 'world')}
+        """Add what a trial has reached in one run."""
+        ends = {key: row[key] for key in KEY[1:]}
         gain = round(row['R1'] - baseline, 4)
         with row_file.changing(self.path) as trials:
             (trial,) = (t for t in trials if _is(t, method, number))
-            trial['cells'].append({**ends, 'R1': row['R1'], 'gain': gain})
+            trial['runs'].append({**ends, 'R1': row['R1'], 'gain': gain})
 
 
 def _is(trial: dict[str, Any], method: str, number: int) -> bool:
@@ -112,18 +111,18 @@ def parse_options(text: str) -> dict[str, Any]:
 
 
 def lines_of(trials: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a Markdown table of trials: mean gain over source-only, and the cells."""
-    lines = ['| method | trial | settings | gain | cells |', '|---' * 5 + '|']
+    """Return a Markdown table of trials: mean gain over source-only, and the runs."""
+    lines = ['| method | trial | settings | gain | runs |', '|---' * 5 + '|']
     for trial in trials:
         settings = ', '.join(f'{k}={v}' for k, v in trial['options'].items())
-        gains = [cell['gain'] for cell in trial['cells']]
+        gains = [run['gain'] for run in trial['runs']]
         mean = f'{statistics.mean(gains):+.1f}' if gains else '–'
-        cells = ', '.join(
+        runs = ', '.join(
             f'{c["source"]} → {c["target"]} {c["world"]}: {c["gain"]:+.1f}'
-            for c in trial['cells']
+            for c in trial['runs']
         )
         columns = [trial['method'], str(trial['trial']), settings or 'default', mean]
-        lines.append(f'| {" | ".join([*columns, cells])} |')
+        lines.append(f'| {" | ".join([*columns, runs])} |')
     return lines
 
 
@@ -160,19 +159,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name = f'{options.method}-trial{number}'
         for world in options.worlds:
             for direction in options.directions:
-                cell = Cell(name, method, direction, world, place)
-                if cell.key[1:] not in done:
-                    base = Cell(
-                        'source_only', STAGES['source'], direction, world, place
-                    )
-                    jobs.append((number, cell, base))
-    draw_worlds(cell for _, cell, _ in jobs)
-    number_of = {cell: number for number, cell, _ in jobs}
+                run = Run(name, method, direction, world, place)
+                if run.key[1:] not in done:
+                    base = Run('source_only', STAGES['source'], direction, world, place)
+                    jobs.append((number, run, base))
+    write_worlds(run for _, run, _ in jobs)
+    number_of = {run: number for number, run, _ in jobs}
     bases = {base.folder: base for _, _, base in jobs}
     scores = {c.key[1:]: r['R1'] for c, r in completed([*bases.values()], options.jobs)}
-    able = [cell for cell in number_of if cell.key[1:] in scores]
-    for cell, row in completed(able, options.jobs):
-        trials.add(options.method, number_of[cell], row, scores[cell.key[1:]])
+    able = [run for run in number_of if run.key[1:] in scores]
+    for run, row in completed(able, options.jobs):
+        trials.add(options.method, number_of[run], row, scores[run.key[1:]])
     tried = row_file.read(options.trials)
     write_into_document(
         document_beside(options.trials), options.trials.stem, lines_of(tried)

@@ -1,13 +1,13 @@
-"""Draw how retrieval develops during the adaptation, on a development world.
+"""Plot how retrieval develops during the adaptation, on a development world.
 
-    python benchmarks/adaptation_curves.py [--methods gckd …]
+    python research/adaptation_curves.py [--methods gckd …]
         [--directions street2mall …]
 
 Trains once more, with a :class:`TargetProbeHook`: Rank-1 on the target's test split,
 and on what the source holds out (its validation split, or its test split where it has
 none), every 50 iterations. The probe reads labels for the log alone. Of ``continued``
 the source's curve says whether the source-only model has reached its plateau when the
-adaptation begins. Rows are in ``adaptation_curves.json``, with a picture beside it;
+adaptation begins. Rows are in ``adaptation_curves.json``, with a figure beside it;
 those that are there are kept.
 """
 
@@ -20,10 +20,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from matplotlib.figure import Figure
-from mmengine.config import Config
-
-sys.path.insert(0, str(Path(__file__).parent))
 import row_file
 from adaptation import (
     DEVELOPMENT,
@@ -31,10 +27,12 @@ from adaptation import (
     METHODS,
     RESULTS,
     add_place_options,
-    draw_worlds,
+    write_worlds,
 )
-from adaptation_cell import Cell, Method, completed
 from adaptation_report import colour_of, document_beside, write_into_document
+from adaptation_run import KEY, Method, Run, completed, key_of
+from matplotlib.figure import Figure
+from mmengine.config import Config
 
 INTERVAL = 50
 SHOWN = ['continued', 'reclip', 'gckd']
@@ -42,11 +40,11 @@ SHOWN = ['continued', 'reclip', 'gckd']
 Curves = dict[str, Any]
 
 
-class ProbedCell(Cell):
-    """A cell whose run is looked at with labels, and is otherwise the same."""
+class ProbedRun(Run):
+    """A run that is evaluated with labels on the way, and is otherwise the same."""
 
-    def __init__(self, *cell: Any) -> None:
-        super().__init__(*cell)
+    def __init__(self, *run: Any) -> None:
+        super().__init__(*run)
         self.folder = self.folder.with_name(f'{self.folder.name}_probed')
 
     def curves(self) -> Curves:
@@ -59,10 +57,7 @@ class ProbedCell(Cell):
                 if shown:
                     steps[scalars['step']] = shown
         return {
-            'method': self.name,
-            'source': self.source,
-            'target': self.target,
-            'world': self.world,
+            **dict(zip(KEY, self.key, strict=True)),
             'iterations': sorted(steps),
             **{
                 f'{end}_R1': [
@@ -82,8 +77,8 @@ class ProbedCell(Cell):
         return cfg
 
 
-def draw(rows: Sequence[Curves], path: Path) -> None:
-    """Draw a panel for each direction, the target's Rank-1 over iterations."""
+def plot(rows: Sequence[Curves], path: Path) -> None:
+    """Plot a panel for each direction, the target's Rank-1 over iterations."""
     directions = list(dict.fromkeys((row['source'], row['target']) for row in rows))
     size = (1 + 3.6 * len(directions), 3.6)
     figure = Figure(figsize=size, layout='constrained')
@@ -116,7 +111,7 @@ def lines_of(rows: Sequence[Curves]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what has not been trained, print and draw."""
+    """Train what has not been trained, print and plot."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or '').split('\n')[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -130,24 +125,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
     place = place_of(options)
-    key = ('method', 'source', 'target', 'world')
-    done = {tuple(row[name] for name in key) for row in row_file.read(options.rows)}
-    cells = [
-        ProbedCell(name, METHODS[name], direction, options.world, place)
+    done = {key_of(row) for row in row_file.read(options.rows)}
+    runs = [
+        ProbedRun(name, METHODS[name], direction, options.world, place)
         for direction in options.directions
         for name in options.methods
     ]
-    missing = [cell for cell in cells if cell.key not in done]
-    draw_worlds(missing)
-    for cell, _ in completed(missing, options.jobs):
+    missing = [run for run in runs if run.key not in done]
+    write_worlds(missing)
+    for run, _ in completed(missing, options.jobs):
         with row_file.changing(options.rows) as rows:
-            rows.append(cast(ProbedCell, cell).curves())
+            rows.append(cast(ProbedRun, run).curves())
     rows = row_file.read(options.rows)
     lines = lines_of(rows)
     print('\n'.join(lines))
     write_into_document(document_beside(options.rows), options.rows.stem, lines)
     if rows:
-        draw(rows, options.rows.with_suffix('.png'))
+        plot(rows, options.rows.with_suffix('.png'))
     return 0
 
 

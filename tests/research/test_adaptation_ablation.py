@@ -8,13 +8,13 @@ import pytest
 
 
 @pytest.fixture
-def ablation(benchmark_script: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_script('adaptation_ablation')
+def ablation(research_script: Callable[[str], ModuleType]) -> ModuleType:
+    return research_script('adaptation_ablation')
 
 
 def row(method: str, score: float, source: str, world: int = 0) -> dict:
     ends = {'source': source, 'target': 'mall' if source == 'street' else 'street'}
-    return {'method': method, 'R1': score, 'world': world, **ends}
+    return {'method': method, 'R1': score, 'world': world, 'seed': 0, **ends}
 
 
 def test_parts_are_methods(ablation: ModuleType) -> None:
@@ -60,7 +60,7 @@ def test_a_part_is_compared_with_the_source_and_with_the_whole(
     ]
 
 
-def test_rows_that_are_there_are_shown_and_other_cells_left_out(
+def test_rows_that_are_there_are_shown_and_other_runs_left_out(
     ablation: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ablation.rows_of([0], tmp_path)

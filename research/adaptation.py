@@ -1,24 +1,24 @@
 """Measure what the adaptation gains over source-only training, and over baselines.
 
-    python benchmarks/adaptation.py --worlds 10 11 12
-    python benchmarks/adaptation.py [--methods cmkd gmp gckd …] [--worlds 0 1 2]
-        [--directions street2mall …] [--jobs 2]
+    python research/adaptation.py --worlds 10 11 12
+    python research/adaptation.py [--methods cmkd gmp gckd …] [--worlds 0 1 2]
+        [--directions street2mall …] [--seed N] [--jobs 2]
 
-The protocol, which was written down before the reported worlds were drawn:
+The protocol, which was written down before the reported worlds were rendered:
 
 - Everything is chosen on the worlds 0 to 2 (rows in ``adaptation_development.json``).
-  The worlds 10 to 12 are drawn for the reported table alone, and each of its cells is
+  The worlds 10 to 12 are rendered for the reported table alone, and each of its runs is
   run once (rows in ``adaptation.json``).
 - All methods of a world and a source branch off the weights of one source stage, which
   is the source-only model itself, and take as many further optimiser steps, on the same
   source batches. ``continued`` takes these on the source alone; ``oracle`` has the
   target's labels from the first step of the source stage on, and as it takes both
   domains alike, one run is tested on both. The scores are those of the last iteration.
-- A cell is (direction, world, seed); the seed of model and batches is 0 in the worlds
-  0 to 2, and the world's own in the others.
+- A run is (method, direction, world, seed); the seed of model and batches is 0 in the
+  worlds 0 to 2, and the world's own in the others. ``--seed`` adds rows of another.
 
-Rows that are in the file already are kept, a run that is finished is not repeated: a
-stopped benchmark goes on where it was. Table and picture show all rows of the file but
+Rows that are in the file already are kept, a run that is finished is not repeated: if
+interrupted, run it again: it resumes. Table and figure show all rows of the file but
 those of ablations, which have their own; the table is also written into ``RESULTS.md``,
 its means on reported worlds into the README.
 """
@@ -32,20 +32,27 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from gckd_mm.synthpedes.domain import SynthDomain
-from gckd_mm.synthpedes.places import WORLD_NAMES
-from gckd_mm.synthpedes.writer import write_domain
-
-sys.path.insert(0, str(Path(__file__).parent))
 import row_file
-from adaptation_cell import ROOT, STAGES, Cell, Method, Place, completed
 from adaptation_report import (
     document_beside,
-    draw,
+    plot,
     summary,
     table,
     write_into_document,
 )
+from adaptation_run import (
+    ROOT,
+    STAGES,
+    Method,
+    Place,
+    Run,
+    completed,
+    key_of,
+)
+
+from gckd_mm.synthpedes.domain import SynthDomain
+from gckd_mm.synthpedes.places import WORLD_NAMES
+from gckd_mm.synthpedes.writer import write_domain
 
 RESULTS = ROOT / 'benchmarks/results'
 DEVELOPMENT = (0, 1, 2)
@@ -175,11 +182,11 @@ def rows_of(worlds: Iterable[int], folder: Path) -> Rows:
     return Rows(folder / f'{name}.json')
 
 
-def run(cells: Sequence[Cell], rows: Rows, jobs: int) -> int:
-    """Run the cells whose rows are missing; return how many failed."""
-    there = {_key(row) for row in rows.read()}
-    missing = [cell for cell in cells if cell.key not in there]
-    draw_worlds(missing)
+def run_missing(runs: Sequence[Run], rows: Rows, jobs: int) -> int:
+    """Make the rows that are missing; return how many runs failed."""
+    there = {key_of(row) for row in rows.read()}
+    missing = [run for run in runs if run.key not in there]
+    write_worlds(missing)
     done = 0
     for _, row in completed(missing, jobs):
         rows.add(row)
@@ -187,24 +194,20 @@ def run(cells: Sequence[Cell], rows: Rows, jobs: int) -> int:
     return len(missing) - done
 
 
-def draw_worlds(cells: Iterable[Cell]) -> None:
-    """Draw the domains of the cells that are not there yet."""
+def write_worlds(runs: Iterable[Run]) -> None:
+    """Render the domains of the runs that are not there yet."""
     for path, (name, world) in {
-        cell.place.data / f'world{cell.world}' / name: (name, cell.world)
-        for cell in cells
-        for name in (cell.source, cell.target)
+        run.place.data / f'world{run.world}' / name: (name, run.world)
+        for run in runs
+        for name in (run.source, run.target)
     }.items():
         write_domain(SynthDomain(name, world), path)
 
 
-def _key(row: dict[str, Any]) -> tuple[str, str, str, int]:
-    return row['method'], row['source'], row['target'], row['world']
-
-
-def _place_in_table(row: dict[str, Any]) -> tuple[int, int, int]:
-    method, source, target, world = _key(row)
+def _place_in_table(row: dict[str, Any]) -> tuple[int, int, int, int]:
+    method, source, target, world, seed = key_of(row)
     known = [*METHODS, method]  # one that is no longer known comes last
-    return DIRECTIONS.index(f'{source}2{target}'), known.index(method), world
+    return DIRECTIONS.index(f'{source}2{target}'), known.index(method), world, seed
 
 
 def add_place_options(
@@ -225,7 +228,7 @@ def add_place_options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and draw; return 1 if a cell failed."""
+    """Measure, print and plot; return 1 if a run failed."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or '').split('\n')[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -235,18 +238,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--directions', nargs='+', default=DIRECTIONS, choices=DIRECTIONS
     )
+    parser.add_argument('--seed', type=int, help='other than that of the protocol')
     parser.add_argument('--results', type=Path, default=RESULTS, help='folder of rows')
     place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
     place = place_of(options)
     rows = rows_of(options.worlds, options.results)
-    cells = [
-        Cell(name, METHODS[name], direction, world, place)
+    runs = [
+        Run(name, METHODS[name], direction, world, place, options.seed)
         for world in options.worlds
         for direction in options.directions
         for name in options.methods
     ]
-    failed = run(cells, rows, options.jobs)
+    failed = run_missing(runs, rows, options.jobs)
     shown = rows.read()
     # those of development worlds are of busy machines
     reported = not set(options.worlds) <= set(DEVELOPMENT)
@@ -255,8 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_into_document(document_beside(rows.path), rows.path.stem, lines)
     if rows.path == RESULTS / 'adaptation.json':
         write_into_document(ROOT / 'README.md', 'adaptation', summary(shown, MAIN))
-    drawn = [name for name in COMPARED if not name.endswith('_as_long')]
-    draw(shown, drawn, rows.path.with_suffix('.png'))
+    plotted = [name for name in COMPARED if not name.endswith('_as_long')]
+    plot(shown, plotted, rows.path.with_suffix('.png'))
     return 1 if failed else 0
 
 

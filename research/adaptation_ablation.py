@@ -1,6 +1,6 @@
 """Take GCKD apart: one part or one number of it changed, on a development world.
 
-    python benchmarks/adaptation_ablation.py [--methods gckd without_graph …] [--jobs 2]
+    python research/adaptation_ablation.py [--methods gckd without_graph …] [--jobs 2]
 
 The rows are those of ``adaptation.py``, in ``adaptation_development.json``; the ones
 that are there are kept. The table, of all methods that have rows, is written into
@@ -15,15 +15,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from adaptation import (
     METHODS,
     RESULTS,
     add_place_options,
     rows_of,
-    run,
+    run_missing,
 )
-from adaptation_cell import ROOT, Cell
 from adaptation_report import (
     Row,
     base_of,
@@ -32,6 +30,7 @@ from adaptation_report import (
     mean_and_lowest,
     write_into_document,
 )
+from adaptation_run import ROOT, Run
 
 DIRECTIONS = 'street2mall', 'mall2street'
 WORLD = 0
@@ -66,10 +65,10 @@ def table(rows: Sequence[Row]) -> list[str]:
     """Return a Markdown table: Rank-1, the gain, and what the change costs.
 
     A gain is over the source alone, with or without the pretrained start. All are means
-    over the cells; the lowest of them is in brackets.
+    over the runs; the lowest of them is in brackets.
 
     Args:
-        rows: Of the same cells for all methods that are to be compared.
+        rows: Of the same runs for all methods that are to be compared.
     """
     directions = list(dict.fromkeys((row['source'], row['target']) for row in rows))
     header = ['', *map(' → '.join, directions), 'over source-only', 'over GCKD']
@@ -91,7 +90,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def rows_shown(rows: Sequence[Row]) -> list[Row]:
-    """Return those of the ablation's cells."""
+    """Return those of the ablation's runs."""
     return [
         row
         for row in rows
@@ -100,7 +99,7 @@ def rows_shown(rows: Sequence[Row]) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is missing, print the table; return 1 if a cell failed."""
+    """Measure what is missing, print the table; return 1 if a run failed."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or '').split('\n')[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -110,13 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place_of = add_place_options(parser)
     options = parser.parse_args(arguments)
     place = place_of(options)
-    cells = [
-        Cell(name, METHODS[name], direction, WORLD, place)
+    runs = [
+        Run(name, METHODS[name], direction, WORLD, place)
         for direction in DIRECTIONS
         for name in options.methods
     ]
     rows = rows_of([WORLD], options.results)
-    failed = run(cells, rows, options.jobs)
+    failed = run_missing(runs, rows, options.jobs)
     lines = table(rows_shown(rows.read()))
     print('\n'.join(['', *lines]))
     if options.results.resolve() == RESULTS:
