@@ -52,7 +52,7 @@ def checkpoint_to_resume(work_dir: str | os.PathLike[str]) -> str | None:
     )
 
 
-def pointed_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
+def find_last_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
     """Return the checkpoint that ``last_checkpoint`` in a work dir names, if any.
 
     The file may have been written under another path: a work dir can be moved. A

@@ -20,12 +20,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
+from gckd_mm.config_parts import kind_of
 from gckd_mm.engine.config_keys import check_keys
 from gckd_mm.engine.config_numbers import (
     check_loaders,
     check_numbers,
     is_count,
-    kind_of,
     loaders_of,
 )
 from gckd_mm.engine.error_messages import (

@@ -8,8 +8,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
+from gckd_mm.config_parts import kind_of, parts_of
 from gckd_mm.errors import InputError
-from gckd_mm.registry import type_name
 
 #: transform -> its argument that is a size in pixels
 _SIZES = {
@@ -72,22 +72,6 @@ def loaders_of(config: Any, path: str = '') -> Iterator[tuple[str, dict]]:
             yield name, part
         elif path.count('.') < 2:
             yield from loaders_of(part, name)
-
-
-def parts_of(value: Any, path: str) -> Iterator[tuple[str, dict]]:
-    """Yield every dict inside a value, with its dotted path."""
-    if isinstance(value, dict):
-        yield path, value
-        for key, part in value.items():
-            yield from parts_of(part, f'{path}.{key}' if path else str(key))
-    elif isinstance(value, list | tuple):
-        for number, part in enumerate(value):
-            yield from parts_of(part, f'{path}.{number}')
-
-
-def kind_of(part: Any) -> str:
-    """Return the name of a component's class, without its scope."""
-    return type_name(part.get('type')) if isinstance(part, dict) else ''
 
 
 def is_count(value: Any, least: int = 1) -> bool:

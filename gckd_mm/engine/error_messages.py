@@ -21,7 +21,7 @@ from mmengine.registry import Registry
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from gckd_mm.engine.config_numbers import parts_of
+from gckd_mm.config_parts import parts_of
 from gckd_mm.errors import InputError
 from gckd_mm.registry import type_name
 
@@ -277,7 +277,7 @@ def _path_in(config: Config | None, name: str | None, arguments: Any) -> str | N
     if config is None or not isinstance(arguments, dict):
         return None
     best = None
-    for path, part in parts_of(config.to_dict(), ''):
+    for path, part in parts_of(config.to_dict()):
         if path.startswith('_'):  # a variable of the file's own
             continue
         if part and part == arguments:

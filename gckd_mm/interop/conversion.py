@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gckd_mm.checkpoint_structure import check_tensors
-from gckd_mm.checkpoint_values import check_finite
+from gckd_mm.checkpoint.structure import check_tensors
+from gckd_mm.checkpoint.values import check_finite
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.interop.clip_config import clip_shapes, infer_clip_config
 from gckd_mm.interop.efficientnet_lite import map_efficientnet_lite0

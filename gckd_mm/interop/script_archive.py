@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gckd_mm.checkpoint_archive import (
+from gckd_mm.checkpoint.archive import (
     Archive,
     is_archive,
     read_entry,
     verify_archive,
 )
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import CheckpointError
-from gckd_mm.unverifiable import say_not_verifiable
 
 _MARK = 'constants.pkl'
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from gckd_mm.checkpoint import check_regular_file, local_path, read_checkpoint
-from gckd_mm.checkpoint_structure import check_structure
+from gckd_mm.checkpoint.safetensors_files import safetensors_bytes
+from gckd_mm.checkpoint.structure import check_structure
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.interop.script_archive import is_script_archive, read_script_archive
-from gckd_mm.safetensors_files import safetensors_bytes
 
 _HF_INDICES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 _HF_FILES = ('model.safetensors', 'pytorch_model.bin')

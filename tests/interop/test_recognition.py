@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gckd_mm.checkpoint import check_resumable, load_weights, read_checkpoint
-from gckd_mm.checkpoint_config import config_of
+from gckd_mm.checkpoint.stored_config import config_of
 from gckd_mm.errors import CheckpointError
 from gckd_mm.interop import convert
 from gckd_mm.interop.recognition import family_of

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -20,10 +19,11 @@ import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import (
     check_resumable,
     check_state_dict,
+    find_last_checkpoint,
     first_non_finite,
     refuse_foreign,
 )
-from gckd_mm.checkpoint_resume import check_run_state
+from gckd_mm.checkpoint.resume import check_run_state
 from gckd_mm.engine.error_messages import keys_of_saving, nearest
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.engine.training_lock import (
@@ -40,7 +40,6 @@ from gckd_mm.work_dir import (
     POINTER,
     checkpoint_to_resume,
     checkpoints_in,
-    pointed_checkpoint,
 )
 
 SELECTIONS = ('last', 'source_val', 'oracle')
@@ -153,7 +152,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
         Raises:
             CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict` and
-                :func:`gckd_mm.checkpoint_resume.check_run_state`; or if the run to
+                :func:`gckd_mm.checkpoint.resume.check_run_state`; or if the run to
                 resume had another seed or another global batch size.
         """
         where = str(runner._load_from or 'the checkpoint to load')
@@ -220,10 +219,9 @@ class AtomicCheckpointHook(CheckpointHook):
             DivergedError: If a weight is not finite; nothing is written then.
         """
         model = unwrapped(runner.model)
-        buffers = {name for name, _ in model.named_buffers()}
-        spoilt = first_non_finite(model.state_dict(), buffers)
+        spoilt = first_non_finite(model.state_dict(), model)
         if spoilt is not None:
-            last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
+            last_good = find_last_checkpoint(runner.work_dir) or 'none yet'
             raise DivergedError(
                 f'iteration {checkpoint["meta"].get("iter")}: {spoilt} is not finite: '
                 f'the training has diverged, and this checkpoint is not written. Last '
@@ -394,14 +392,13 @@ def _is_about_to_train(runner: Runner) -> bool:
     return isinstance(loop, BaseLoop) and loop.iter < loop.max_iters
 
 
-@torch.no_grad()
 @contextmanager
 def _naming_what_is_left(runner: Runner) -> Iterator[None]:
     """Say of a checkpoint that could not be written which one is still there."""
     try:
         yield
     except OSError as error:
-        last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
+        last_good = find_last_checkpoint(runner.work_dir) or 'none yet'
         raise InputError(
             f'a checkpoint in {runner.work_dir} could not be written '
             f'({error.strerror or error}). Last good checkpoint: {last_good}. Make '

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import CheckpointError, InputError
-from gckd_mm.unverifiable import say_not_verifiable
 
 SUFFIX = '.safetensors'
 #: of safetensors' own metadata, which holds strings alone

@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-from gckd_mm.checkpoint_foreign import refuse_foreign
+from gckd_mm.checkpoint.foreign import refuse_foreign
 from gckd_mm.errors import CheckpointError
 
 _NEEDED = ('state_dict', 'optimizer', 'message_hub')

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from gckd_mm.checkpoint import read_checkpoint
-from gckd_mm.checkpoint_archive import read_entry, verify_archive
+from gckd_mm.checkpoint.archive import read_entry, verify_archive
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import CheckpointError
-from gckd_mm.unverifiable import say_not_verifiable
 
 STATE = {f'layer{n}.weight': torch.randn(40, 40) for n in range(3)}
 
