@@ -30,7 +30,7 @@ _torchvision_library: Any = None
 
 
 def apply() -> None:
-    """Check the stack and mend what keeps it from importing. Runs once, at import.
+    """Check the stack and fix what keeps it from importing. Runs once, at import.
 
     Raises:
         ImportError: If a package of the stack is missing, too old, or half
@@ -60,7 +60,7 @@ def check_versions() -> None:
             raise ImportError(
                 f'{fork} {promised} is installed, but `import {module_name}` gives '
                 f'{found}: another distribution (such as mmcv-lite, which brings '
-                f'upstream mmengine) has overwritten its files. Mend it with: '
+                f'upstream mmengine) has overwritten its files. Fix it with: '
                 f'pip uninstall -y {module_name} mmcv-lite {fork} && {_INSTALL}'
             )
         _check_oldest(module_name, found, oldest_fork)

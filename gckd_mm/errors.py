@@ -1,4 +1,4 @@
-"""Errors that a user can mend; the tools print their message without a traceback."""
+"""Errors that a user can fix; the tools print their message without a traceback."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from gckd_mm.synthpedes.writer import (
     is_complete,
     write_domain,
 )
-from gckd_mm.visualization.contact_sheet import ContactRow, draw_contact_sheet
+from gckd_mm.visualization.contact_sheet import ContactRow, render_contact_sheet
 
 DEFAULT_DOMAINS = ('street', 'mall', 'campus')
 DEFAULT_OUT = 'data/synthpedes'
@@ -219,7 +219,7 @@ def write_contact_sheet(path: Path, rows: Sequence[ContactRow]) -> None:
     """
     data = io.BytesIO()
     Image.init()
-    draw_contact_sheet(rows).save(data, Image.EXTENSION[path.suffix.lower()])
+    render_contact_sheet(rows).save(data, Image.EXTENSION[path.suffix.lower()])
     try:
         write_atomically(path, data.getvalue())
     except OSError as error:

@@ -356,7 +356,7 @@ def config_name(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the program with a message instead of a traceback if the user can mend it.
+    """End the program with a message instead of a traceback if the user can fix it.
 
     A context, or with ``@user_errors()`` a decorator.
     """

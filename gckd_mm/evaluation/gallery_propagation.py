@@ -1,4 +1,4 @@
-"""Re-ranking by walks over the gallery's graph of nearest neighbours."""
+"""Re-ranking by random walks over the gallery's graph of nearest neighbours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENTRIES = 2**20
 
 @dataclass(frozen=True)
 class GalleryPropagation:
-    """Score images by how often a walk from them visits what a caption found first.
+    """Score images by how often random walks from them visit what was found first.
 
     The first images of a caption are seeds, with the weights of
     :func:`~gckd_mm.evaluation.reranking.seed_weights`. They are spread over the graph
@@ -40,7 +40,7 @@ class GalleryPropagation:
 
     Source: Iscen et al., *Efficient Diffusion on Region Manifolds*, CVPR 2017, after
     Zhou et al., *Ranking on Data Manifolds*, NIPS 2003. Theirs start from the
-    neighbours of a picture, weighted as the edges are; captions' weights, and the
+    neighbours of an image, weighted as the edges are; captions' weights, and the
     random walk in place of their symmetric matrix, are ours.
     """
 

@@ -57,7 +57,7 @@ class KReciprocal:
 
     Source: Zhong et al., *Re-ranking Person Re-identification with k-reciprocal
     Encoding*, CVPR 2017, section 3, and λ of theirs. How a caption joins is ours, and
-    so are k1, k2 (there 20 and 6, for pictures as queries), seeds and temperature.
+    so are k1, k2 (there 20 and 6, for images as queries), seeds and temperature.
     """
 
     k1: int = 8
@@ -102,8 +102,7 @@ class KReciprocal:
             shared = _shared_weight(sets, first, sizes, order, weights)
             # Both weigh 1: the larger weights sum to what the smaller ones leave of 2.
             likeness = shared / (2 - shared)
-            share = self.similarity_share
-            return (1 - share) * likeness + share * relative
+            return likeness.lerp(relative, self.similarity_share)
 
         return scores
 

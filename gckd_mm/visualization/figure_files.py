@@ -41,7 +41,7 @@ def save_figure(figure: Figure, path: str) -> None:
     check_figure_path(path)
     suffix = Path(path).suffix
     buffer = io.BytesIO()
-    # Names inside an SVG are drawn at random without a salt.
+    # Names inside an SVG are random without a salt.
     with matplotlib.rc_context({'svg.hashsalt': 'gckd_mm'}):
         figure.savefig(
             buffer, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix] or None

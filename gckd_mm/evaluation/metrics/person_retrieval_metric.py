@@ -55,7 +55,7 @@ class _ByGallery(NamedTuple):
 class PersonRetrievalMetric(BaseMetric):
     """Rank-k, mAP and mINP of captions (queries) against images (gallery), in percent.
 
-    Every rank of a distributed run embeds its share; the main process ranks all of them
+    Every rank of a distributed run embeds a part; the main process ranks all of them
     in the datasets' order, so that the number of ranks changes no number. The
     embeddings of the test sets scored last stay at hand in :attr:`embeddings`.
 
@@ -64,16 +64,16 @@ class PersonRetrievalMetric(BaseMetric):
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: Put before the names of the metrics. Defaults to None: nothing.
         gallery_neck: Config of a :class:`GraphPropagationNeck` without parameters, by
-            which each image hears its nearest neighbours in the gallery before it is
-            ranked. Such a score looks at the whole gallery at once: report it under a
-            ``prefix`` of its own, beside the plain one. Defaults to None.
+            which each image aggregates its nearest neighbours in the gallery before it
+            is ranked. Such a score depends on the whole gallery: report it under a
+            ``prefix`` of its own, beside the plain one.
         rerank: Also report ``reranked_R1``, …, of another order of the ``top`` first
             images (128). ``dict(method='matching', top=128, weight=1.0)``, the default
             method: after :attr:`matcher` has compared the tokens of every caption with
             those of its first images; ``weight`` as in
             :func:`gckd_mm.evaluation.reranking.rerank`.
-            ``dict(method='k_reciprocal', top=128, …)`` and ``'propagation'``: after a
-            look at the whole gallery, which needs no training; their settings are those
+            ``dict(method='k_reciprocal', top=128, …)`` and ``'propagation'``: by the
+            whole gallery, which needs no training; their settings are those
             of :class:`gckd_mm.evaluation.k_reciprocal.KReciprocal` and
             :class:`gckd_mm.evaluation.gallery_propagation.GalleryPropagation`. Defaults
             to None.

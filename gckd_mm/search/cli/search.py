@@ -33,7 +33,7 @@ from gckd_mm.search.cli.serve import add_serve_command
 from gckd_mm.search.gallery import Gallery, Match, parse_condition
 from gckd_mm.search.gallery.damage import Checked, DamagedGalleryWarning
 from gckd_mm.search.gallery.items import shortened, shown_value
-from gckd_mm.visualization import RankList, draw_rank_lists
+from gckd_mm.visualization import RankList, render_rank_lists
 
 EXIT_CODES = """exit codes:
   0  done; something was found
@@ -265,7 +265,7 @@ def _open_picture(gallery: Gallery, results: Sequence[Result]) -> None:
         lists.append(RankList(name, files, [match.score for match in there]))
     handle, path = tempfile.mkstemp(prefix='gckd-search-', suffix='.png')
     os.close(handle)
-    draw_rank_lists(lists).save(path)
+    render_rank_lists(lists).save(path)
     print(path, file=sys.stderr)
     if webbrowser.open(Path(path).as_uri()) is False:
         print('no program was found that shows it', file=sys.stderr)
