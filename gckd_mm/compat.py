@@ -44,11 +44,7 @@ def apply() -> None:
 
 
 def check_versions() -> None:
-    """Check torch, mmengine, mmcv and mmpretrain, and say what to install.
-
-    Raises:
-        ImportError: See :func:`apply`.
-    """
+    """Check torch, mmengine, mmcv and mmpretrain, and say what to install."""
     _check_oldest('torch', _import_version('torch'), _MINIMUM_TORCH)
     for module_name, (fork, oldest_fork, oldest_upstream) in _OPENMMLAB.items():
         found = _import_version(module_name)

@@ -21,14 +21,6 @@ _SHOWN = 10
 def checkpoint_to_resume(work_dir: str | os.PathLike[str]) -> str | None:
     """Return the checkpoint from which a run in a work dir continues.
 
-    Args:
-        work_dir: The folder, which may have been moved since.
-
-    Returns:
-        Its path; or None where there is neither ``last_checkpoint`` nor a checkpoint,
-        or where the last run began from the beginning and was interrupted before its
-        first checkpoint.
-
     Raises:
         CheckpointError: If ``last_checkpoint`` does not name a checkpoint of the work
             dir, or is missing although there are checkpoints; lists those.

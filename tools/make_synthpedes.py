@@ -65,7 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         f'out',
     )
     parser.add_argument(
-        '--world', type=whole_number, default=0, help='seed of the world (default 0)'
+        '--world', type=whole_number(0), default=0, help='seed of the world (default 0)'
     )
     parser.add_argument(
         '--out',

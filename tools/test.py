@@ -39,11 +39,10 @@ from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
     check_output,
-    config_name,
-    count,
     read_config,
     refuse_address,
     user_errors,
+    whole_number,
 )
 from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
@@ -89,7 +88,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         '--num-rank-lists',
-        type=count,
+        type=whole_number(1),
         default=3,
         help='captions of each test set to render',
     )
@@ -129,7 +128,7 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
         name = Path(local_path(arguments.checkpoint)).resolve().parent.name
     else:
         cfg = read_config(arguments.config)
-        name = config_name(arguments.config)
+        name = Path(arguments.config).stem
     apply_run_options(cfg, arguments, f'{name}/test')
     check_test(cfg)
     if cfg.get('test_dataloader') is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from gckd_mm.engine.config_checks import check_training, check_training_data
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
-    config_name,
     read_config,
     refuse_address,
     user_errors,
@@ -79,7 +79,7 @@ def make_config(arguments: argparse.Namespace) -> Config:
         CheckpointError: If there is no telling what to resume.
     """
     cfg = apply_run_options(
-        read_config(arguments.config), arguments, config_name(arguments.config)
+        read_config(arguments.config), arguments, Path(arguments.config).stem
     )
     if arguments.amp:
         if not torch.cuda.is_available():

@@ -71,10 +71,6 @@ def verify_archive(file: BinaryIO, where: str) -> Archive:
     search for what they understand, then find the same bytes as this one. What is read
     is not compressed, so nothing unpacks to more than the file's own size.
 
-    Args:
-        file: Open for reading, and seekable.
-        where: The file, for messages.
-
     Raises:
         CheckpointError: If the file is damaged, ambiguous, encrypted or compressed.
     """
@@ -93,11 +89,7 @@ def verify_archive(file: BinaryIO, where: str) -> Archive:
 
 
 def read_entry(file: BinaryIO, archive: Archive, name: str) -> bytes:
-    """Return the bytes of a file in a verified archive.
-
-    Raises:
-        KeyError: If there is none of this name.
-    """
+    """Return the bytes of a file in a verified archive."""
     entry = archive.entries[name]
     file.seek(entry.start)
     return file.read(entry.size)

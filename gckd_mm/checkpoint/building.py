@@ -22,10 +22,6 @@ _SPARE_PARTS = 10_000
 def built_from(checkpoint: Mapping[str, Any], where: str) -> Iterator[None]:
     """Build, and use, what the config in a checkpoint says, no larger than its weights.
 
-    Args:
-        checkpoint: Whose tensors bound what is built inside.
-        where: The file, for messages.
-
     Raises:
         CheckpointError: If the model is much larger than the weights, or something
             fails: a config out of a file can break what is built of it in any way.

@@ -67,15 +67,7 @@ def check_plain(config: Any) -> None:
 
 
 def needed(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return what a test needs of each part of a config, and no more.
-
-    Args:
-        config: Of plain values: see :func:`check_plain`.
-        tensors: Of the checkpoint, which bound the sizes of the model.
-
-    Raises:
-        UnfitError: Names the key that asks for something else.
-    """
+    """Return what a test needs of each part of a config, and no more."""
     found = dict(config)
     if 'model' in config:
         largest = max((max(v.shape, default=0) for v in tensors.values()), default=0)
@@ -98,11 +90,7 @@ def needed(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
 
 
 def check_kind(value: Any, kind: type, path: str) -> None:
-    """Refuse a value of another type.
-
-    Raises:
-        UnfitError: Names the key.
-    """
+    """Refuse a value of another type."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UnfitError(
             f'{path} must be of type {kind.__name__}, got {type(value).__name__}'

@@ -101,11 +101,7 @@ def with_teacher(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def steps_of_teacher(state_dict: Mapping[str, Any], where: str) -> int:
-    """Return how often a teacher has moved; 0 where there is none.
-
-    Raises:
-        CheckpointError: If the count is no count.
-    """
+    """Return how often a teacher has moved; 0 where there is none."""
     steps = state_dict.get(_TEACHER_STEPS, 0)
     if isinstance(steps, int):
         return steps

@@ -77,11 +77,7 @@ def read_checkpoint(
 
 
 def check_regular_file(path: str) -> None:
-    """Refuse what cannot be read as a file, without opening it: a FIFO would block.
-
-    Raises:
-        CheckpointError: If it is missing, a folder, or a device.
-    """
+    """Refuse what cannot be read as a file, without opening it: a FIFO would block."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
@@ -104,11 +100,7 @@ def check_regular_file(path: str) -> None:
 
 
 def local_path(path: str | os.PathLike[str]) -> str:
-    """Return where a checkpoint lies: ``gckd_mm://<name>`` is inside the package.
-
-    Raises:
-        CheckpointError: If the package has no weights of that name.
-    """
+    """Return where a checkpoint lies: ``gckd_mm://<name>`` is inside the package."""
     path = os.fspath(path)
     if not path.startswith(PACKAGED):
         return os.path.expanduser(path)

@@ -36,10 +36,6 @@ _DELETED = ('best_ckpt', 'last_ckpt')
 def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:
     """Refuse to resume what is no interrupted run.
 
-    Args:
-        checkpoint: From :func:`gckd_mm.checkpoint.read_checkpoint`.
-        where: The file, for messages.
-
     Raises:
         CheckpointError: If it holds weights alone, or the state of the run is damaged.
     """
@@ -79,17 +75,7 @@ def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:
 def check_run_state(
     checkpoint: Mapping[str, Any], optim_wrapper: Any, schedulers: Any, where: str
 ) -> None:
-    """Refuse to resume with the state of another optimiser or another schedule.
-
-    Args:
-        checkpoint: That :func:`check_resumable` accepts.
-        optim_wrapper: Of the run, built; it is left as it is.
-        schedulers: Of the run, built: a list, or None.
-        where: The file, for messages.
-
-    Raises:
-        CheckpointError: Names the value that does not fit.
-    """
+    """Refuse to resume with the state of another optimiser or another schedule."""
     with _refusing(where):
         if hasattr(optim_wrapper, 'optimizer'):
             _check_optimizer(checkpoint['optimizer'], optim_wrapper.optimizer)

@@ -31,13 +31,6 @@ def read_safetensors(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
     The format has no checksum. Files of :func:`safetensors_bytes` carry one, which is
     verified; of others it is logged once that they are not verifiable.
 
-    Args:
-        path: The file.
-        map_location: The device, such as ``'cpu'``.
-
-    Returns:
-        ``state_dict``, and ``meta`` if :func:`safetensors_bytes` wrote one.
-
     Raises:
         CheckpointError: If the file is damaged or no safetensors file.
         InputError: If the package is not installed.
@@ -86,15 +79,7 @@ def read_safetensors(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
 def safetensors_bytes(
     tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None
 ) -> bytes:
-    """Return the contents of a file of safetensors.
-
-    Args:
-        tensors: Name -> tensor; each is stored whole, shared memory or not.
-        meta: Values that JSON can hold. Defaults to None.
-
-    Raises:
-        InputError: If the package is not installed.
-    """
+    """Return the contents of a file of safetensors."""
     _package()
     from safetensors.torch import save
 

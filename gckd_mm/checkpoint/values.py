@@ -26,11 +26,6 @@ def first_non_finite(
     Parameters must be finite. Buffers may be infinite: the similarity of a neighbour
     that there is none of. Those of an encoder must not be NaN, and the statistics of a
     normalisation must be finite.
-
-    Args:
-        state_dict: Name -> tensor.
-        model: Whose weights they are. Defaults to None: not known, and only those of
-            :data:`EMPTY_VALUES` are taken for buffers.
     """
     buffers = None
     if model is not None:
@@ -51,11 +46,7 @@ def first_non_finite(
 def check_finite(
     state_dict: Mapping[str, Any], where: str, model: nn.Module | None = None
 ) -> None:
-    """Refuse weights that are NaN or infinite: see :func:`first_non_finite`.
-
-    Raises:
-        CheckpointError: Names the first one.
-    """
+    """Refuse weights that are NaN or infinite: see :func:`first_non_finite`."""
     name = first_non_finite(state_dict, model)
     if name is not None:
         raise CheckpointError(

@@ -56,11 +56,7 @@ def check_state_dict(
 
 
 def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], where: str) -> None:
-    """Load a whole state dict into a model, the tokenizer's vocabulary included.
-
-    Raises:
-        CheckpointError: See :func:`check_state_dict`.
-    """
+    """Load a whole state dict into a model, the tokenizer's vocabulary included."""
     refuse_foreign(checkpoint, where)
     state_dict = checkpoint.get('state_dict', checkpoint)
     check_tensors(state_dict, where)

@@ -59,15 +59,7 @@ _MISSPELT = 0.85
 
 
 def check_training(cfg: Config, name: str) -> None:
-    """Check what a training needs.
-
-    Args:
-        cfg: The whole config, the command line merged into it.
-        name: Of its file, for messages.
-
-    Raises:
-        InputError: Names the key, what was found and what to do.
-    """
+    """Check what a training needs."""
     for key in _REQUIRED:
         if not isinstance(cfg.get(key), dict):
             raise InputError(
@@ -95,11 +87,7 @@ def check_training(cfg: Config, name: str) -> None:
 
 
 def check_test(cfg: Config) -> None:
-    """Check what a test needs.
-
-    Raises:
-        InputError: See :func:`check_training`.
-    """
+    """Check what a test needs."""
     _check_backends(cfg)
     _check_loop(cfg, 'test')
     check_keys({'default_hooks': cfg.get('default_hooks')}, 'for the test')
@@ -107,14 +95,7 @@ def check_test(cfg: Config) -> None:
 
 
 def check_training_data(runner: Runner) -> None:
-    """Check the training data, and warn of a batch that must hold a pair twice.
-
-    Args:
-        runner: With its train loop built.
-
-    Raises:
-        InputError: If the dataset does not show pairs.
-    """
+    """Check the training data, and warn of a batch that must hold a pair twice."""
     loader = runner.train_loop.dataloader
     for dataset in getattr(loader.dataset, 'datasets', [loader.dataset]):
         view = getattr(dataset, 'view', 'pairs')

@@ -49,16 +49,7 @@ _KNOWN = {
 
 
 def check_keys(cfg: Any, name: str) -> None:
-    """Warn of keys that nothing reads; refuse a misspelt hook that is no hook.
-
-    Args:
-        cfg: The whole config.
-        name: Of its file, for messages.
-
-    Raises:
-        InputError: If an entry of ``default_hooks`` has no type and resembles a known
-            name, or is None.
-    """
+    """Warn of keys that nothing reads; refuse a misspelt hook that is no hook."""
     _check_hooks(cfg.get('default_hooks'), name)
     for pattern, known in _KNOWN.items():
         if pattern.startswith('optim_wrapper') and _has_own_constructor(cfg):
@@ -75,11 +66,7 @@ def _has_own_constructor(cfg: Any) -> bool:
 
 
 def drop_absent_hooks(cfg: Any) -> None:
-    """Let ``default_hooks.NAME=None`` take any hook away: mmengine knows its six.
-
-    Args:
-        cfg: Changed in place. What may be misspelt stays, for :func:`check_keys`.
-    """
+    """Let ``default_hooks.NAME=None`` take any hook away: mmengine knows its six."""
     hooks = cfg.get('default_hooks')
     if not isinstance(hooks, dict):
         return

@@ -23,14 +23,7 @@ _KNOWN_PACKAGES = ('gckd_mm.', 'mmcv.', 'mmpretrain.')
 
 
 def check_numbers(cfg: Any) -> None:
-    """Check the counts, the loaders' settings and the learning rate.
-
-    Args:
-        cfg: The whole config.
-
-    Raises:
-        InputError: Names the key, what was expected and what was got.
-    """
+    """Check the counts, the loaders' settings and the learning rate."""
     parts = {
         'train_cfg': _OF_LOOPS,
         'optim_wrapper': {'accumulative_counts': _COUNT},
@@ -45,11 +38,7 @@ def check_numbers(cfg: Any) -> None:
 
 
 def check_loaders(cfg: Any) -> None:
-    """Check what is said of the dataloaders and of the transforms behind them.
-
-    Raises:
-        InputError: See :func:`check_numbers`.
-    """
+    """Check what is said of the dataloaders and of the transforms behind them."""
     for key, loader in loaders_of(cfg):
         for part in ('dataset', 'sampler'):
             if isinstance(loader.get(part), str | int | float | list):

@@ -62,9 +62,6 @@ _OF_VALUES = (
 def message_of(error: BaseException) -> str | None:
     """Return what to tell a user of an error.
 
-    Args:
-        error: With its traceback.
-
     Returns:
         One line where possible; or None for an error that nobody foresaw, whose
         traceback should be seen.

@@ -28,15 +28,11 @@ class GalleryPropagation:
 
     Args:
         k: Neighbours of an image in the graph. About as many as a person has images.
-            Defaults to 4.
-        exponent: Of the similarities among images. Defaults to 3.
-        alpha: With which a walk goes on, in (0, 1). Defaults to 0.9.
-        iterations: Steps of the solver. Defaults to 20.
-        seeds: First images of a caption. Defaults to 20.
-        temperature: Of their weights, of similarities from 0 to 1. Defaults to 0.1.
-
-    Raises:
-        InputError: If one is out of its range.
+        exponent: Of the similarities among images.
+        alpha: With which a walk goes on, in (0, 1).
+        iterations: Steps of the solver.
+        seeds: First images of a caption.
+        temperature: Of their weights, of similarities from 0 to 1.
 
     Source: Iscen et al., *Efficient Diffusion on Region Manifolds*, CVPR 2017, after
     Zhou et al., *Ranking on Data Manifolds*, NIPS 2003. Theirs start from the

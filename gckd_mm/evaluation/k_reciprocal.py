@@ -45,15 +45,11 @@ class KReciprocal:
 
     Args:
         k1: Neighbours of an image that may be reciprocal. About twice as many as a
-            person has images. Defaults to 8.
+            person has images.
         k2: Images that are averaged, the image itself among them; 1 averages nothing.
-            Defaults to 3.
-        seeds: First images that a caption is thought to be. Defaults to 6.
-        temperature: Of their weights, of similarities from 0 to 1. Defaults to 0.1.
-        similarity_share: λ, from 0 to 1. Defaults to 0.3.
-
-    Raises:
-        InputError: If one is out of its range.
+        seeds: First images that a caption is thought to be.
+        temperature: Of their weights, of similarities from 0 to 1.
+        similarity_share: λ, from 0 to 1.
 
     Source: Zhong et al., *Re-ranking Person Re-identification with k-reciprocal
     Encoding*, CVPR 2017, section 3, and λ of theirs. How a caption joins is ours, and

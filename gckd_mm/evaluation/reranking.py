@@ -35,7 +35,7 @@ def rerank(
         weight: How much a certain match adds to the similarity, not negative.
         similarity: Cosine similarities of the items of ``order``, shape (Q, K),
             descending.
-        chunk_size: Pairs a call of ``scorer``. Defaults to 1024.
+        chunk_size: Pairs a call of ``scorer``.
 
     Returns:
         The same gallery rows in their new order, shape (Q, K), int64.
@@ -122,11 +122,7 @@ def seed_weights(similarity: Tensor, seeds: int, temperature: float) -> Tensor:
 
 
 def check_seeds(method: str, seeds: int, temperature: float) -> None:
-    """Refuse what :func:`seed_weights` cannot take.
-
-    Raises:
-        InputError: If ``seeds`` is below 1 or ``temperature`` not positive.
-    """
+    """Refuse what :func:`seed_weights` cannot take."""
     if seeds < 1 or not temperature > 0:
         raise InputError(
             f'{method}: needs seeds of at least 1 and a positive temperature, got '

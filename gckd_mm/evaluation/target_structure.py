@@ -164,7 +164,7 @@ def matching_entropy(
         captions: L2-normalised, shape (N, D).
         images: L2-normalised, shape (M, D), M > 1.
         temperature: τ. Defaults to 0.02, that of :class:`ContrastiveHead`'s default.
-        chunk_size: Captions compared at a time. Defaults to 1024.
+        chunk_size: Captions compared at a time.
 
     Returns:
         In [0, 1]: 0 if each caption has one image, 1 if all images are alike to it.
@@ -196,8 +196,8 @@ def assignment_gain(
         by_caption: The nearest images of each caption, shapes (N, K1).
         by_image: The nearest captions of each image, shapes (M, K2). The pairs on
             either list are those that may be assigned.
-        epsilon: Of :func:`sinkhorn_potentials`. Defaults to 0.06.
-        iterations: Of :func:`sinkhorn_potentials`. Defaults to 4.
+        epsilon: Of :func:`sinkhorn_potentials`.
+        iterations: Of :func:`sinkhorn_potentials`.
 
     Returns:
         In [0, 1].

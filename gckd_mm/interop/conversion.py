@@ -113,18 +113,8 @@ def convert_backbone(
 ) -> Conversion:
     """Turn a public image model into the image backbone of a :class:`DualEncoder`.
 
-    Args:
-        state_dict: Name -> tensor, under the family's names.
-        family: One of :data:`BACKBONES`.
-        where: The file, for messages.
-        allow_unused: Whether unknown keys of the file are left out.
-        allow_missing: Whether weights may be missing.
-
     Returns:
         Names after ``image_backbone.``; dtypes and values kept.
-
-    Raises:
-        CheckpointError: Lists unknown and missing keys that are not allowed.
     """
     state_dict, names = _unwrapped(state_dict, where)
     mapped, missing = BACKBONES[family](state_dict)
@@ -143,24 +133,7 @@ def export_hf(
     allow_unused: bool = False,
     allow_missing: bool = False,
 ) -> Conversion:
-    """Turn the weights of a retriever of two CLIP towers into a ``CLIPModel``'s.
-
-    Args:
-        state_dict: Of a :class:`DualEncoder`, or of a retriever that adapts.
-        where: The file, for messages.
-        given: See :func:`convert`.
-        grid: See :func:`convert`.
-        image_size: See :func:`convert`; a ``CLIPModel`` takes square images alone.
-        allow_unused: See :func:`convert`.
-        allow_missing: See :func:`convert`.
-
-    Returns:
-        transformers' names and a ``config.json``; ``logit_scale`` is the config's.
-
-    Raises:
-        CheckpointError: See :func:`convert`.
-        InputError: If the images are not square.
-    """
+    """Turn the weights of a retriever of two CLIP towers into a ``CLIPModel``'s."""
     state_dict, names = _unwrapped(state_dict, where)
     out = _under_own_names(map_to_hf_clip(state_dict), names)
     weights = map_hf_clip(out.weights, where).weights

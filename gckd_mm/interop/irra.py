@@ -34,16 +34,6 @@ def map_irra(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
     modelling, and RDE's token selection are ignored: what is left ranks by the global
     embeddings.
 
-    Args:
-        state_dict: Of the model, with OpenAI's names after ``base_model.``.
-        where: The file, for messages.
-
-    Returns:
-        See :func:`map_openai_clip`; keys are reported under the file's names.
-
-    Raises:
-        CheckpointError: If no key begins with ``base_model.``.
-
     Source: the names of Jiang and Ye, *Cross-Modal Implicit Relation Reasoning and
     Aligning for Text-to-Image Person Retrieval*, CVPR 2023,
     https://github.com/anosorae/IRRA, and of Qin et al., *Noisy-Correspondence

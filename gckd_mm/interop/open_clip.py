@@ -17,17 +17,6 @@ _TEXT = 'text.'
 def map_open_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
     """Map the weights of an open_clip model with OpenAI's two transformers.
 
-    Args:
-        state_dict: Of ``CLIP`` or ``CustomTextCLIP``, from one process or from
-            DistributedDataParallel.
-        where: The file, for messages.
-
-    Returns:
-        See :func:`map_openai_clip`; keys are reported under the file's names.
-
-    Raises:
-        CheckpointError: See :func:`map_openai_clip`.
-
     Source: the names of https://github.com/mlfoundations/open_clip.
     """
     names = {key.removeprefix(_WRAPPER).removeprefix(_TEXT): key for key in state_dict}

@@ -18,14 +18,7 @@ _FEWEST = 4
 
 
 def family_of(checkpoint: Mapping[str, Any]) -> str | None:
-    """Return the ``--from`` of ``tools/convert_checkpoint.py`` that fits best.
-
-    Args:
-        checkpoint: A state dict, or a dict with one under ``state_dict`` or ``model``.
-
-    Returns:
-        The family of which most of the keys are; None if they are of none.
-    """
+    """Return the ``--from`` of ``tools/convert_checkpoint.py`` that fits best."""
     found = [_best(names) for names in _candidates(checkpoint)]
     return max(found, default=(0, None))[1]
 

@@ -76,13 +76,7 @@ def read_weights(path: str) -> WeightFile:
 def write_checkpoint(
     path: str, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint that the tools read.
-
-    Args:
-        path: ``.safetensors``, or else a file of ``torch.save``.
-        state_dict: Name -> tensor.
-        meta: Plain values.
-    """
+    """Write a checkpoint that the tools read."""
     if path.endswith('.safetensors'):
         data = safetensors_bytes(state_dict, dict(meta))
     else:
@@ -95,16 +89,7 @@ def write_checkpoint(
 def write_hf_folder(
     path: str, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> None:
-    """Write a folder that transformers' ``from_pretrained`` reads.
-
-    Args:
-        path: The folder; made if needed.
-        state_dict: Under transformers' names.
-        config: Its ``config.json``.
-
-    Raises:
-        InputError: If there is a file of that name.
-    """
+    """Write a folder that transformers' ``from_pretrained`` reads."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise InputError(f'{path}: is a file; name a folder to write')
@@ -113,11 +98,7 @@ def write_hf_folder(
 
 
 def read_hf_config(path: str | Path) -> dict[str, Any]:
-    """Read the ``config.json`` of a ``CLIPModel``, or of the folder that has one.
-
-    Raises:
-        CheckpointError: If it is not one.
-    """
+    """Read the ``config.json`` of a ``CLIPModel``, or of the folder that has one."""
     file = Path(path)
     file = file / 'config.json' if file.is_dir() else file
     config = _read_json(file)

@@ -28,9 +28,6 @@ def render_contact_sheet(rows: Sequence[ContactRow]) -> Image.Image:
 
     A letter under a crop and before a caption tells which belong together. All crops
     are enlarged to the same height.
-
-    Raises:
-        ValueError: If there are no rows, one without crops, or a caption of no crop.
     """
     if not rows:
         raise ValueError('there are no rows to render')

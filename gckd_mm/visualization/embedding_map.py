@@ -44,9 +44,6 @@ def sample_people(
 
     Returns:
         Domain and modality -> rows that were chosen, ascending, shape (n,), int64.
-
-    Raises:
-        InputError: If ``max_points`` is below 1.
     """
     if max_points < 1:
         raise InputError(f'a map needs at least 1 point, got max_points={max_points}')

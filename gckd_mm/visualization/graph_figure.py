@@ -42,10 +42,6 @@ def plot_propagation_graph(graph: PropagationGraph, title: str = '') -> Figure:
     frame tells the domain.
 
     Equal graphs give equal figures.
-
-    Raises:
-        InputError: If an image cannot be read.
-        ValueError: If the graph has no nodes.
     """
     if not graph.nodes:
         raise ValueError('the graph has no nodes to plot')

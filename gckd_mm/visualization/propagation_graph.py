@@ -93,9 +93,6 @@ def read_edges(model: GCKD) -> dict[EdgeType, Neighbours]:
         (type of the senders, relation, type of the receivers) -> the rows of the
         senders' memory that are neighbours of each row of the receivers'. Types are
         ``<domain>_<modality>``.
-
-    Raises:
-        InputError: If the model propagates nothing.
     """
     if model.graph.neck is None:
         raise InputError(
@@ -131,9 +128,6 @@ def neighbourhood(
 
     Returns:
         The seeds, images first, then their neighbours, in the order of the seeds.
-
-    Raises:
-        InputError: If the model has no graph, or a number is below 1.
     """
     if min(num_seeds, most) < 1:
         raise InputError(

@@ -90,9 +90,6 @@ def make_rank_list_report(
         num: Queries of each test set.
         title: What was tested, such as the checkpoint's name.
         top: Images of each query.
-
-    Raises:
-        InputError: If an image cannot be read.
     """
     rows, articles = [], []
     for test_set in test_sets:

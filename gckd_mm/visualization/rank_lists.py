@@ -33,9 +33,6 @@ def render_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.
 
     Where nobody knows which are right, there are no frames; ids are written where they
     are known.
-
-    Raises:
-        ValueError: If there are none.
     """
     if not rank_lists:
         raise ValueError('there are no rank lists to render')

@@ -40,13 +40,8 @@ class AdaBNHook(Hook):
             of the test's images: no augmentation. Its ``view`` is set here. Captions,
             which go as they are, are asked of it only if the text encoder has batch
             normalisations.
-        batch_size: The most samples of a batch; batches differ in size by 1 at most,
-            so that all samples count the same. Defaults to 64.
-
-    Raises:
-        InputError: If the batch size is below 2, the model has no batch normalisation
-            with running statistics, or the target is not the ``'train'`` split or has
-            fewer than 2 samples.
+        batch_size: The most samples of a batch; batches differ in size by 1 at most, so
+            that all samples count the same.
 
     Source: Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation*,
     2016, and in Pattern Recognition, 2018, as *Adaptive Batch Normalization …*. The

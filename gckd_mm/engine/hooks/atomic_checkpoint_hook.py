@@ -68,17 +68,13 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Args:
         interval: Iterations between checkpoints.
-        max_keep_ckpts: How many to keep; -1 keeps all. Defaults to 1.
+        max_keep_ckpts: How many to keep; -1 keeps all.
         selection: How the checkpoint is chosen: the ``'last'`` iteration (no
             ``save_best``), ``'source_val'`` (``save_best`` names a metric of the
             source's val split) or ``'oracle'``: labels that no one has in deployment
             may choose, by ``save_best`` or by stopping early. Validation on anything
-            but the source's val split needs it. Defaults to ``'last'``.
+            but the source's val split needs it.
         **kwargs: Further arguments of :class:`mmengine.hooks.CheckpointHook`.
-
-    Raises:
-        InputError: If ``selection`` and ``save_best`` contradict each other, or if
-            other labels than the source's could choose without the name ``'oracle'``.
     """
 
     def __init__(
@@ -130,12 +126,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._saving_best = False
 
     def before_run(self, runner: Runner) -> None:
-        """Hold the work dir, and find the checkpoint to resume.
-
-        Raises:
-            LockedError: If another process trains there.
-            CheckpointError: If there are checkpoints and none is named to be resumed.
-        """
+        """Hold the work dir, and find the checkpoint to resume."""
         if not _is_about_to_train(runner):
             return
         hold_work_dir_on_all_ranks(runner.work_dir)
@@ -148,13 +139,7 @@ class AtomicCheckpointHook(CheckpointHook):
         release_work_dir(runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture, and to resume another run.
-
-        Raises:
-            CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict` and
-                :func:`gckd_mm.checkpoint.resume.check_run_state`; or if the run to
-                resume had another seed or another global batch size.
-        """
+        """Refuse weights of another architecture, and to resume another run."""
         where = str(runner._load_from or 'the checkpoint to load')
         refuse_foreign(checkpoint, where)
         # mmengine, which loads it next, strips the prefix of DDP alone
@@ -175,12 +160,7 @@ class AtomicCheckpointHook(CheckpointHook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Find what an interrupted run left behind.
-
-        Raises:
-            InputError: If the train loop counts epochs, or if the selection
-                contradicts the validation data.
-        """
+        """Find what an interrupted run left behind."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             raise InputError(
                 f'AtomicCheckpointHook needs train_cfg.type IterBasedTrainLoop, got '
@@ -213,11 +193,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self._due = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write down how this checkpoint was chosen, and of what run it is.
-
-        Raises:
-            DivergedError: If a weight is not finite; nothing is written then.
-        """
+        """Write down how this checkpoint was chosen, and of what run it is."""
         model = unwrapped(runner.model)
         spoilt = first_non_finite(model.state_dict(), model)
         if spoilt is not None:
@@ -407,12 +383,7 @@ def _naming_what_is_left(runner: Runner) -> Iterator[None]:
 
 
 def _check_keys(options: dict[str, Any]) -> None:
-    """Refuse what neither mmengine's hook nor its saving knows, before any training.
-
-    Raises:
-        InputError: Names the key and the nearest one; or if the name of the files
-            cannot tell one checkpoint from the next.
-    """
+    """Refuse what neither mmengine's hook nor its saving knows, before any training."""
     known = keys_of_saving() | {'interval', 'max_keep_ckpts', 'selection'}
     for key in options.keys() - known:
         raise InputError(f'AtomicCheckpointHook has no {key!r}{nearest(key, known)}')

@@ -19,9 +19,6 @@ class EvaluationHook(Hook, ABC):
 
     It evaluates every ``interval`` iterations and after the last one, a model that
     adapts also when the adaptation starts.
-
-    Raises:
-        InputError: If ``interval`` is below 1.
     """
 
     # After the step, and before the checkpoint is written.

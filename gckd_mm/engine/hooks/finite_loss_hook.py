@@ -36,11 +36,7 @@ class FiniteLossHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Tensor] | None = None,
     ) -> None:
-        """Check the losses of this iteration.
-
-        Raises:
-            DivergedError: Names the terms, the iteration and the last good checkpoint.
-        """
+        """Check the losses of this iteration."""
         losses = {name: v for name, v in (outputs or {}).items() if 'loss' in name}
         if not losses:
             return

@@ -28,9 +28,6 @@ class PseudoPairProbeHook(Hook):
     Args:
         target: Config of the target's training dataset, the same as the run's.
         interval: Iterations between two lines of the log.
-
-    Raises:
-        InputError: If the model makes no pseudo pairs, or the dataset is another one.
     """
 
     priority = 'LOW'

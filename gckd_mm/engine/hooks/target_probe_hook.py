@@ -23,9 +23,6 @@ class TargetProbeHook(EvaluationHook):
             ``test_dataloader``.
         evaluator: Config. Defaults to :class:`PersonRetrievalMetric`.
         interval: Iterations between two evaluations.
-
-    Raises:
-        InputError: If ``interval`` is below 1.
     """
 
     def __init__(

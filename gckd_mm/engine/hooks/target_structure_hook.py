@@ -62,9 +62,6 @@ class TargetStructureHook(Hook):
         batch_size: Images, or captions, embedded at a time.
         interval: Iterations of the adaptation between two further measurements.
             Defaults to None: none but the first and the last.
-
-    Raises:
-        InputError: If a number is too small.
     """
 
     # After the step, and before the checkpoint is written.
@@ -97,11 +94,7 @@ class TargetStructureHook(Hook):
         self._start = 0
 
     def before_train(self, runner: Runner) -> None:
-        """List what will be embedded, and what a resumed run has measured before.
-
-        Raises:
-            InputError: If there is no target, or too little of it.
-        """
+        """List what will be embedded, and what a resumed run has measured before."""
         self._start = getattr(unwrapped(runner.model), 'source_iters', 0)
         dataset = runner.train_dataloader.dataset
         domains = {'target': self._list_target(dataset)}
@@ -208,11 +201,7 @@ class TargetStructureHook(Hook):
 
 
 def _list_unpaired(dataset: PersonTextDataset) -> _Unpaired:
-    """Drop ids and pairs, as :class:`CrossDomainDataset` does.
-
-    Raises:
-        InputError: If it is not the train split.
-    """
+    """Drop ids and pairs, as :class:`CrossDomainDataset` does."""
     if dataset.split != 'train':
         raise InputError(
             f'TargetStructureHook: the {dataset.split!r} split must not be seen in '

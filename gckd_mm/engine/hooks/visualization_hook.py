@@ -63,9 +63,6 @@ class VisualizationHook(EvaluationHook):
         method: ``'tsne'`` or ``'umap'``.
         num_seeds: Samples of the target in the graph whose neighbours are shown; 0 for
             no graph.
-
-    Raises:
-        InputError: If a number is too small or the method unknown.
     """
 
     def __init__(
@@ -99,12 +96,7 @@ class VisualizationHook(EvaluationHook):
         self._num_seeds = num_seeds
 
     def build_loop(self, runner: Runner) -> RetrievalValLoop:
-        """Build the test sets.
-
-        Raises:
-            InputError: If there are no test sets, more than a map has colours for, or
-                if the method is not installed.
-        """
+        """Build the test sets."""
         test_sets = self._test_sets or _named_by(runner.cfg)
         if self._max_points:
             require(self._method)

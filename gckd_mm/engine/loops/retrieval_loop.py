@@ -55,7 +55,7 @@ class _RetrievalLoop(BaseLoop):
             configs, whose datasets show images and captions.
         evaluator: Config of the metrics; each is computed per test set and reported as
             ``<test set>/<metric>``.
-        fp16: Whether to embed under autocast. Defaults to False.
+        fp16: Whether to embed under autocast.
 
     Raises:
         InputError: If ``dataloader`` is not of that form, or if no caption of a test
@@ -98,18 +98,7 @@ class _RetrievalLoop(BaseLoop):
 
     @torch.no_grad()
     def score(self, call_hooks: bool = True) -> dict[str, float]:
-        """Score all test sets.
-
-        Args:
-            call_hooks: Whether to call the runner's hooks around each batch. Defaults
-                to True.
-
-        Returns:
-            ``<test set>/<metric>`` -> value.
-
-        Raises:
-            InputError: If a metric is to re-rank and the model has no matching head.
-        """
+        """Score all test sets."""
         self.runner.model.eval()
         self._connect_matching()
         metrics = {}

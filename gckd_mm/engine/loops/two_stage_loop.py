@@ -69,11 +69,7 @@ class TwoStageTrainLoop(IterBasedTrainLoop):
 
 
 def check_lengths(train_cfg: Mapping[str, Any]) -> None:
-    """Check the lengths of the two stages.
-
-    Raises:
-        InputError: See :class:`TwoStageTrainLoop`.
-    """
+    """Check the lengths of the two stages."""
     if 'max_iters' in train_cfg:
         raise InputError(
             f'train_cfg.max_iters={train_cfg["max_iters"]}: a TwoStageTrainLoop has '

@@ -60,7 +60,7 @@ class PersonRetrievalMetric(BaseMetric):
     embeddings of the test sets scored last stay at hand in :attr:`embeddings`.
 
     Args:
-        ks: The k of Rank-k. Defaults to (1, 5, 10).
+        ks: The k of Rank-k.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: Put before the names of the metrics. Defaults to None: nothing.
         gallery_neck: Config of a :class:`GraphPropagationNeck` without parameters, by
@@ -71,16 +71,11 @@ class PersonRetrievalMetric(BaseMetric):
             images (128). ``dict(method='matching', top=128, weight=1.0)``, the default
             method: after :attr:`matcher` has compared the tokens of every caption with
             those of its first images; ``weight`` as in
-            :func:`gckd_mm.evaluation.reranking.rerank`.
-            ``dict(method='k_reciprocal', top=128, …)`` and ``'propagation'``: by the
-            whole gallery, which needs no training; their settings are those
-            of :class:`gckd_mm.evaluation.k_reciprocal.KReciprocal` and
-            :class:`gckd_mm.evaluation.gallery_propagation.GalleryPropagation`. Defaults
-            to None.
-
-    Raises:
-        InputError: If ``gallery_neck`` has weights, which nobody has trained, or if a
-            setting of ``rerank`` is unknown or out of its range.
+            :func:`gckd_mm.evaluation.reranking.rerank`. ``dict(method='k_reciprocal',
+            top=128, …)`` and ``'propagation'``: by the whole gallery, which needs no
+            training; their settings are those of
+            :class:`gckd_mm.evaluation.k_reciprocal.KReciprocal` and
+            :class:`gckd_mm.evaluation.gallery_propagation.GalleryPropagation`.
     """
 
     default_prefix = ''  # None would make mmengine warn
@@ -277,12 +272,7 @@ class PersonRetrievalMetric(BaseMetric):
 
 
 def num_unmatched(images: np.ndarray, captions: np.ndarray) -> int:
-    """Return how many captions have no image of their person.
-
-    Args:
-        images: Person ids of the gallery, shape (G,).
-        captions: Person ids of the queries, shape (Q,).
-    """
+    """Return how many captions have no image of their person."""
     return int(np.count_nonzero(~np.isin(captions, images)))
 
 
