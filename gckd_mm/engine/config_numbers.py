@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
 from gckd_mm.config_parts import kind_of, parts_of
@@ -29,11 +28,8 @@ def check_numbers(cfg: Any) -> None:
         'optim_wrapper': {'accumulative_counts': _COUNT},
         'optim_wrapper.optimizer': {'lr': _RATE},
     }
-    for path, rules in parts.items():
-        part: Any = cfg
-        for key in path.split('.'):
-            part = part.get(key) if isinstance(part, dict | Config) else None
-        _check(part, rules, path)
+    for path, part in parts_of(cfg):
+        _check(part, parts.get(path, {}), path)
     check_loaders(cfg)
 
 
@@ -112,7 +108,7 @@ _OF_LOADERS = {
 
 def _check(part: Any, rules: dict[str, _Rule], path: str) -> None:
     for key, (is_one, expected) in rules.items():
-        if isinstance(part, dict) and key in part and not is_one(part[key]):
+        if key in part and not is_one(part[key]):
             raise InputError(f'{path}.{key} must be {expected}, got {part[key]!r}')
 
 

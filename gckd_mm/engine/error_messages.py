@@ -19,10 +19,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from gckd_mm.config_parts import parts_of
 from gckd_mm.errors import InputError
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import type_name
 
 _LONGEST = 600
@@ -165,10 +167,15 @@ def _of_config(error: BaseException) -> str | None:
     """Describe an error of something that was built from a config, else None."""
     frames = list(_frames(error))
     built = [f for f in frames if f.f_code.co_name == 'build_from_cfg']
-    if not built and not any(_builds_a_runner(f) or _begins_a_run(f) for f in frames):
+    runner = _runner_in_first_step(frames)
+    if not (
+        built or runner or any(_builds_a_runner(f) or _begins_a_run(f) for f in frames)
+    ):
         return None
     details = ''.join(traceback.format_exception(error))
     print_log(details, 'current', logging.DEBUG)
+    if runner is not None:
+        return f'{_part_in(runner, frames)} fails in its first step: {_named(error)}'
     component, arguments = _component(frames)
     if component is None and not built:
         call = _OF_RUNNER.search(str(error))
@@ -255,6 +262,33 @@ def _begins_a_run(frame: FrameType) -> bool:
         'before_run',
         'before_train',
     )
+
+
+def _runner_in_first_step(frames: list[FrameType]) -> Runner | None:
+    """Return the runner if it is the first step of a stage that fails."""
+    for frame in frames:
+        runner = getattr(frame.f_locals.get('self'), 'runner', None)
+        if frame.f_code.co_name == 'run_iter' and isinstance(runner, Runner):
+            starts = (0, getattr(unwrapped(runner.model), 'source_iters', 0))
+            in_step = any(f.f_code.co_name == 'train_step' for f in frames)
+            return runner if in_step and runner.iter in starts else None
+    return None
+
+
+def _part_in(runner: Runner, frames: Iterable[FrameType]) -> str:
+    """Return the innermost part of the model's config that an error passed through."""
+    names = {part: name for name, part in unwrapped(runner.model).named_modules()}
+    found = ''
+    for frame in frames:
+        part = frame.f_locals.get('self')
+        if isinstance(part, nn.Module):
+            found = names.get(part, found)
+    path, config = 'model', runner.cfg.get('model') or {}
+    for key in found.split('.'):
+        if not isinstance(config.get(key), dict):
+            break
+        path, config = f'{path}.{key}', config[key]
+    return f'{type_name(config.get("type"))} ({path})'
 
 
 def _config_of(frames: Iterable[FrameType]) -> Config | None:

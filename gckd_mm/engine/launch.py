@@ -24,7 +24,7 @@ from gckd_mm.engine.error_messages import keys_of, message_of, nearest, shortene
 from gckd_mm.errors import InputError
 
 _ADDRESS = re.compile(r'^[A-Za-z][A-Za-z0-9+.-]+://')
-#: what mmengine looks at in ``env_cfg``
+#: what mmengine reads in ``env_cfg``
 _ENVIRONMENT = (
     'env_cfg.cudnn_benchmark',
     'env_cfg.dist_cfg.backend',
@@ -158,7 +158,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     """Merge ``--cfg-options`` into a config.
 
     A new key inside a component is left to that component, which refuses what it does
-    not know. Of a new key that nothing would ever look at, a warning is printed.
+    not know. Of a new key that nothing would ever read, a warning is printed.
     """
     for key, value in options.items():
         first = key.split('.')[0]

@@ -118,7 +118,7 @@ def convert_backbone(
     """
     state_dict, names = _unwrapped(state_dict, where)
     mapped, missing = BACKBONES[family](state_dict)
-    mapped = _under_own_names(mapped, names)
+    mapped = mapped.under(names)
     _raise_any(where, _gaps(mapped, missing, allow_unused, allow_missing))
     check_finite(mapped.weights, where)
     return Conversion(mapped.weights, {}, mapped.ignored, mapped.unused, missing)
@@ -135,7 +135,7 @@ def export_hf(
 ) -> Conversion:
     """Turn the weights of a retriever of two CLIP towers into a ``CLIPModel``'s."""
     state_dict, names = _unwrapped(state_dict, where)
-    out = _under_own_names(map_to_hf_clip(state_dict), names)
+    out = map_to_hf_clip(state_dict).under(names)
     weights = map_hf_clip(out.weights, where).weights
     config = infer_clip_config(weights, where, given)
     mapped = Mapped(weights, out.ignored, out.unused)
@@ -190,7 +190,7 @@ def _mapped(
     where: str,
 ) -> Mapped:
     try:
-        return _under_own_names(mapping(state_dict, where), names)
+        return mapping(state_dict, where).under(names)
     # A matrix that is none, such as a number where three matrices are to be.
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
@@ -199,15 +199,6 @@ def _mapped(
             f'{where}: cannot be converted, a weight has another shape than a CLIP '
             f'has ({error})'
         ) from error
-
-
-def _under_own_names(mapped: Mapped, names: Mapping[str, str]) -> Mapped:
-    """Report keys as the file has them."""
-    return Mapped(
-        mapped.weights,
-        [names[name] for name in mapped.ignored],
-        [names[name] for name in mapped.unused],
-    )
 
 
 def _check(

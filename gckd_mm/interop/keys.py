@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -32,6 +32,14 @@ class Mapped(NamedTuple):
     weights: dict[str, Tensor]
     ignored: list[str]
     unused: list[str]
+
+    def under(self, names: Mapping[str, str]) -> Mapped:
+        """Report keys as the file has them: ``names`` is name -> key."""
+        return Mapped(
+            self.weights,
+            [names[name] for name in self.ignored],
+            [names[name] for name in self.unused],
+        )
 
 
 def summarise(keys: Iterable[str]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from gckd_mm.interop.script_archive import is_script_archive, read_script_archiv
 _HF_INDICES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 _HF_FILES = ('model.safetensors', 'pytorch_model.bin')
 #: under which training codes keep the weights beside the optimiser
-NESTED = ('state_dict', 'model')
+NESTED = ('state_dict', 'model', 'net')
 
 
 class WeightFile(NamedTuple):
@@ -43,8 +43,8 @@ def read_weights(path: str) -> WeightFile:
 
     Args:
         path: ``.safetensors``, a file of ``torch.save`` (a state dict, or a dict with
-            one under ``state_dict`` or ``model``), an archive of TorchScript such as
-            OpenAI's, or a folder that transformers wrote.
+            one under ``state_dict``, ``model`` or ``net``), an archive of
+            TorchScript such as OpenAI's, or a folder that transformers wrote.
 
     Raises:
         CheckpointError: If it cannot be read, is unsafe or holds no weights.

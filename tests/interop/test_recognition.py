@@ -56,6 +56,7 @@ def test_a_family_is_recognised_and_converts(
     assert family_of(state) == family
     assert family_of({'model': state, 'epoch': 3}) == family
     assert family_of({'state_dict': state}) == family
+    assert family_of({'net': state, 'acc': 0.5}) == family
 
     found = convert(state, family, 'x.pth')
     expected = convert(make(), family, 'x.pth')

@@ -25,13 +25,15 @@ from gckd_mm.checkpoint import (
 )
 from gckd_mm.checkpoint.resume import check_run_state
 from gckd_mm.engine.error_messages import keys_of_saving, nearest
-from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
+from gckd_mm.engine.hooks.checkpoint_selection import (
+    check_selection,
+    check_settings,
+)
 from gckd_mm.engine.training_lock import (
     hold_work_dir_on_all_ranks,
     release_work_dir,
 )
 from gckd_mm.errors import CheckpointError, DivergedError, InputError
-from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
 from gckd_mm.registry import HOOKS
@@ -42,7 +44,6 @@ from gckd_mm.work_dir import (
     checkpoints_in,
 )
 
-SELECTIONS = ('last', 'source_val', 'oracle')
 #: in the message hub: checkpoints of this run that are deleted next
 _OUTDATED = 'outdated_ckpt_ids'
 _FILE_NAME = re.compile(r'[^{}/\\]*\{(:\w+)?\}[^{}/\\]*\.pth')
@@ -91,20 +92,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 'AtomicCheckpointHook counts iterations: resuming inside an epoch is '
                 'exact only with IterBasedTrainLoop; remove by_epoch=True'
             )
-        if selection not in SELECTIONS:
-            raise InputError(
-                f'selection must be one of {SELECTIONS}, got {selection!r}'
-            )
-        if selection == 'last' and kwargs.get('save_best') is not None:
-            raise InputError(
-                f"save_best={kwargs['save_best']!r} contradicts selection='last': set "
-                f"selection='source_val', or 'oracle' if the target's labels choose"
-            )
-        for name, number in (
-            ('interval', interval),
-            ('max_keep_ckpts', max_keep_ckpts),
-        ):
-            if not isinstance(number, int) or isinstance(number, bool):
+        check_settings(selection, kwargs.get('save_best'))
+        for name, number in {
+            'interval': interval,
+            'max_keep_ckpts': max_keep_ckpts,
+        }.items():
+            if type(number) is not int:
                 raise InputError(
                     f'AtomicCheckpointHook: {name} must be a whole number, got '
                     f'{number!r}'
@@ -168,11 +161,13 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'would an epoch'
             )
         super().before_train(runner)
-        self._check_selection(runner)
+        check_selection(runner, self.selection, self.save_best)
         if runner.iter > 0:
             self._adopt(runner)
             # Killed after the checkpoint, before the validation at the same iteration.
-            if self.save_best is not None and _is_validated_now(runner.train_loop):
+            loop = runner.train_loop
+            was_due = loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters
+            if self.save_best is not None and was_due and loop.iter >= loop.val_begin:
                 runner.val_loop.run()
         elif is_main_process():
             self._leave_older_run(runner)
@@ -266,9 +261,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _adopt(self, runner: Runner) -> None:
         """Take up the checkpoints that this run has written so far, and no others."""
-        elsewhere = not _is_same_folder(
-            os.path.dirname(runner._load_from), self.out_dir
-        )
+        folder = os.path.dirname(runner._load_from)
+        elsewhere = os.path.realpath(folder) != os.path.realpath(self.out_dir)
         if elsewhere:  # those lie in the work dir of another run
             self.keep_ckpt_ids = deque()
             runner.message_hub.update_info('keep_ckpt_ids', [])
@@ -305,49 +299,6 @@ class AtomicCheckpointHook(CheckpointHook):
         # Resuming must not take an older run's checkpoint for one of this.
         self._remove([os.path.join(runner.work_dir, POINTER)])
 
-    def _check_selection(self, runner: Runner) -> None:
-        if runner.val_loop is None:
-            if self.save_best is not None:
-                raise InputError('save_best needs a val_dataloader')
-            return
-        if not isinstance(runner.val_loop, RetrievalValLoop):
-            raise InputError(
-                f'AtomicCheckpointHook needs val_cfg.type RetrievalValLoop, got '
-                f'{type(runner.val_loop).__name__}'
-            )
-        self._check_save_best(runner.val_loop)
-        if self.selection == 'oracle':
-            return
-        train = runner.train_dataloader.dataset
-        source = getattr(train, 'source', train)
-        for name, loaders in runner.val_loop.dataloader.items():
-            for loader in loaders.values():
-                if not _is_val_split_of(source, loader.dataset):
-                    raise InputError(
-                        f'val_dataloader {name!r} is not the val split of the training '
-                        f'source, and could choose a checkpoint by labels that no one '
-                        f"has in deployment: call it selection='oracle', or look at it "
-                        f'with TargetProbeHook, which chooses nothing'
-                    )
-
-    def _check_save_best(self, loop: RetrievalValLoop) -> None:
-        """Refuse a metric that no validation will compute."""
-        metrics = loop.evaluator.metrics
-        if not all(isinstance(metric, PersonRetrievalMetric) for metric in metrics):
-            return  # what another metric computes is known only afterwards
-        known = [
-            f'{test_set}/{name}'
-            for test_set in loop.dataloader
-            for metric in metrics
-            for name in metric.score_names
-        ]
-        for key in self.save_best or ():
-            if key not in (*known, 'auto'):
-                raise InputError(
-                    f'save_best={key!r} is no metric of val_evaluator: choose one of '
-                    f'{", ".join(known)}'
-                )
-
     def _path(self, step: int) -> str:
         return os.path.join(self.out_dir, self.filename_tmpl.format(step))
 
@@ -356,10 +307,6 @@ class AtomicCheckpointHook(CheckpointHook):
         for path in paths:
             if is_main_process() and os.path.isfile(path):
                 os.remove(path)
-
-
-def _is_same_folder(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _is_about_to_train(runner: Runner) -> bool:
@@ -388,29 +335,11 @@ def _check_keys(options: dict[str, Any]) -> None:
     for key in options.keys() - known:
         raise InputError(f'AtomicCheckpointHook has no {key!r}{nearest(key, known)}')
     name = options.get('filename_tmpl')
-    if name is not None and not (
-        isinstance(name, str)
-        and re.fullmatch(r'[^{}/\\]*\{(:\w+)?\}[^{}/\\]*\.pth', name)
-    ):
+    if name is not None and not _FILE_NAME.fullmatch(str(name)):
         raise InputError(
             f'AtomicCheckpointHook: filename_tmpl must be a file name such as '
             f"'iter_{{}}.pth', with {{}} for the iteration, got {name!r}"
         )
-
-
-def _is_val_split_of(source: Any, dataset: Any) -> bool:
-    return (
-        type(dataset) is type(source)
-        and getattr(dataset, 'split', None) == 'val'
-        and os.path.realpath(dataset.ann_file) == os.path.realpath(source.ann_file)
-    )
-
-
-def _is_validated_now(loop: IterBasedTrainLoop) -> bool:
-    """Tell whether mmengine's loop validates after the iteration it is at."""
-    return loop.iter >= loop.val_begin and (
-        loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters
-    )
 
 
 def _global_batch_size(runner: Runner) -> int:
@@ -428,7 +357,7 @@ def _check_same_run(runner: Runner, meta: dict[str, Any]) -> None:
 
 
 class _DeferredRemoval:
-    """A file backend that only notes what it is told to remove."""
+    """A file backend that only notes what it is asked to remove."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
