@@ -10,12 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import (
-    is_cuda_available,
-    is_mlu_available,
-    is_musa_available,
-    is_npu_available,
-)
+from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
@@ -62,14 +57,16 @@ def check_training(cfg: Config, name: str) -> None:
     """Check what a training needs."""
     for key in _REQUIRED:
         if not isinstance(cfg.get(key), dict):
+            hint = nearest(key, cfg.keys() - set(_REQUIRED))
             raise InputError(
                 f'config {name}: {key} must be dict(…), got {cfg.get(key)!r}'
-                f'{_hint_of(key, cfg)}'
+                f'{hint.replace("did you mean", "is it called")}'
             )
     _warn_of_misspelt_keys(cfg, name)
     _check_precision(cfg.optim_wrapper)
     _check_backends(cfg)
-    _check_loops(cfg)
+    _check_loop(cfg, 'val')
+    _check_loop(cfg, 'test')
     hooks = cfg.get('default_hooks') or {}
     if not isinstance(hooks, dict):
         raise InputError(
@@ -127,21 +124,10 @@ def _warn_of_misspelt_keys(cfg: Config, name: str) -> None:
             )
 
 
-def _hint_of(key: str, cfg: Config) -> str:
-    return nearest(key, [k for k in cfg if k not in _REQUIRED]).replace(
-        'did you mean', 'is it called'
-    )
-
-
 def _check_precision(optim_wrapper: dict[str, Any]) -> None:
     if kind_of(optim_wrapper) != 'AmpOptimWrapper':
         return
-    if not (
-        is_cuda_available()
-        or is_npu_available()
-        or is_mlu_available()
-        or is_musa_available()
-    ):
+    if get_device() in ('cpu', 'dipu', 'mps'):
         raise InputError(
             'optim_wrapper.type AmpOptimWrapper needs a GPU, and none was found: set '
             "optim_wrapper.type='OptimWrapper' (and remove dtype and loss_scale) to "
@@ -161,11 +147,6 @@ def _check_backends(cfg: Config) -> None:
                 f'{kind_of(backend)} needs {modules[0]}, which is not installed: pip '
                 f'install {package}, or remove it from visualizer.vis_backends'
             )
-
-
-def _check_loops(cfg: Config) -> None:
-    _check_loop(cfg, 'val')
-    _check_loop(cfg, 'test')
 
 
 def _check_loop(cfg: Config, stage: str) -> None:

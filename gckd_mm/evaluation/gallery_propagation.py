@@ -64,12 +64,9 @@ class GalleryPropagation:
         check_seeds('propagation', self.seeds, self.temperature)
 
     def over(self, gallery: Tensor) -> Scorer:
-        """Build the graph of a gallery; give what scores shortlists of it.
+        """Build the graph of a normalised gallery (N, D); give what scores shortlists.
 
         The graph has at most 2kN edges. Labels are solved for some captions at a time.
-
-        Args:
-            gallery: L2-normalised, shape (N, D).
 
         Returns:
             (order, similarity), both of shape (Q, K), best first -> scores (Q, K), at

@@ -76,13 +76,10 @@ class KReciprocal:
         check_seeds('k_reciprocal', self.seeds, self.temperature)
 
     def over(self, gallery: Tensor) -> Scorer:
-        """Encode a gallery; give what scores shortlists of it.
+        """Encode a gallery (N, D), L2-normalised; give what scores shortlists.
 
         Neighbours are found chunk by chunk; what stays is a few times k1 numbers an
         image, and a shortlist takes as much as the sets of its images.
-
-        Args:
-            gallery: L2-normalised, shape (N, D).
 
         Returns:
             (order, similarity), both of shape (Q, K), best first -> scores (Q, K),

@@ -64,9 +64,8 @@ def rank_metrics(
             :func:`rank_of_positives`.
 
     Returns:
-        ``R<k>`` for each ``k``, ``mAP`` and ``mINP``, in percent
-        (``nan`` when no query has a match); ``num_queries``, all the queries, and
-        ``num_unmatched``, as ints.
+        ``R<k>`` for each ``k``, ``mAP`` and ``mINP``, in percent (``nan`` when no query
+        has a match); ``num_queries``, all the queries, and ``num_unmatched``, as ints.
 
     Raises:
         TypeError: Features that are not floating-point arrays, or ids, ``ks``,
@@ -137,22 +136,20 @@ def rank_of_positives(
         query_pids: Shape ``(Q,)``.
         gallery_pids: Shape ``(G,)``.
         chunk_size: Queries scored at a time.
-        shortlist: Gallery indices that come first, in this
-            order and whatever their similarity, shape ``(Q, K)``; all others follow by
-            similarity. Where it holds the K most similar images, as a re-ranker gives
-            them, every other image keeps its rank.
+        shortlist: Gallery indices that come first, in this order and whatever their
+            similarity, shape ``(Q, K)``; all others follow by similarity. Where it
+            holds the K most similar images, as a re-ranker gives them, every other
+            image keeps its rank.
 
     Returns:
-        Blocks of ``B`` queries of one person:
-        query indices ``(B,)`` and the 1-based ranks of their ``P`` positives
-        ``(B, P)``, ascending along each row, both int64. Blocks come in ascending order
-        of person id, and queries without a positive in no block.
+        Blocks of ``B`` queries of one person: query indices ``(B,)`` and the 1-based
+        ranks of their ``P`` positives ``(B, P)``, ascending along each row, both int64.
+        Blocks come in ascending order of person id, and queries without a positive in
+        no block.
 
     Raises:
         TypeError, ValueError: As :func:`rank_metrics`, at the call and not at the first
             block.
-
-    Source: ours.
     """
     query = as_features(query_feats, 'query_feats')
     gallery = as_features(gallery_feats, 'gallery_feats')
@@ -187,15 +184,11 @@ def top_matches(
         query_feats: Shape (Q, D).
         gallery_feats: Shape (G, D).
         k: At most G are returned.
-        chunk_size: Queries sorted at a time. Defaults to as many as fill 64 MiB of
-            similarities.
+        chunk_size: Queries sorted at a time, by default 64 MiB of similarities.
 
     Returns:
         Indices and scores, each of shape (Q, min(k, G)), best first; among equal scores
         the lower index comes first.
-
-    Raises:
-        InputError: If a feature is NaN or infinite.
     """
     largest_norm(query_feats, 'query_feats')
     largest_norm(gallery_feats, 'gallery_feats')

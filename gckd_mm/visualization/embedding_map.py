@@ -34,8 +34,8 @@ def sample_people(
 ) -> dict[Group, np.ndarray]:
     """Choose people, with all of their images and captions.
 
-    Every domain may show as many points. The choice depends on the ids and
-    the seed alone: two models are shown with the same people.
+    Every domain may show as many points. The choice depends on the ids and the seed
+    alone: two models are shown with the same people.
 
     Args:
         pids: Domain and modality -> person ids, shape (N,).

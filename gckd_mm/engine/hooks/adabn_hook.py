@@ -81,7 +81,7 @@ class AdaBNHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Adapt the model after the last iteration."""
         if not self.is_last_train_iter(runner):

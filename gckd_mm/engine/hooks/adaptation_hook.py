@@ -128,7 +128,7 @@ class AdaptationHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Keep the end of the source stage; let the teacher follow the student."""
         model = unwrapped(runner.model)

@@ -177,7 +177,7 @@ class AtomicCheckpointHook(CheckpointHook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Save if due, as soon as the optimiser has stepped."""
         self._due |= self.every_n_train_iters(runner, self.interval, self.save_begin)

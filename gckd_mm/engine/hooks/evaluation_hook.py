@@ -67,7 +67,7 @@ class EvaluationHook(Hook, ABC):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Evaluate every ``interval`` iterations, and after the last one."""
         done = runner.iter + 1

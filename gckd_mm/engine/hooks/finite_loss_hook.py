@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
 
 from gckd_mm.checkpoint import (
     find_last_checkpoint,
@@ -34,7 +33,7 @@ class FiniteLossHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict[str, Tensor] | None = None,
+        outputs: Any = None,
     ) -> None:
         """Check the losses of this iteration."""
         losses = {name: v for name, v in (outputs or {}).items() if 'loss' in name}

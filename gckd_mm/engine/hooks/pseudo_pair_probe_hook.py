@@ -80,7 +80,7 @@ class PseudoPairProbeHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Log every ``interval`` iterations."""
         if not self.every_n_train_iters(runner, self._interval) or not self._right:

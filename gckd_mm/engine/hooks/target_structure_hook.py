@@ -127,7 +127,7 @@ class TargetStructureHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Measure after the last step, and every ``interval`` adaptation steps."""
         done = runner.iter + 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
@@ -43,7 +43,8 @@ class TestSets(dict[str, dict[str, DataLoader]]):
 
     def num_samples(self, name: str) -> int:
         """Return how many images and captions one test set has."""
-        return sum(len(cast(Sized, self[name][role].dataset)) for role in ROLES)
+        datasets: list[Any] = [self[name][role].dataset for role in ROLES]
+        return sum(map(len, datasets))
 
 
 class _RetrievalLoop(BaseLoop):

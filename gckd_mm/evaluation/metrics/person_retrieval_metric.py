@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -150,12 +150,6 @@ class PersonRetrievalMetric(BaseMetric):
         Returns:
             ``R1``, … in percent, ``num_queries`` and ``num_unmatched``, and where
             re-ranking is asked for ``reranked_R1``, …; equal on all ranks.
-
-        Raises:
-            InputError: If there is nothing to re-rank with: no tokens or no matcher; if
-                an embedding is not finite; if only images or only captions came; or if
-                no caption has an image of its person in the gallery.
-            RuntimeError: If some images or captions were not embedded.
         """
         batches = [batch for part in all_gather_object(self.results) for batch in part]
         self.results = []
@@ -212,21 +206,20 @@ class PersonRetrievalMetric(BaseMetric):
         if test_set in self._warned:
             return
         self._warned.add(test_set)
+        warnings = []
         if unmatched:
-            print_log(
+            warnings.append(
                 f'{test_set}: {unmatched} of {len(captions)} captions have no image of '
-                f'their person in the gallery, and count in no score',
-                'current',
-                logging.WARNING,
+                f'their person in the gallery, and count in no score'
             )
         if len(np.unique(images)) == 1:
-            print_log(
+            warnings.append(
                 f'{test_set}: all {len(images)} images of the gallery have the id '
                 f'{images[0]}: every caption of it finds them first, and the scores '
-                f'say nothing',
-                'current',
-                logging.WARNING,
+                f'say nothing'
             )
+        for warning in warnings:
+            print_log(warning, 'current', logging.WARNING)
 
     def _reranked(
         self, captions: Embeddings, images: Embeddings, gallery: np.ndarray
@@ -249,14 +242,13 @@ class PersonRetrievalMetric(BaseMetric):
         """Return the order of :attr:`matcher`."""
         matcher = self.matcher
         tokens = (images.tokens, captions.tokens, captions.token_mask)
-        if matcher is None or any(part is None for part in tokens):
+        arrays = [torch.from_numpy(part) for part in tokens if part is not None]
+        if matcher is None or len(arrays) < len(tokens):
             raise InputError(
                 'PersonRetrievalMetric: rerank needs a matcher and samples with '
                 'tokens, which RetrievalTestLoop gets from a model with a matching head'
             )
-        image_tokens, caption_tokens, mask = (
-            torch.from_numpy(cast(np.ndarray, part)) for part in tokens
-        )
+        image_tokens, caption_tokens, mask = arrays
 
         def score(caption_rows: Tensor, image_rows: Tensor) -> Tensor:
             return matcher(
@@ -292,12 +284,9 @@ def _some(pids: np.ndarray, limit: int = 3) -> str:
 
 
 def _checked_ks(ks: Any) -> tuple[int, ...]:
-    values = (
-        tuple(ks) if isinstance(ks, Sequence) and not isinstance(ks, str) else (ks,)
-    )
-    if not values or any(
-        not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in values
-    ):
+    is_list = isinstance(ks, Sequence) and not isinstance(ks, str)
+    values = tuple(ks) if is_list else (ks,)
+    if not values or any(type(k) is not int or k < 1 for k in values):
         raise InputError(
             f'PersonRetrievalMetric: ks must be whole numbers of at least 1, got {ks!r}'
         )
@@ -306,12 +295,11 @@ def _checked_ks(ks: Any) -> tuple[int, ...]:
 
 def _check_finite(embeddings: Embeddings, what: str) -> None:
     """Refuse NaN and infinity, which would be ranked in any order."""
-    good = np.isfinite(embeddings.feats).all(axis=1)
-    bad = np.flatnonzero(~good)
+    bad = np.flatnonzero(~np.isfinite(embeddings.feats).all(axis=1))
     if len(bad):
         raise InputError(
-            f'PersonRetrievalMetric: {len(bad)} of the {len(good)} embeddings of the '
-            f'{what} are NaN or infinite, the first is sample '
+            f'PersonRetrievalMetric: {len(bad)} of the {len(embeddings.feats)} '
+            f'embeddings of the {what} are NaN or infinite, the first is sample '
             f'{embeddings.indices[bad[0]]}: have the weights diverged, or is the '
             f'precision too low?'
         )
