@@ -18,6 +18,7 @@ from gckd_mm.datasets.transforms.load_person_image import read_image
 from gckd_mm.engine.launch import user_errors, whole_number
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
+from gckd_mm.synthpedes.contact_sheet import ContactRow, render_contact_sheet
 from gckd_mm.synthpedes.domain import (
     DOMAIN_NAMES,
     Shot,
@@ -32,7 +33,6 @@ from gckd_mm.synthpedes.writer import (
     is_complete,
     write_domain,
 )
-from gckd_mm.visualization.contact_sheet import ContactRow, render_contact_sheet
 
 DEFAULT_DOMAINS = ('street', 'mall', 'campus')
 DEFAULT_OUT = 'data/synthpedes'

@@ -15,10 +15,7 @@ from gckd_mm.model_wrapper import unwrapped, without_wrapper
 
 
 def check_state_dict(
-    model: nn.Module,
-    state_dict: Mapping[str, Any],
-    where: str,
-    partial: bool = False,
+    model: nn.Module, state_dict: Mapping[str, Any], where: str, partial: bool = False
 ) -> None:
     """Refuse a state dict of another architecture, or one with weights that are NaN.
 

@@ -101,11 +101,7 @@ class KReciprocal:
 
 
 def _shared_weight(
-    sets: WeightedSets,
-    first: Tensor,
-    sizes: Tensor,
-    order: Tensor,
-    weights: Tensor,
+    sets: WeightedSets, first: Tensor, sizes: Tensor, order: Tensor, weights: Tensor
 ) -> Tensor:
     """Return Σ min(V_q, V_g) of each query and each image of its shortlist.
 

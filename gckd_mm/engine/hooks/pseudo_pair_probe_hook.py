@@ -97,10 +97,7 @@ class PseudoPairProbeHook(Hook):
         )
 
     def _count(
-        self,
-        module: PseudoLabels,
-        given: tuple[Any, ...],
-        found: dict[str, SoftLabels],
+        self, module: PseudoLabels, given: tuple[Any, ...], found: dict[str, SoftLabels]
     ) -> None:
         """Compare the labels of a step's captions; ``given`` is what made them."""
         _, keys, _, slots, _ = given

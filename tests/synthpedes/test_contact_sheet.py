@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from gckd_mm.visualization.contact_sheet import ContactRow, render_contact_sheet
+from gckd_mm.synthpedes.contact_sheet import ContactRow, render_contact_sheet
 from gckd_mm.visualization.rank_lists import PAPER
 
 COLOURS = ('blue', 'lime', 'red')
