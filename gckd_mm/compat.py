@@ -31,12 +31,7 @@ _torchvision_library: Any = None
 
 
 def apply() -> None:
-    """Check the stack and fix what keeps it from importing. Runs once, at import.
-
-    Raises:
-        ImportError: If a package of the stack is missing, too old, or half
-            overwritten by another distribution with the same import name.
-    """
+    """Check the stack and fix what keeps it from importing. Runs once, at import."""
     check_versions()
     make_torchvision_importable()
     import_mmpretrain_quietly()

@@ -43,10 +43,6 @@ def read_regular(
     """Read a whole regular file.
 
     It calls the system directly: a buffer would be a tenth of reading a small image.
-
-    Raises:
-        InputError: If it cannot be read, is another kind of file, or is larger than
-            ``max_bytes``.
     """
     descriptor, size = _opened(path, follow_link)
     parts, count = [], 0

@@ -29,32 +29,19 @@ _THREADS = 8
 
 
 class Entry(NamedTuple):
-    """A file in an archive.
+    """A file in an archive."""
 
-    Attributes:
-        start: Where its bytes begin in the archive.
-        size: How many there are.
-        crc: The CRC-32 that the archive states.
-        is_compressed: Whether they are compressed; such a file is not read.
-    """
-
-    start: int
+    start: int  # where its bytes begin in the archive
     size: int
-    crc: int
-    is_compressed: bool
+    crc: int  # the CRC-32 that the archive states
+    is_compressed: bool  # such a file is not read
 
 
 class Archive(NamedTuple):
-    """A zip file whose structure, and the CRC-32 of all that is read, were checked.
-
-    Attributes:
-        entries: Name -> where its bytes lie.
-        is_verified: False if it was written without checksums
-            (``torch.serialization.set_crc32_options(False)``).
-    """
+    """A zip file whose structure, and the CRC-32 of all that is read, were checked."""
 
     entries: dict[str, Entry]
-    is_verified: bool
+    is_verified: bool  # False if written without, by `set_crc32_options(False)`
 
 
 def is_archive(file: BinaryIO) -> bool:
@@ -70,9 +57,6 @@ def verify_archive(file: BinaryIO, where: str) -> Archive:
     closing record, and the directory must agree with the entries. Other readers, which
     search for what they understand, then find the same bytes as this one. What is read
     is not compressed, so nothing unpacks to more than the file's own size.
-
-    Raises:
-        CheckpointError: If the file is damaged, ambiguous, encrypted or compressed.
     """
     try:
         entries = _read_entries(file)

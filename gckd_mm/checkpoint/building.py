@@ -20,12 +20,7 @@ _SPARE_PARTS = 10_000
 
 @contextmanager
 def built_from(checkpoint: Mapping[str, Any], where: str) -> Iterator[None]:
-    """Build, and use, what the config in a checkpoint says, no larger than its weights.
-
-    Raises:
-        CheckpointError: If the model is much larger than the weights, or something
-            fails: a config out of a file can break what is built of it in any way.
-    """
+    """Build and use what the config in a checkpoint says, no larger than its weights."""
     tensors = tensors_of(checkpoint)
     numbers = 4 * sum(value.numel() for value in tensors.values()) + _SPARE_NUMBERS
     parts = 20 * len(tensors) + _SPARE_PARTS

@@ -34,11 +34,7 @@ _DELETED = ('best_ckpt', 'last_ckpt')
 
 
 def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:
-    """Refuse to resume what is no interrupted run.
-
-    Raises:
-        CheckpointError: If it holds weights alone, or the state of the run is damaged.
-    """
+    """Refuse to resume what is no interrupted run."""
     missing = [part for part in _NEEDED if part not in checkpoint]
     meta = checkpoint.get('meta', {})
     missing += [f'meta[{name!r}]' for name in ('iter', 'epoch') if name not in meta]

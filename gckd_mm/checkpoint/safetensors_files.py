@@ -30,10 +30,6 @@ def read_safetensors(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
 
     The format has no checksum. Files of :func:`safetensors_bytes` carry one, which is
     verified; of others it is logged once that they are not verifiable.
-
-    Raises:
-        CheckpointError: If the file is damaged or no safetensors file.
-        InputError: If the package is not installed.
     """
     safetensors = _package()
     try:

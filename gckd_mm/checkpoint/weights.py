@@ -19,12 +19,8 @@ def check_state_dict(
 ) -> None:
     """Refuse a state dict of another architecture, or one with weights that are NaN.
 
-    Args:
-        model: The model that is to take it.
-        state_dict: Parameter name -> tensor.
-        where: The file, for messages.
-        partial: Whether keys may be missing or left over, as when training starts from
-            another model's weights. Shapes must fit all the same, and some key must.
+    With ``partial``, keys may be missing or left over, as when training starts from
+    another model's weights. Shapes must fit all the same, and some key must.
 
     Raises:
         CheckpointError: Lists missing, unexpected and misshapen keys; or names the

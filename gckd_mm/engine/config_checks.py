@@ -24,8 +24,8 @@ from gckd_mm.engine.config_numbers import (
     loaders_of,
 )
 from gckd_mm.engine.error_messages import (
+    check_options_of_saving,
     keys_of,
-    keys_of_saving,
     nearest,
     registered_names,
 )
@@ -175,11 +175,9 @@ def _check_checkpoints(cfg: Config) -> None:
         if kind_of(hook) != CheckpointHook.__name__:
             continue
         by = "set type='AtomicCheckpointHook'"
-        for key in set(hook) - {'type', 'priority'} - keys_of_saving():
-            raise InputError(
-                f'CheckpointHook has no {key!r}{nearest(key, keys_of_saving())}; for '
-                f'the options of gckd_mm, {by}'
-            )
+        options = set(hook) - {'type', 'priority'}
+        advice = f'; for the options of gckd_mm, {by}'
+        check_options_of_saving('CheckpointHook', options, advice=advice)
         if hook.get('by_epoch', True) and kind_of(cfg.train_cfg) in _ITER_LOOPS:
             raise InputError(
                 f'CheckpointHook counts epochs, of which {kind_of(cfg.train_cfg)} has '

@@ -124,10 +124,14 @@ def keys_of(component: Any) -> set[str]:
     return keys - {'self'}
 
 
-def keys_of_saving() -> set[str]:
-    """Return what mmengine's checkpoint hook takes, and hands on to where it saves."""
+def check_options_of_saving(
+    hook: str, options: set[str], own: Iterable[str] = (), advice: str = ''
+) -> None:
+    """Refuse what mmengine's checkpoint hook does not take, nor hands on to saving."""
     saving = inspect.signature(Runner.save_checkpoint).parameters
-    return (keys_of(CheckpointHook) | set(saving)) - {'self'}
+    known = (keys_of(CheckpointHook) | {*saving, *own}) - {'self'}
+    for key in options - known:
+        raise InputError(f'{hook} has no {key!r}{nearest(key, known)}{advice}')
 
 
 def shortened(text: str) -> str:
@@ -167,7 +171,7 @@ def _of_config(error: BaseException) -> str | None:
     """Describe an error of something that was built from a config, else None."""
     frames = list(_frames(error))
     built = [f for f in frames if f.f_code.co_name == 'build_from_cfg']
-    runner = _runner_in_first_step(frames)
+    runner = None if built else _runner_in_first_step(frames)
     if not (
         built or runner or any(_builds_a_runner(f) or _begins_a_run(f) for f in frames)
     ):

@@ -25,10 +25,6 @@ def hold_work_dir(work_dir: str | os.PathLike[str]) -> None:
 
     A process that holds it already keeps it: a training that failed can be started
     again in the same notebook.
-
-    Raises:
-        LockedError: If another process trains there; names it.
-        InputError: If the folder cannot be written to.
     """
     key = _key(work_dir)
     if key in _held:

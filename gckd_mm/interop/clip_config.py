@@ -36,9 +36,6 @@ def infer_clip_config(
 
     Sizes are read off the weights; heads and the activation are OpenAI's (64 channels a
     head, QuickGELU). What ``given`` says goes before both.
-
-    Raises:
-        CheckpointError: If the weights that tell the sizes are not there.
     """
     given = given or {}
     shapes = {}

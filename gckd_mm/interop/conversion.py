@@ -41,22 +41,13 @@ _LIGHTNING = 'model.'
 
 
 class Conversion(NamedTuple):
-    """Converted weights, and what became of the rest.
-
-    Attributes:
-        weights: Name -> tensor.
-        config: ``config.json`` of a transformers ``CLIPModel`` of these sizes; empty
-            for what is no CLIP.
-        ignored: Keys of the file that have no place in what was made.
-        unused: Keys of the file that no mapping knows.
-        missing: Keys that should have been made.
-    """
+    """Converted weights, and what became of the rest."""
 
     weights: dict[str, Tensor]
-    config: dict[str, Any]
-    ignored: list[str]
-    unused: list[str]
-    missing: list[str]
+    config: dict[str, Any]  # of a CLIPModel of these sizes; empty for what is no CLIP
+    ignored: list[str]  # keys of the file that have no place in what was made
+    unused: list[str]  # keys of the file that no mapping knows
+    missing: list[str]  # keys that should have been made
 
 
 def convert(

@@ -21,17 +21,11 @@ TEXT_POSITIONS = f'{TEXT}embeddings.position_embedding.weight'
 
 
 class Mapped(NamedTuple):
-    """What a key mapping makes of a state dict.
+    """What a key mapping makes of a state dict."""
 
-    Attributes:
-        weights: Name in a :class:`DualEncoder` -> tensor, the dtype kept.
-        ignored: Keys that are known to have no place in one.
-        unused: Keys that the mapping does not know.
-    """
-
-    weights: dict[str, Tensor]
-    ignored: list[str]
-    unused: list[str]
+    weights: dict[str, Tensor]  # name in a :class:`DualEncoder`; the dtype is kept
+    ignored: list[str]  # keys that are known to have no place in one
+    unused: list[str]  # keys that the mapping does not know
 
     def under(self, names: Mapping[str, str]) -> Mapped:
         """Report keys as the file has them: ``names`` is name -> key."""

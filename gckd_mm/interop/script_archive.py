@@ -45,10 +45,6 @@ def read_script_archive(path: str) -> dict[str, Tensor]:
 
     ``torch.jit.load`` would run what is in the file. Here modules are taken for bare
     holders of their tensors, whatever their class, and every other class is refused.
-
-    Raises:
-        CheckpointError: If it is damaged, or holds anything but modules, tensors and
-            plain values.
     """
     try:
         with open(path, 'rb') as file:

@@ -25,17 +25,11 @@ NESTED = ('state_dict', 'model', 'net')
 
 
 class WeightFile(NamedTuple):
-    """What a file of weights holds.
-
-    Attributes:
-        state_dict: Name -> tensor.
-        meta: What it says about itself.
-        config: The ``config.json`` beside the weights, if any.
-    """
+    """What a file of weights holds."""
 
     state_dict: dict[str, Tensor]
-    meta: dict[str, Any]
-    config: dict[str, Any] | None
+    meta: dict[str, Any]  # what it says about itself
+    config: dict[str, Any] | None  # the config.json beside the weights
 
 
 def read_weights(path: str) -> WeightFile:
@@ -45,9 +39,6 @@ def read_weights(path: str) -> WeightFile:
         path: ``.safetensors``, a file of ``torch.save`` (a state dict, or a dict with
             one under ``state_dict``, ``model`` or ``net``), an archive of
             TorchScript such as OpenAI's, or a folder that transformers wrote.
-
-    Raises:
-        CheckpointError: If it cannot be read, is unsafe or holds no weights.
     """
     folder = Path(local_path(path))
     if folder.is_dir():

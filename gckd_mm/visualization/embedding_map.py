@@ -81,10 +81,6 @@ def project(
     Returns:
         Domain and modality -> positions, shape (N, 2), float32.
 
-    Raises:
-        InputError: If the method is unknown or not installed, or if there are fewer
-            than 5 points.
-
     Source: van der Maaten and Hinton, *Visualizing Data using t-SNE*, JMLR 2008;
     McInnes et al., *UMAP*, arXiv 1802.03426, 2018. What is near on a map was near in
     the embeddings; distances between groups, and their sizes, mean little.
@@ -106,10 +102,6 @@ def plot_embedding_map(panels: Sequence[Panel]) -> Figure:
 
     Args:
         panels: At least one, all with the same groups.
-
-    Raises:
-        InputError: If there are more domains than colours.
-        ValueError: If there are no maps.
     """
     if not panels:
         raise ValueError('there are no maps to plot')

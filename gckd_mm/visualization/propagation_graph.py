@@ -59,9 +59,6 @@ def fill_memories(
 
     Returns:
         Modality -> which samples of the target the last batch holds.
-
-    Raises:
-        InputError: If ``steps`` is below 1 or there is no batch with a target.
     """
     if steps < 1:
         raise InputError(f'steps must be at least 1, got {steps}')

@@ -24,7 +24,7 @@ from gckd_mm.checkpoint import (
     refuse_foreign,
 )
 from gckd_mm.checkpoint.resume import check_run_state
-from gckd_mm.engine.error_messages import keys_of_saving, nearest
+from gckd_mm.engine.error_messages import check_options_of_saving
 from gckd_mm.engine.hooks.checkpoint_selection import (
     check_selection,
     check_settings,
@@ -331,9 +331,7 @@ def _naming_what_is_left(runner: Runner) -> Iterator[None]:
 
 def _check_keys(options: dict[str, Any]) -> None:
     """Refuse what neither mmengine's hook nor its saving knows, before any training."""
-    known = keys_of_saving() | {'interval', 'max_keep_ckpts', 'selection'}
-    for key in options.keys() - known:
-        raise InputError(f'AtomicCheckpointHook has no {key!r}{nearest(key, known)}')
+    check_options_of_saving('AtomicCheckpointHook', set(options), ['selection'])
     name = options.get('filename_tmpl')
     if name is not None and not _FILE_NAME.fullmatch(str(name)):
         raise InputError(

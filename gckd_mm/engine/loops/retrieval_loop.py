@@ -57,10 +57,6 @@ class _RetrievalLoop(BaseLoop):
         evaluator: Config of the metrics; each is computed per test set and reported as
             ``<test set>/<metric>``.
         fp16: Whether to embed under autocast.
-
-    Raises:
-        InputError: If ``dataloader`` is not of that form, or if no caption of a test
-            set has an image of its person.
     """
 
     stage = 'val'

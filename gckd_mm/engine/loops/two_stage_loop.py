@@ -33,10 +33,6 @@ class TwoStageTrainLoop(IterBasedTrainLoop):
         source_iters: Iterations on the source alone, at least 0.
         adapt_iters: Iterations of the adaptation, at least 0.
         **options: Of :class:`mmengine.runner.IterBasedTrainLoop`.
-
-    Raises:
-        InputError: If a number is negative or both are 0, if ``max_iters`` is given, or
-            if the sampler or the model knows no stages.
     """
 
     def __init__(
