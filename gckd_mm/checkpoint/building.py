@@ -20,7 +20,7 @@ _SPARE_PARTS = 10_000
 
 @contextmanager
 def built_from(checkpoint: Mapping[str, Any], where: str) -> Iterator[None]:
-    """Build and use what the config in a checkpoint says, no larger than its weights."""
+    """Build and use what the config in a checkpoint says, as small as its weights."""
     tensors = tensors_of(checkpoint)
     numbers = 4 * sum(value.numel() for value in tensors.values()) + _SPARE_NUMBERS
     parts = 20 * len(tensors) + _SPARE_PARTS

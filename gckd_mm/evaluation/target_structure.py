@@ -147,15 +147,9 @@ def matching_entropy(
 ) -> float:
     """Return how undecided the captions are between the images.
 
-    The entropy of softmax_j(s_kj / τ), divided by log M, mean over the captions k.
-    Computed in float32, under autocast too. At most ``chunk_size`` × M similarities
-    exist at a time.
-
-    Args:
-        captions: L2-normalised, shape (N, D).
-        images: L2-normalised, shape (M, D), M > 1.
-        temperature: τ. Defaults to 0.02, that of :class:`ContrastiveHead`'s default.
-        chunk_size: Captions compared at a time.
+    The entropy of softmax_j(s_kj / τ), divided by log M, mean over the captions k; τ is
+    ``temperature``, by default that of :class:`ContrastiveHead`. Computed in float32,
+    under autocast too. At most ``chunk_size`` × M similarities exist at a time.
 
     Returns:
         In [0, 1]: 0 if each caption has one image, 1 if all images are alike to it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -34,12 +34,3 @@ class Mapped(NamedTuple):
             [names[name] for name in self.ignored],
             [names[name] for name in self.unused],
         )
-
-
-def summarise(keys: Iterable[str]) -> dict[str, int]:
-    """Count keys by their first part: ``{'mlm_head': 6}``."""
-    counts: dict[str, int] = {}
-    for key in keys:
-        part = key.split('.')[0]
-        counts[part] = counts.get(part, 0) + 1
-    return counts

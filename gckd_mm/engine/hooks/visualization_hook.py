@@ -46,12 +46,9 @@ class VisualizationHook(EvaluationHook):
     once a GCKD adapts, the in-edges of some samples of the target.
 
     **Test sets carry labels, and those of the target are what an adaptation must not
-    know.** The figures go to the visualizer alone, and nothing that trains or chooses
-    reads them: a run with the hook ends with identical weights. Choose nothing by the
-    figures of a target's test set: no checkpoint, no setting, no end of a run. No
-    config of ours has this hook.
-
-    When it embeds all of the test sets: see :class:`EvaluationHook`.
+    know.** Nothing that trains or chooses reads the figures: a run with the hook ends
+    with identical weights. Choose nothing by those of a target's test set: no
+    checkpoint, no setting, no end of a run. No config of ours has this hook.
 
     Args:
         test_sets: Name -> ``dict(gallery=…, query=…)`` of loader configs. Defaults to

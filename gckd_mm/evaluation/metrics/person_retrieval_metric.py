@@ -122,11 +122,8 @@ class PersonRetrievalMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the embeddings of one batch.
 
-        Args:
-            data_batch: Unused.
-            data_samples: Each with ``feat`` of shape (D,), ``modality``, ``pid`` and
-                ``sample_idx``; where :attr:`asks_matcher`, also with ``tokens`` and, if
-                it is a caption, ``token_mask``.
+        Samples have ``feat`` of shape (D,), ``modality``, ``pid`` and ``sample_idx``;
+        where :attr:`asks_matcher`, also ``tokens`` and, of captions, ``token_mask``.
         """
         feats = torch.stack([sample['feat'] for sample in data_samples])
         batch = {
