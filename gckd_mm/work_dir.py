@@ -99,10 +99,10 @@ def _read_pointer(work_dir: str | os.PathLike[str]) -> tuple[str | None, str | N
     if not content:
         return None, 'is empty'
     if '\0' in content or len(content.splitlines()) > 1:
-        return None, f'holds more than a path: {_shortened(content)}'
+        return None, f'holds more than a path: {content!r:.120}'
     path = os.path.join(work_dir, os.path.basename(content))
     if not os.path.isfile(path):
-        return None, f'names {_shortened(content)}, which is not in the folder'
+        return None, f'names {content!r:.120}, which is not in the folder'
     return path, None
 
 
@@ -113,8 +113,3 @@ def _numbers(name: str) -> list[int]:
 def _listed(paths: list[str]) -> str:
     more = f' and {len(paths) - _SHOWN} more' if len(paths) > _SHOWN else ''
     return ', '.join(paths[:_SHOWN]) + more
-
-
-def _shortened(text: str, limit: int = 120) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= limit else f'{shown[:limit]}…'
