@@ -19,7 +19,8 @@ _LOCATOR = struct.Struct('<4sLQL')
 _END_64 = struct.Struct('<4sQ2H2L4Q')
 _DESCRIPTOR = b'PK\x07\x08'
 _CENTRAL_SIZE = 46
-_MOST_32 = 0xFFFFFFFF
+#: what stands in 16 and 32 bits for a number that lies elsewhere
+_MOST_16, _MOST_32 = 0xFFFF, 0xFFFFFFFF
 _ENCRYPTED, _WITH_DESCRIPTOR, _UTF_8 = 1, 8, 0x800
 _FOLDER = 0x10
 #: folders of a TorchScript archive that torch compresses, and that are not read
@@ -110,6 +111,8 @@ def _read_entries(file: BinaryIO) -> dict[str, Entry]:
     with zipfile.ZipFile(file) as directory:
         listed = sorted(directory.infolist(), key=lambda info: info.header_offset)
         start = directory.start_dir
+    if not listed:
+        _refuse('holds no files')
     _check_end(file, listed, start)
     entries: dict[str, Entry] = {}
     folded: set[str] = set()
@@ -141,16 +144,20 @@ def _check_end(file: BinaryIO, listed: list[zipfile.ZipInfo], start: int) -> Non
     position = start + length
     end = _END.unpack(_read(file, size - _END.size, _END.size))
     if position + _END.size == size:
-        found = end[4:7]
+        found = end[1:7]
     elif position + _END_64.size + _LOCATOR.size + _END.size == size:
         record = _END_64.unpack(_read(file, position, _END_64.size))
         locator = _LOCATOR.unpack(_read(file, position + _END_64.size, _LOCATOR.size))
         if (record[0], *locator[::2]) != (b'PK\x06\x06', b'PK\x06\x07', position):
             _refuse('the zip64 record is not where it is said to be')
-        found = record[7:10]
+        found = record[4:10]
+        pairs = zip(end[1:7], found, strict=True)
+        if any(a != b and a not in (_MOST_16, _MOST_32) for a, b in pairs):
+            _refuse('the zip64 record disagrees with the end of the zip file')
     else:
         _refuse('bytes follow the directory of the zip file')
-    if end[0] != b'PK\x05\x06' or found != (len(listed), length, start):
+    expected = (0, 0, len(listed), len(listed), length, start)
+    if (end[0], end[7]) != (b'PK\x05\x06', 0) or found != expected:
         _refuse('the directory of the zip file is not where it is said to be')
 
 
@@ -184,7 +191,6 @@ def _check_local(file: BinaryIO, info: zipfile.ZipInfo, end: int) -> Entry:
         _check_descriptor(_read(file, end - rest, rest), info)
     else:
         sizes = (size, info.file_size), (packed, info.compress_size)
-        # the largest number stands for one that lies in the extra field
         if rest or crc != info.CRC or any(a not in (b, _MOST_32) for a, b in sizes):
             _refuse(f'the directory and the entry of {name} disagree')
     return Entry(start, info.file_size, info.CRC, is_compressed)
