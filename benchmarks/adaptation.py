@@ -117,7 +117,7 @@ ABLATIONS = {
         )
     },
     # one number of GCKD changed
-    'without_smoothing': Method('gckd_street2mall', {'model.graph.neck.share': 0.0}),
+    'without_smoothing': Method('gckd_street2mall', {'model.graph.neck.alpha': 0.0}),
     'without_label_walk': Method(
         'gckd_street2mall', {'model.labels.propagation': None}
     ),

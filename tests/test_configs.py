@@ -31,7 +31,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     'cmkd': {'graph': None, 'consistency': None, 'labels.propagation': None},
     'gmp': {'labels': None, 'distill': None},
     'with_cross_modal': {'graph.k.cross_modal': 3},
-    'with_learned_graph': {'graph.neck.layer': 'SAGEConv', 'graph.neck.num_layers': 2},
+    'with_learned_graph': {
+        'type': 'GCKDWithLearnedGraph',
+        'graph.neck.layer': 'SAGEConv',
+        'graph.neck.num_layers': 2,
+    },
     'with_matching': {
         'type': 'GCKDWithMatching',
         'matching': {

@@ -67,6 +67,16 @@ def test_what_the_docs_print_can_be_imported(name: str) -> None:
         assert _get(name) is not None
 
 
+def test_functions_that_moved_beside_their_part_are_still_there() -> None:
+    functional = import_module('gckd_mm.models.functional')
+
+    for name, module in functional._BESIDE.items():
+        part = import_module(f'gckd_mm.models.{module}')
+        assert getattr(functional, name) is getattr(part, name)
+    with pytest.raises(AttributeError, match='no attribute'):
+        functional.nothing_here  # noqa: B018
+
+
 @pytest.mark.parametrize('name', sorted(MOVED))
 def test_an_old_module_is_the_module_itself(name: str) -> None:
     module = import_module(name)

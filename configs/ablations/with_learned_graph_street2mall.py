@@ -1,3 +1,5 @@
 # Two learned layers instead of smoothing without parameters.
 _base_ = '../gckd_street2mall.py'
-model = dict(graph=dict(neck=dict(layer='SAGEConv', num_layers=2)))
+model = dict(
+    type='GCKDWithLearnedGraph', graph=dict(neck=dict(layer='SAGEConv', num_layers=2))
+)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gckd_mm.models.functional.assignment import candidate_edges, sinkhorn_potentials
-from gckd_mm.models.gckd.neighbours import Neighbours, nearest_neighbours
+from gckd_mm.models.gckd.memory import Neighbours, nearest_neighbours
 
 #: other modality's items on a list; what the assignment chooses from
 _CANDIDATES = 32

@@ -10,6 +10,7 @@ from gckd_mm.models.backbones import (
 from gckd_mm.models.data_preprocessors import PersonTextPreprocessor
 from gckd_mm.models.gckd.graph import MemoryGraph
 from gckd_mm.models.gckd.labels import PseudoLabels
+from gckd_mm.models.gckd.learned_graph import GCKDWithLearnedGraph
 from gckd_mm.models.gckd.matching import GCKDWithMatching
 from gckd_mm.models.gckd.model import GCKD
 from gckd_mm.models.heads import (
@@ -25,9 +26,10 @@ from gckd_mm.models.necks import (
     TextProjection,
     TokenProjection,
 )
-from gckd_mm.models.retrievers import AdaptedDualEncoder, DualEncoder
+from gckd_mm.models.retrievers import DualEncoder
 from gckd_mm.models.tokenizers import HFTokenizer, WordPieceTokenizer
 from gckd_mm.models.uda import (
+    AdaptedDualEncoder,
     ClusterContrastHead,
     CORALHead,
     DomainAdversarialHead,
@@ -46,6 +48,7 @@ __all__ = [
     'ClusterContrastHead',
     'DomainAdversarialHead',
     'DualEncoder',
+    'GCKDWithLearnedGraph',
     'GCKDWithMatching',
     'GraphPropagationNeck',
     'HFTextBackbone',

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gckd_mm.errors import InputError
+from gckd_mm.models.retrievers.towers import TwoTowers
 
 
 class MomentumTeacher(nn.Module):
@@ -86,3 +87,20 @@ class MomentumTeacher(nn.Module):
         of_student = dict(student.named_buffers())
         for name, buffer in self.module.named_buffers():
             buffer.copy_(of_student[name])
+
+
+class TeacherTowers(TwoTowers, nn.Module):
+    """The parts of a retriever that its teacher averages: encoders and necks.
+
+    Args:
+        student: Whose parts these are; they are shared, not copied.
+        graph_neck: The neck of its graph, if it has one that learns.
+    """
+
+    def __init__(self, student: TwoTowers, graph_neck: nn.Module | None = None) -> None:
+        super().__init__()
+        self.image_backbone = student.image_backbone
+        self.image_neck = student.image_neck
+        self.text_backbone = student.text_backbone
+        self.text_neck = student.text_neck
+        self.graph_neck = graph_neck

@@ -10,10 +10,8 @@ import torch
 from gckd_mm.datasets.cross_domain import CrossDomainDataset
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD
-from gckd_mm.models.gckd.graph import edge_type
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.neighbours import Neighbours
-from gckd_mm.models.gckd.relations import MODALITIES
+from gckd_mm.models.gckd.memory import EmbeddingMemory, Neighbours
+from gckd_mm.models.gckd.relations import MODALITIES, edge_type
 from gckd_mm.models.necks.graph_propagation_neck import EdgeType
 
 

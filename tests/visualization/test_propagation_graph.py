@@ -136,7 +136,7 @@ def test_the_neighbourhood_of_the_seeds_is_what_the_neck_averages(
         assert Counter(edge.relation for edge in received) == K
         average = sum(edge.weight * vectors[edge.sender] for edge in received)
         own = vectors[seed]
-        expected = F.normalize(own + neck.share * (average - own), dim=0)
+        expected = F.normalize(own + neck.alpha * (average - own), dim=0)
         node = graph.nodes[seed]
         assert _row_of(world, node, propagated) == pytest.approx(expected, abs=1e-5)
 

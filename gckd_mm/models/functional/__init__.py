@@ -1,35 +1,19 @@
-"""The mathematics of the models: pure functions of tensors to tensors."""
+"""Mathematics that several parts share: pure functions of tensors to tensors.
 
-from gckd_mm.models.functional.alignment import coral, mmd, reverse_gradient
+What one part alone needs stands beside it: losses in ``heads``, averages over
+neighbours in ``necks``, label propagation in ``gckd``, those of baselines in ``uda``.
+"""
+
+from importlib import import_module
+from typing import Any
+
 from gckd_mm.models.functional.assignment import (
     CandidateEdges,
     candidate_edges,
     score_edges,
     sinkhorn_potentials,
 )
-from gckd_mm.models.functional.clusters import (
-    capped_assignment,
-    density_classes,
-    independence_threshold,
-    keep_reliable,
-    overlap,
-)
-from gckd_mm.models.functional.contrastive import (
-    identity_targets,
-    info_nce,
-    sdm_loss,
-)
-from gckd_mm.models.functional.distillation import (
-    agreement,
-    entropy,
-    keep_best,
-    mutual_gate,
-    neighbour_labels,
-    quantile_gate,
-    soft_cross_entropy,
-    soft_labels,
-)
-from gckd_mm.models.functional.gather import gather_with_gradient
+from gckd_mm.models.functional.gates import mutual_gate, quantile_gate
 from gckd_mm.models.functional.hard_negatives import hard_negatives
 from gckd_mm.models.functional.label_propagation import (
     AffinityGraph,
@@ -37,54 +21,40 @@ from gckd_mm.models.functional.label_propagation import (
     close_modality_gap,
     propagate_labels,
 )
-from gckd_mm.models.functional.propagation import (
-    Transitions,
-    neighbour_average,
-    propagate_labels_once,
-    transition_matrix,
-)
 from gckd_mm.models.functional.reciprocal import ClosePairs, close_pairs
-from gckd_mm.models.functional.transport import prediction_entropies, transport_cost
-from gckd_mm.models.gckd.neighbours import Neighbours, nearest_neighbours
 
 __all__ = [
     'AffinityGraph',
     'CandidateEdges',
     'ClosePairs',
-    'Neighbours',
-    'Transitions',
     'affinity_graph',
-    'agreement',
     'candidate_edges',
-    'capped_assignment',
     'close_modality_gap',
     'close_pairs',
-    'coral',
-    'density_classes',
-    'entropy',
-    'gather_with_gradient',
     'hard_negatives',
-    'identity_targets',
-    'independence_threshold',
-    'info_nce',
-    'keep_best',
-    'keep_reliable',
-    'mmd',
     'mutual_gate',
-    'nearest_neighbours',
-    'neighbour_average',
-    'neighbour_labels',
-    'overlap',
-    'prediction_entropies',
     'propagate_labels',
-    'propagate_labels_once',
     'quantile_gate',
-    'reverse_gradient',
     'score_edges',
-    'sdm_loss',
     'sinkhorn_potentials',
-    'soft_cross_entropy',
-    'soft_labels',
-    'transition_matrix',
-    'transport_cost',
 ]
+
+#: function -> the part that it stands beside; version 0.1 had them all here
+_BESIDE = {
+    'coral': 'uda.alignment',
+    'gather_with_gradient': 'heads.contrastive_head',
+    'identity_targets': 'heads.contrastive_head',
+    'info_nce': 'heads.info_nce_head',
+    'mmd': 'uda.alignment',
+    'nearest_neighbours': 'gckd.memory',
+    'neighbour_average': 'necks.graph_propagation_neck',
+    'sdm_loss': 'heads.contrastive_head',
+    'soft_cross_entropy': 'heads.momentum_distill_head',
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function that stands beside the part that needs it."""
+    if name not in _BESIDE:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'gckd_mm.models.{_BESIDE[name]}'), name)

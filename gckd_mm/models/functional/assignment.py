@@ -1,9 +1,8 @@
-"""Corrections of teacher similarities for hubness, on sparse candidate pairs.
+"""Balanced assignment: potentials against hubs, on sparse candidate pairs.
 
-N captions are rows, M images are columns. Each correction gives a potential for every
-row and every column: labels are then softmax_j((s_kj + g_j) / τ) for captions and
-softmax_k((s_kj + f_k) / τ) for images. A constant added to all of f or to all of g
-changes no label. No potential carries a gradient.
+N captions are rows, M images are columns. Labels are softmax_j((s_kj + g_j) / τ) for
+captions and softmax_k((s_kj + f_k) / τ) for images; f and g carry no gradient, and a
+constant added to all of f or to all of g changes no label.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gckd_mm.models.gckd.neighbours import Neighbours
+from gckd_mm.models.gckd.memory import Neighbours
 
 
 class CandidateEdges(NamedTuple):
-    """The pairs of caption and image that may match, E of them, each once.
+    """The E pairs of caption and image that may match, each once.
 
     Attributes:
-        rows: Captions, shape (E,), int64, in 0 … N − 1.
-        columns: Images, shape (E,), int64, in 0 … M − 1.
-        similarity: Cosine similarities, shape (E,), float32.
+        rows: Captions, shape (E,), int64.
+        columns: Images, shape (E,), int64.
+        similarity: Cosine, shape (E,), float32.
     """
 
     rows: Tensor
@@ -41,8 +40,8 @@ def candidate_edges(
         image_neighbours: The nearest captions of each image, shapes (M, K2).
 
     Returns:
-        The union, sorted by caption and then by image. The similarity of a pair that
-        both sides know is the captions' side's.
+        Sorted by caption, then by image. The similarity of a pair that both sides know
+        is the captions' side's.
 
     Source: ours.
     """
@@ -79,8 +78,7 @@ def score_edges(
     """Return the same pairs with the similarities of other embeddings.
 
     Args:
-        edges: As :func:`candidate_edges` gives them: by caption, then by image, each
-            once.
+        edges: As :func:`candidate_edges` sorts them.
         captions: L2-normalised, shape (N, D).
         images: L2-normalised, shape (M, D).
 
@@ -113,21 +111,18 @@ def sinkhorn_potentials(
     iterations: int = 4,
     relaxation: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Share the images out among the captions, by entropic optimal transport.
+    """Match captions with images in equal shares, by entropic optimal transport.
 
     The plan P_kj = exp((s_kj + f_k + g_j) / ε) on the edges, and 0 off them, gets the
-    row sums 1/N' and the column sums 1/M', where N' and M' count the rows and columns
-    that have an edge. An iteration scales rows, then columns: after the last one the
-    column sums are met, the row sums the better the more iterations. They are met
-    together only if the edges allow it; a full graph always does. Balance assumes that
-    **captions and images come from the same people, in equal shares**.
+    row marginals 1/N' and the column marginals 1/M', where N' and M' count the rows and
+    columns that have an edge. An iteration scales rows, then columns: the column sums
+    are met, the row sums the better the more iterations. Balance assumes that
+    **captions and images come from the same people, in equal shares**; ``relaxation``
+    softens that: each update is raised to ρ / (ρ + ε), which is unbalanced transport
+    with a Kullback-Leibler penalty ρ on either marginal. ρ → 0 leaves the similarities
+    alone, ρ → ∞ is balanced.
 
-    ``relaxation`` softens that assumption, for targets where some captions have no
-    image: each update is raised to ρ / (ρ + ε), which is unbalanced transport with a
-    Kullback-Leibler penalty ρ on either marginal. ρ → 0 leaves the similarities alone,
-    ρ → ∞ is balanced, ρ = ε goes half of the way at each update.
-
-    Cost: linear in the number of edges. Computed in float32, under autocast too.
+    Cost: linear in the edges. In float32, under autocast too.
 
     Args:
         edges: See :class:`CandidateEdges`.
@@ -136,12 +131,12 @@ def sinkhorn_potentials(
         epsilon: ε, in units of cosine similarity: the smaller, the closer the plan is
             to one image a caption. Defaults to 0.06.
         iterations: At least 1. Defaults to 4.
-        relaxation: ρ, positive, in units of cosine similarity; None is balanced.
-            Defaults to None.
+        relaxation: ρ, positive, in units of cosine similarity. Defaults to None:
+            balanced.
 
     Returns:
-        f, shape (N,), and g, shape (M,), in units of cosine similarity. Rows and
-        columns without an edge have 0.
+        f, shape (N,), and g, shape (M,), in units of cosine similarity; 0 where there
+        is no edge.
 
     Source: Cuturi, *Sinkhorn distances*, NIPS 2013, algorithm 1; the exponent from
     Chizat et al., *Scaling algorithms for unbalanced optimal transport problems*,
@@ -150,16 +145,16 @@ def sinkhorn_potentials(
     kernel, shift = _kernel(edges.similarity, epsilon)
     has_row = torch.bincount(edges.rows, minlength=num_rows) > 0
     has_column = torch.bincount(edges.columns, minlength=num_columns) > 0
-    row_share, column_share = 1 / has_row.sum(), 1 / has_column.sum()
+    row_marginal, column_marginal = 1 / has_row.sum(), 1 / has_column.sum()
     power = 1.0 if relaxation is None else relaxation / (relaxation + epsilon)
     column_scaling = kernel.new_ones(num_columns)
     for _ in range(iterations):
         row_sums = _sums(kernel * column_scaling[edges.columns], edges.rows, num_rows)
-        row_scaling = _guarded((row_share / row_sums) ** power)
+        row_scaling = _guarded((row_marginal / row_sums) ** power)
         column_sums = _sums(
             kernel * row_scaling[edges.rows], edges.columns, num_columns
         )
-        column_scaling = _guarded((column_share / column_sums) ** power)
+        column_scaling = _guarded((column_marginal / column_sums) ** power)
     # The kernel is exp(s / ε) divided by exp(shift / ε); a fixed point of the scalings
     # answers a factor c of its kernel with c ** (-power / (1 + power)) on either side.
     shift = shift * power / (1 + power)

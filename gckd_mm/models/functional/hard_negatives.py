@@ -22,7 +22,7 @@ def hard_negatives(
         forbidden: Shape (N, M), bool. A column is never chosen where it is True.
         generator: Of the draws, on the device of ``similarity``. Defaults to torch's
             own.
-        temperature: Columns are drawn with probability softmax(similarity /
+        temperature: Columns are sampled with probability softmax(similarity /
             temperature) over those permitted. Defaults to 0.05.
         sample: Whether to draw; if not, the most similar column is taken. Defaults to
             True.

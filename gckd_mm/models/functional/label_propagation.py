@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gckd_mm.models.gckd.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.memory import at_least_float32, nearest_neighbours
 
 #: of the larger mean: a direction below it is rounding, not a gap between modalities
 _NO_DIRECTION = 1e-5
@@ -49,7 +49,7 @@ def close_modality_gap(images: Tensor, captions: Tensor) -> tuple[Tensor, Tensor
     no span: thousands of captions fill the space. These are ours.
     """
     with torch.autocast(images.device.type, enabled=False):
-        images, captions = _at_least_float32(images), _at_least_float32(captions)
+        images, captions = at_least_float32(images), at_least_float32(captions)
         if not len(images) or not len(captions):
             return images, captions
         means = torch.stack([images.mean(dim=0), captions.mean(dim=0)])
@@ -145,7 +145,7 @@ def propagate_labels(
     chooses its best nodes, and the same hubs would be chosen by all.
     """
     with torch.autocast(labels.device.type, enabled=False):
-        labels = _at_least_float32(labels)
+        labels = at_least_float32(labels)
         if not labels.numel():
             return labels
         nodes = len(labels)
@@ -184,7 +184,3 @@ def _conjugate_gradients(
         previous, energy = energy, residual.square().sum(dim=0)
         direction = direction.mul_(energy / previous.clamp(min=tiny)).add_(residual)
     return solution
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

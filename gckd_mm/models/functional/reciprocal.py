@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gckd_mm.models.gckd.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.memory import nearest_neighbours
 
 #: pairs of embeddings multiplied at a time: 64 MB for 128 numbers
 _PAIRS = 1 << 17
@@ -131,16 +131,16 @@ def _weighted(feats: Tensor, pairs: Tensor) -> WeightedSets:
 
 
 def _averaged(sets: WeightedSets, ranking: Tensor, k2: int) -> WeightedSets:
-    num, heard = len(ranking), ranking[:, :k2]
+    num, nearest = len(ranking), ranking[:, :k2]
     starts, counts = spans(sets.rows, num)
-    senders = heard.flatten()
+    senders = nearest.flatten()
     sender, entries = concatenated(starts[senders], counts[senders])
-    receivers = sender // heard.shape[1]
+    receivers = sender // nearest.shape[1]
     pairs, pair_of_entry = (receivers * num + sets.columns[entries]).unique(
         return_inverse=True
     )
     total = torch.bincount(pair_of_entry, sets.weights[entries])
-    return WeightedSets(pairs // num, pairs % num, total / heard.shape[1])
+    return WeightedSets(pairs // num, pairs % num, total / nearest.shape[1])
 
 
 def _within(sets: WeightedSets, num: int, radius: float) -> ClosePairs:

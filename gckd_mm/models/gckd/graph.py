@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import cast
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.neighbours import (
+from gckd_mm.models.gckd.memory import (
+    EmbeddingMemory,
     NeighbourLists,
     Neighbours,
-    nearest_neighbours,
 )
-from gckd_mm.models.gckd.relations import MEMORIES, MODALITIES, RELATIONS
-from gckd_mm.models.necks.graph_propagation_neck import EdgeType, GraphPropagationNeck
+from gckd_mm.models.gckd.relations import MEMORIES, MODALITIES, RELATIONS, edge_type
+from gckd_mm.models.necks.graph_checks import EdgeType
+from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
 from gckd_mm.registry import MODELS
 
 #: ``<domain>_<modality>`` -> memory
@@ -25,25 +24,25 @@ Memories = Mapping[str, EmbeddingMemory]
 
 
 class Edges(Mapping[EdgeType, Neighbours]):
-    """The neighbours of every row of the target memories, by relation.
+    """The neighbours of the rows of the target memories: a view of a graph's lists.
 
-    A mapping from (type of the senders, relation, type of the receivers), where a type
-    is the name of a memory, to the rows of the senders that each receiver's row has as
-    neighbours: what :meth:`GraphPropagationNeck.propagate` takes. A view of the
-    graph's lists: the next :meth:`MemoryGraph.edges` changes it.
+    As a mapping it is what :meth:`GraphPropagationNeck.propagate` takes: (memory of the
+    senders, relation, memory of the receivers) -> the rows of the senders that are
+    neighbours of each receiver. The next :meth:`MemoryGraph.edges` changes it.
 
     Args:
-        lists: ``<modality>_<relation>`` -> lists of the rows of that target memory.
+        lists: Type of the edges -> lists of the receivers' rows.
         rows: Modality -> slots that the mapping is restricted to, shape (N,). Defaults
-            to None: all filled ones.
+            to all filled ones.
     """
 
     def __init__(
         self,
-        lists: Mapping[str, NeighbourLists],
+        lists: Mapping[EdgeType, NeighbourLists],
         rows: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._lists = lists
+        self._of = {(to, relation): each for (_, relation, to), each in lists.items()}
         self._rows = rows or {}
 
     def of(
@@ -53,38 +52,26 @@ class Edges(Mapping[EdgeType, Neighbours]):
         rows: Tensor | None = None,
         k: int | None = None,
     ) -> Neighbours:
-        """Return the neighbours of some rows of a target memory, the nearest first.
+        """Return the k nearest of some rows of a target memory, shapes (N, k).
 
         Args:
             modality: ``'images'`` or ``'captions'``: which target memory.
             relation: One of :data:`RELATIONS`.
-            rows: Slots, shape (N,). Defaults to None: those of the mapping.
-            k: At most this many of each row. Defaults to None: all that are kept.
-
-        Returns:
-            Shapes (N, k).
+            rows: Slots, shape (N,). Defaults to those of the mapping.
+            k: At most this many of each row. Defaults to all that are kept.
         """
-        lists = self._lists[f'{modality}_{relation}']
         rows = self._rows.get(modality) if rows is None else rows
-        index, similarity = lists.neighbours(rows)
-        return Neighbours(index[:, :k], similarity[:, :k])
+        found = self._of[f'target_{modality}', relation].neighbours(rows)
+        return Neighbours(found.index[:, :k], found.similarity[:, :k])
 
     def __getitem__(self, edge: EdgeType) -> Neighbours:
         """Return the neighbours of all receivers."""
-        if edge not in self:
-            raise KeyError(edge)
-        _, relation, receiver = edge
-        return self.of(receiver.removeprefix('target_'), relation)
+        rows = self._rows.get(edge[2].removeprefix('target_'))
+        return self._lists[edge].neighbours(rows)
 
     def __iter__(self) -> Iterator[EdgeType]:
         """Go through the types of edges."""
-        for name in self._lists:
-            modality, relation = name.split('_', 1)
-            yield edge_type(modality, relation)
-
-    def __contains__(self, edge: object) -> bool:
-        """Whether there are edges of this type."""
-        return edge in list(self)
+        return iter(self._lists)
 
     def __len__(self) -> int:
         """Return the number of types."""
@@ -95,37 +82,31 @@ class Edges(Mapping[EdgeType, Neighbours]):
 class MemoryGraph(BaseModule):
     """Keep the neighbours of the memories' rows, and propagate embeddings over them.
 
-    Nodes are the rows of the four memories of the teacher's embeddings. A target node
-    receives from its neighbours of each relation that ``k`` names: see
-    :data:`gckd_mm.models.gckd.relations.RELATIONS`. What comes out for the target are
-    the *propagated* embeddings that soft labels are made of. All are renewed every
-    ``refresh`` steps; in between those of the rows that were just written.
-
-    A neck that learns is trained on the source: its batch is propagated over the same
-    relations, and the source's heads judge the result. What the memories hold of the
-    same pair is left out, since it would give the answer away; other pairs of the same
-    person are neighbours like any.
+    Nodes are the rows of the four memories. A target node receives from its neighbours
+    of each relation that ``k`` names. All *propagated* embeddings of the target are
+    renewed every ``refresh`` steps; in between those of the rows just written.
 
     Args:
         size: Rows of a memory.
         dim: Size D of an embedding.
         k: Relation -> neighbours from which a node receives; 0, or left out, switches
             it off. Defaults to None: no propagation.
-        neck: Config of the :class:`GraphPropagationNeck`. Its ``in_channels`` and
+        neck: Config of the :class:`GraphPropagationNeck`; ``in_channels`` and
             ``relations`` are set here. Defaults to None: no propagation.
         refresh: Steps from one renewal to the next. Defaults to 10.
-        other_k: Relation -> neighbours that others want to read from :meth:`edges`.
-            The lists are as long as the longest that anybody wants. Defaults to None.
+        other_k: Relation -> neighbours that others read from :meth:`edges`: the lists
+            are as long as the longest that anybody wants. Defaults to None.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
         InputError: If a relation does not exist, or if one of ``k`` and ``neck`` is
             given without the other.
 
-    Source: the graph over batch and memories of both domains and modalities is of Luo
-    et al., *GCKD*, AAAI 2025 (GMP); relations, refresh and training on the source are
-    ours.
+    Source: the graph over memories of both domains and modalities is of Luo et al.,
+    *GCKD*, AAAI 2025 (GMP); relations and refresh are ours.
     """
+
+    lists: Mapping[str, NeighbourLists]
 
     def __init__(
         self,
@@ -154,13 +135,18 @@ class MemoryGraph(BaseModule):
         lengths = _checked(other_k or {})
         for relation, count in self.k.items():
             lengths[relation] = max(count, lengths.get(relation, 0))
-        self.lists = nn.ModuleDict(
+        #: type of the edges -> name of their lists
+        self._names = {
+            edge_type(modality, relation): f'{modality}_{relation}'
+            for modality in MODALITIES
+            for relation in lengths
+        }
+        self.lists = nn.ModuleDict(  # type: ignore[assignment] # maps as one
             {
-                f'{modality}_{relation}': NeighbourLists(
-                    size, count, exclude_self=RELATIONS[relation].excludes_self
+                name: NeighbourLists(
+                    size, lengths[edge[1]], RELATIONS[edge[1]].excludes_self
                 )
-                for modality in MODALITIES
-                for relation, count in lengths.items()
+                for edge, name in self._names.items()
             }
         )
         for name in MEMORIES:
@@ -176,7 +162,7 @@ class MemoryGraph(BaseModule):
     def reset(self) -> None:
         """Forget everything."""
         for lists in self.lists.values():
-            cast(NeighbourLists, lists).reset()
+            lists.reset()
         for buffer in self.buffers(recurse=False):
             buffer.zero_()
 
@@ -188,22 +174,17 @@ class MemoryGraph(BaseModule):
 
         Args:
             memories: ``<domain>_<modality>`` -> memory.
-            rows: Modality -> slots of the receivers. Defaults to None: all filled ones.
+            rows: Modality -> slots of the receivers. Defaults to all filled ones.
         """
         written = {}
         for name in MEMORIES:
             seen = self.get_buffer(f'{name}_seen')
             written[name] = memories[name].written_since(seen)
             seen.copy_(memories[name].num_pushed)
-        lists = {name: cast(NeighbourLists, each) for name, each in self.lists.items()}
-        for name, each in lists.items():
-            sender, _, receiver = edge_type(*name.split('_', 1))
-            each.update(
-                memories[receiver].feats,
-                memories[sender].feats,
-                written[receiver],
-                written[sender],
-            )
+        lists = {edge: self.lists[name] for edge, name in self._names.items()}
+        for (sender, _, receiver), each in lists.items():
+            rows_and_columns = memories[receiver].feats, memories[sender].feats
+            each.update(*rows_and_columns, written[receiver], written[sender])
         return Edges(lists, rows)
 
     @torch.no_grad()
@@ -221,12 +202,11 @@ class MemoryGraph(BaseModule):
             memories: ``<domain>_<modality>`` -> memory.
             edges: Of these memories.
             slots: Modality -> target rows that were written in this step, shape (N,).
-            neck: The teacher's copy of the neck; None leaves the embeddings alone.
+            neck: See :attr:`GCKD.propagation_neck`; None leaves the embeddings alone.
             step: Step of the adaptation.
 
         Returns:
-            Modality -> propagated embeddings of the target, shape (M, D): views, which
-            the next call changes.
+            Modality -> embeddings, shape (M, D): views, which the next call changes.
         """
         nodes = {name: memory.feats for name, memory in memories.items()}
         if neck is None:
@@ -234,63 +214,27 @@ class MemoryGraph(BaseModule):
         everything = step % self.refresh == 0
         receiver = 'target' if everything else 'written'
         rows = {m: None if everything else slots[m].unique() for m in MODALITIES}
-        typed = {}
+        in_edges = {}
         for modality, picked in rows.items():
-            if picked is not None:
-                target = nodes[f'target_{modality}']
-                nodes[f'written_{modality}'] = target[picked]
-            for relation, k in self.k.items():
-                sender, *_ = edge_type(modality, relation)
-                typed[sender, relation, f'{receiver}_{modality}'] = edges.of(
-                    modality, relation, picked, k
+            target = nodes[f'target_{modality}']
+            nodes[f'{receiver}_{modality}'] = (
+                target if picked is None else target[picked]
+            )
+        for sender, relation, to in edges:
+            modality = to.removeprefix('target_')
+            if relation in self.k:
+                in_edges[sender, relation, f'{receiver}_{modality}'] = edges.of(
+                    modality, relation, rows[modality], self.k[relation]
                 )
-        found = neck.propagate(nodes, typed)
+        new = neck.pass_messages(nodes, in_edges)
         propagated = {}
         for modality, picked in rows.items():
             filled = len(nodes[f'target_{modality}'])
-            buffer = self.get_buffer(f'propagated_{modality}')[:filled]
-            buffer[slice(filled) if picked is None else picked] = found[
-                f'{receiver}_{modality}'
-            ]
-            propagated[modality] = buffer
+            kept = self.get_buffer(f'propagated_{modality}')[:filled]
+            where = slice(filled) if picked is None else picked
+            kept[where] = new[f'{receiver}_{modality}']
+            propagated[modality] = kept
         return propagated
-
-    def propagate_source(
-        self,
-        feats: Mapping[str, Tensor],
-        slots: Mapping[str, Tensor],
-        memories: Memories,
-    ) -> dict[str, Tensor]:
-        """Propagate the student's source batch with the neck that learns.
-
-        Args:
-            feats: Modality -> the student's embeddings, shape (N, D).
-            slots: Modality -> rows of the source memories that hold the same samples.
-            memories: ``<domain>_<modality>`` -> memory.
-
-        Returns:
-            Modality -> shape (N, D).
-        """
-        nodes = {name: memory.feats for name, memory in memories.items()}
-        typed = {}
-        for modality, rows in feats.items():
-            nodes[f'batch_{modality}'] = rows
-            for name, k in self.k.items():
-                relation = RELATIONS[name]
-                sender = relation.sender('source', modality)
-                # Both source memories are written together: a pair has the same slot.
-                own = slots[modality] if relation.same_domain else None
-                typed[sender, name, f'batch_{modality}'] = nearest_neighbours(
-                    rows.detach().float(), nodes[sender], k, exclude=own
-                )
-        propagated = cast(GraphPropagationNeck, self.neck).propagate(nodes, typed)
-        return {modality: propagated[f'batch_{modality}'] for modality in feats}
-
-
-def edge_type(modality: str, relation: str) -> EdgeType:
-    """Return the type of the edges by which a target row of a modality receives."""
-    sender = RELATIONS[relation].sender('target', modality)
-    return sender, relation, f'target_{modality}'
 
 
 def _checked(k: Mapping[str, int]) -> dict[str, int]:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from gckd_mm.errors import InputError
 from gckd_mm.models.functional.assignment import (
     candidate_edges,
     score_edges,
     sinkhorn_potentials,
 )
-from gckd_mm.models.functional.distillation import quantile_gate, soft_labels
-from gckd_mm.models.functional.propagation import (
-    propagate_labels_once,
-    transition_matrix,
-)
+from gckd_mm.models.functional.gates import quantile_gate
 from gckd_mm.models.gckd.graph import Edges
+from gckd_mm.models.gckd.label_settings import (
+    AssignmentSettings,
+    PropagationSettings,
+    check_count,
+    check_gate,
+    check_positive,
+    read_settings,
+)
+from gckd_mm.models.gckd.memory import Neighbours
 from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.necks.graph_propagation_neck import neighbour_weights
+from gckd_mm.models.retrievers.schedule_settings import read_schedule
 from gckd_mm.registry import MODELS
 
 
@@ -39,19 +44,59 @@ class SoftLabels(NamedTuple):
     weights: Tensor
 
 
-class _Assignment(NamedTuple):
-    epsilon: float = 0.06
-    iterations: int = 4
-    relaxation: float | None = None
+class Transitions(NamedTuple):
+    """A sparse transition matrix over N rows.
+
+    Attributes:
+        index: The row itself, then its neighbours, shape (N, 1 + K), int64.
+        probability: Of going there, shape (N, 1 + K), float32; where there is no
+            neighbour, 0, and the index is the row itself.
+    """
+
+    index: Tensor  # type: ignore[assignment] # not what tuple.index is
+    probability: Tensor
 
 
-class _Propagation(NamedTuple):
-    alpha: float
-    k: int = 6
-    temperature: float = 0.1
+@torch.no_grad()
+def transition_matrix(
+    neighbours: Neighbours, alpha: float, temperature: float
+) -> Transitions:
+    """Return (1 − α) I + α W, W being the softmax of the similarities.
+
+    Args:
+        neighbours: Of N rows, among these same rows, K each.
+        alpha: α, from 0 to 1. A row without neighbours keeps the probability 1.
+        temperature: Of the softmax.
+
+    Source: ours; one step of what Zhou et al., *Learning with Local and Global
+    Consistency*, NeurIPS 2003, repeat until it converges.
+    """
+    rows = torch.arange(len(neighbours.index), device=neighbours.index.device)[:, None]
+    moves = alpha * neighbour_weights(neighbours, temperature)
+    stays = 1 - moves.sum(dim=1, keepdim=True)
+    index = torch.where(neighbours.index < 0, rows, neighbours.index)
+    return Transitions(
+        torch.cat([rows, index], dim=1), torch.cat([stays, moves], dim=1)
+    )
 
 
-_Settings = TypeVar('_Settings', _Assignment, _Propagation)
+@torch.no_grad()
+def propagate_labels_once(
+    labels: Tensor, index: Tensor, transitions: Transitions
+) -> tuple[Tensor, Tensor]:
+    """Multiply sparse labels by a transition matrix from the right.
+
+    Args:
+        labels: Of N queries, shape (N, C), not negative.
+        index: Their columns, shape (N, C), int64.
+        transitions: Over all columns.
+
+    Returns:
+        Labels and columns, shapes (N, C · (1 + K)); a column may come several times,
+        and its labels add up to the same sum.
+    """
+    moved = labels[..., None] * transitions.probability[index]
+    return moved.flatten(1), transitions.index[index].flatten(1)
 
 
 @MODELS.register_module()
@@ -60,12 +105,9 @@ class PseudoLabels(BaseModule):
 
     For each query of a batch: the similarities of its ``candidates`` in the other
     modality's memory → ``assignment``, potentials against hubs → softmax at
-    ``temperature`` → ``propagation`` of the labels to neighbours → ``sharpening`` →
-    the ``gate``, which drops the least confident queries.
-
-    In the propagation a query takes the mean of its own labels and those of its
-    ``near`` neighbours, and what a memory row received spreads to that row's
-    neighbours: two captions of a person agree, and so do two images.
+    ``temperature`` → ``propagation``: the query takes the mean of its own labels and
+    those of its ``near`` neighbours, and each memory row passes labels on to its own →
+    ``sharpening`` → the ``gate``, which drops the least confident queries.
 
     Balanced assignment assumes that the target's captions and images come from the
     same people, and that the memories hold (nearly) all of them; soften it with
@@ -75,16 +117,16 @@ class PseudoLabels(BaseModule):
         size: Rows of a memory.
         candidates: Memory rows that may be matched to a query. Defaults to 64.
         assignment: Arguments of :func:`sinkhorn_potentials`: ``epsilon``,
-            ``iterations`` and ``relaxation``; None leaves the similarities alone.
+            ``iterations``, ``relaxation``; None leaves the similarities alone.
             Defaults to those of the function.
-        refresh: Steps between two computations of the potentials, over both memories; a
-            sample that came since has the mean potential. Defaults to 10.
+        refresh: Steps between two computations of the potentials; a sample that came
+            since has the mean potential. Defaults to 10.
         temperature: A number or a schedule. Defaults to 0.03.
         propagation: ``alpha``, the fraction of a row's labels that comes from its
             neighbours, in (0, 1], ``k`` neighbours and the ``temperature`` of their
             softmax. Defaults to None: no label propagation.
-        sharpening: Exponent of labels after the propagation, which are then normalised;
-            1 leaves them. Defaults to 2.
+        sharpening: Exponent of propagated labels, which are then normalised. Defaults
+            to 2.
         gate: The quantile of the batch's confidences below which queries have the
             weight 0, in [0, 1). Defaults to 0: all queries count.
         init_cfg: See :class:`mmengine.model.BaseModule`.
@@ -110,29 +152,20 @@ class PseudoLabels(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        _check_count('candidates', candidates)
-        _check_count('refresh', refresh)
-        _check_positive('sharpening', sharpening)
-        if not 0 <= gate < 1:
-            raise InputError(
-                f'PseudoLabels: gate is the fraction of queries to drop, at least 0 '
-                f'and below 1; got {gate}'
-            )
+        check_count('candidates', candidates)
+        check_count('refresh', refresh)
+        check_positive('sharpening', sharpening)
+        check_gate(gate)
         self.candidates = candidates
-        self.assignment = _read(_Assignment, 'assignment', assignment)
+        self.assignment = read_settings(AssignmentSettings, 'assignment', assignment)
         self.refresh = refresh
-        self.propagation = _read(_Propagation, 'propagation', propagation)
-        if self.propagation is not None and self.propagation.alpha > 1:
-            raise InputError(
-                f'PseudoLabels: propagation.alpha must be at most 1, got '
-                f'{self.propagation.alpha}'
-            )
+        self.propagation = read_settings(
+            PropagationSettings, 'propagation', propagation
+        )
         self.sharpening = sharpening
         self.gate = gate
-        self.temperature = Schedule.build(temperature, 'labels.temperature')
-        _check_positive(
-            'temperature', min(self.temperature.start, self.temperature.end)
-        )
+        self.temperature = read_schedule(temperature, 'labels.temperature')
+        check_positive('temperature', min(self.temperature.start, self.temperature.end))
         for modality in MODALITIES:
             self.register_buffer(f'{modality}_potentials', torch.zeros(size))
             # Which sample each potential is of.
@@ -153,7 +186,7 @@ class PseudoLabels(BaseModule):
         slots: Mapping[str, Tensor],
         step: int,
     ) -> dict[str, SoftLabels]:
-        """Label the queries of a batch in both directions.
+        """Label the queries of a batch: direction -> labels over what is searched.
 
         Args:
             feats: Modality -> the target's (propagated) embeddings, shape (M, D).
@@ -161,10 +194,6 @@ class PseudoLabels(BaseModule):
             edges: Of the target's memories.
             slots: Modality -> rows of the batch's samples, shape (N,).
             step: Step of the adaptation.
-
-        Returns:
-            ``'text_to_image'`` and ``'image_to_text'`` -> labels over the memory of
-            what is searched.
         """
         if self.assignment is not None and step % self.refresh == 0:
             self._assign(self.assignment, feats, keys, edges)
@@ -201,7 +230,7 @@ class PseudoLabels(BaseModule):
 
     def _assign(
         self,
-        assignment: _Assignment,
+        assignment: AssignmentSettings,
         feats: Mapping[str, Tensor],
         keys: Mapping[str, Tensor],
         edges: Edges,
@@ -241,8 +270,8 @@ class PseudoLabels(BaseModule):
         with torch.autocast(queries.device.type, enabled=False):
             similarity = torch.einsum('nd,ncd->nc', queries, feats[key][index])
         similarity = similarity.masked_fill(missing, float('-inf'))
-        potentials = self._potentials(key, keys[key])[index]
-        return soft_labels(similarity, potentials, temperature), index
+        corrected = similarity + self._potentials(key, keys[key])[index]
+        return (corrected / temperature).softmax(dim=1), index
 
     def _potentials(self, modality: str, keys: Tensor) -> Tensor:
         """Return the potentials of a memory's rows, shape (M,)."""
@@ -255,37 +284,3 @@ class PseudoLabels(BaseModule):
         if self.gate == 0:
             return labels.new_ones(len(labels))
         return quantile_gate(labels.amax(dim=1), self.gate).float()
-
-
-def _read(
-    kind: type[_Settings], name: str, given: Mapping[str, Any] | None
-) -> _Settings | None:
-    """Check the arguments of a part; None stays None."""
-    if given is None:
-        return None
-    unknown = sorted(set(given) - set(kind._fields))
-    missing = sorted(set(kind._fields) - set(kind._field_defaults) - set(given))
-    if unknown or missing:
-        raise InputError(
-            f'PseudoLabels: {name} has the arguments {list(kind._fields)}; unknown: '
-            f'{unknown}, missing: {missing}'
-        )
-    settings = kind(**given)
-    for key, value in settings._asdict().items():
-        if key in ('iterations', 'k'):
-            _check_count(f'{name}.{key}', value)
-        elif value is not None:
-            _check_positive(f'{name}.{key}', value)
-    return settings
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(
-            f'PseudoLabels: {name} must be a whole number of at least 1, got {value!r}'
-        )
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not isinstance(value, int | float) or not value > 0:
-        raise InputError(f'PseudoLabels: {name} must be positive, got {value!r}')

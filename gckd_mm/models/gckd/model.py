@@ -6,29 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.dist import get_rank, get_world_size
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.gather import gather_with_gradient
 from gckd_mm.models.gckd.graph import Edges, Memories, MemoryGraph
 from gckd_mm.models.gckd.labels import PseudoLabels, SoftLabels
 from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.relations import (
-    DIRECTIONS,
-    MEMORIES,
-    MODALITIES,
-    RELATIONS,
+from gckd_mm.models.gckd.relations import DIRECTIONS, MEMORIES, MODALITIES, RELATIONS
+from gckd_mm.models.heads.contrastive_head import (
+    gather_with_gradient,
+    head_losses,
+    person_ids,
 )
 from gckd_mm.models.heads.momentum_distill_head import (
     MomentumDistillHead,
     NeighbourConsistencyHead,
 )
-from gckd_mm.models.retrievers.staged import StagedDualEncoder
-from gckd_mm.models.retrievers.towers import TeacherTowers
-from gckd_mm.models.schedule import Schedule
-from gckd_mm.models.teacher import MomentumTeacher
+from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
+from gckd_mm.models.retrievers.schedule_settings import read_schedule, read_schedules
+from gckd_mm.models.retrievers.staged import Schedule, StagedDualEncoder
+from gckd_mm.models.teacher import MomentumTeacher, TeacherTowers
 from gckd_mm.registry import MODELS
 
 
@@ -39,8 +37,8 @@ class AdaptationBatch(NamedTuple):
         source: What :meth:`GCKD.embed` gives of the N source pairs.
         pids: Person ids of the source pairs, shape (N,).
         target: What :meth:`GCKD.embed` gives of the N target images and captions.
-        slots: Memory, ``<domain>_<modality>`` -> its rows that hold the samples of all
-            W ranks, shape (W·N,); memories that took in nothing are left out.
+        slots: Memory -> its rows that hold the samples of all W ranks, shape (W·N,);
+            memories that took in nothing are left out.
         edges: Of the graph over the memories.
         labels: Direction -> soft labels of the target's samples of all ranks.
         step: Step of the adaptation.
@@ -59,12 +57,9 @@ class AdaptationBatch(NamedTuple):
 class GCKD(StagedDualEncoder):
     """A dual encoder that adapts to an unlabelled target domain.
 
-    One run has two stages. The first iterations are those of
-    :class:`DualEncoder` on the source alone. Then the teacher is set equal to the
-    student, the memories are emptied, and every later batch is one of :meth:`adapt`.
-    :class:`gckd_mm.engine.hooks.AdaptationHook` drives the stages and the teacher.
-
-    ``None`` takes a part out; whatever stays still trains.
+    The source stage is that of :class:`StagedDualEncoder`. Then the teacher is set
+    equal to the student, the memories are emptied, and every later batch is one of
+    :meth:`adapt`. ``None`` takes a part out; whatever stays still trains.
 
     Args:
         embedding_size: D, of both towers.
@@ -76,24 +71,26 @@ class GCKD(StagedDualEncoder):
         labels: Config of :class:`PseudoLabels`; given with ``distill``, or neither.
         distill: Config of a :class:`MomentumDistillHead`, or None.
         consistency: Config of a :class:`NeighbourConsistencyHead`, or None.
-        loss_weights: ``distill``, ``consistency`` and ``graph`` -> weight of these
-            losses, a number or a schedule. Defaults to 1 each.
+        loss_weights: ``distill`` and ``consistency`` -> weight of these losses, a
+            number or a schedule. Defaults to 1 each.
         **towers: See :class:`DualEncoder`: the encoders, the source's heads and the
             data preprocessor.
 
     Raises:
         InputError: If the teacher's momentum leaves [0, 1], for a weight of another
-            name, or for one of ``labels`` and ``distill`` without the other.
+            name, for one of ``labels`` and ``distill`` without the other, or for a
+            graph whose weights nothing would train.
 
     Source: Luo et al., *Graph-Based Cross-Domain Knowledge Distillation for
     Cross-Dataset Text-to-Image Person Retrieval*, AAAI 2025: the memories of both
     domains, the propagation over a heterogeneous graph, the momentum teacher and its
-    soft labels, all of it trained jointly. The equations and numbers are ours: see
-    :mod:`gckd_mm.models.functional`.
+    soft labels, all of it trained jointly. The equations and numbers are ours.
     """
 
     #: whose losses have a weight
-    weighted: tuple[str, ...] = ('distill', 'consistency', 'graph')
+    weighted: tuple[str, ...] = ('distill', 'consistency')
+    #: whether a loss reaches the weights of the graph's neck
+    trains_graph = False
 
     memories: Memories
     labels: PseudoLabels | None
@@ -116,9 +113,12 @@ class GCKD(StagedDualEncoder):
     ) -> None:
         super().__init__(**towers)
         self.embedding_size = embedding_size
-        self.teacher_momentum = Schedule.build(teacher_momentum, 'teacher_momentum')
-        _check_momentum(self.teacher_momentum)
-        self.loss_weights = _read_weights(loss_weights or {}, self.weighted)
+        self.teacher_momentum = read_schedule(
+            teacher_momentum, 'teacher_momentum', least=0, most=1
+        )
+        self.loss_weights = read_schedules(
+            loss_weights or {}, self.weighted, 'loss_weights'
+        )
         if (labels is None) != (distill is None):
             raise InputError(
                 'GCKD: labels (PseudoLabels) and distill (MomentumDistillHead) go '
@@ -136,6 +136,11 @@ class GCKD(StagedDualEncoder):
             dim=embedding_size,
             other_k=self._other_k(),
         )
+        if self.graph.learns != self.trains_graph:
+            raise InputError(
+                f'{type(self).__name__}: graph.neck must have weights in '
+                f'GCKDWithLearnedGraph, which trains them, and in no other model'
+            )
         self.teacher = MomentumTeacher(self._towers())
 
     def adapt(
@@ -154,13 +159,12 @@ class GCKD(StagedDualEncoder):
         4. :meth:`losses` compares the student with the memories.
 
         Raises:
-            InputError: If the memories do not hold a batch, or have another dimension
-                than the embeddings.
+            InputError: If the memories do not hold a batch.
         """
         source, student = self.embed(inputs), self.embed(target['inputs'])
         self.check_source(source)
-        pids = self._pids(data_samples)
-        slots = self.remember(source, pids, data_samples, target)
+        pids = person_ids(data_samples, source['images'])
+        slots = self.remember(source, data_samples, target)
         edges = self.graph.edges(self.memories)
         labels = self.pseudo_labels(edges, slots, step)
         return self.losses(
@@ -171,15 +175,11 @@ class GCKD(StagedDualEncoder):
         """Return every loss of one step by its name, weighted, and diagnostics."""
         source, pids, student, slots, edges, labels, step = batch
         weights = {name: ramp.at(step) for name, ramp in self.loss_weights.items()}
-        terms = self.head_losses(source, pids)
-        if self.graph.learns:
-            propagated = self._propagate_source(source, slots)
-            for name, loss in self.head_losses(propagated, pids, 'loss_graph').items():
-                terms[name] = weights['graph'] * loss
-
+        terms = head_losses(self.heads, source, pids)
         # Of all ranks, as the slots and the labels are.
-        seen = [modality for modality in MODALITIES if modality in student]
-        feats = {modality: gather_with_gradient(student[modality]) for modality in seen}
+        feats = {
+            m: gather_with_gradient(student[m]) for m in MODALITIES if m in student
+        }
         memory = {m: self.memories[f'target_{m}'].feats for m in MODALITIES}
         if self.consistency is not None:
             for modality, queries in feats.items():
@@ -198,43 +198,40 @@ class GCKD(StagedDualEncoder):
         return terms
 
     def embed(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """Embed images and captions with the student: see :meth:`extract_feat`.
-
-        A subclass may add what else its losses need of the encoders.
-        """
+        """Embed with the student; a subclass may add what else its losses need."""
         return self.extract_feat(inputs)
 
     @torch.no_grad()
     def remember(
         self,
         source: dict[str, Tensor],
-        pids: Tensor,
         data_samples: Sequence[BaseDataElement],
         target: dict[str, Any],
     ) -> dict[str, Tensor]:
         """Push a batch into the memories; return the slots: see the batch's.
 
-        The source's embeddings are the student's: they are there, their labels hold
-        them in place, and the teacher's would cost another forward pass.
+        The source's embeddings are the student's: its labels hold them in place, and
+        the teacher's would cost another forward pass.
         """
-        pairs = torch.tensor([s.sample_idx for s in data_samples], device=pids.device)
-        slots = {}
-        for modality, feats in self.teacher.module.extract_feat(
-            target['inputs']
-        ).items():
-            index = target[f'{modality.removesuffix("s")}_index']
-            keys = torch.tensor(index, device=pids.device)
-            name = f'target_{modality}'
-            slots[name] = self.memories[name].push(feats, keys)
+        device = source['images'].device
+        pushed = {}
+        seen = self.teacher.module.extract_feat(target['inputs'])
+        for modality, feats in seen.items():
+            pushed['target', modality] = feats, target[f'{modality[:-1]}_index']
         for modality in MODALITIES if self.needs_source_memory else ():
-            name = f'source_{modality}'
-            slots[name] = self.memories[name].push(source[modality], pairs, pids)
-        size = self.memories['target_images'].size
-        pushed = max(map(len, slots.values()))
-        if pushed > size:
+            pairs = [sample.sample_idx for sample in data_samples]
+            pushed['source', modality] = source[modality], pairs
+        slots = {
+            f'{domain}_{modality}': self.memories[f'{domain}_{modality}'].push(
+                feats, torch.tensor(index, device=device)
+            )
+            for (domain, modality), (feats, index) in pushed.items()
+        }
+        size, most = self.memories['target_images'].size, max(map(len, slots.values()))
+        if most > size:
             raise InputError(
                 f'GCKD: memory_size={size} is less than the batch of all ranks, '
-                f"{pushed}: raise it, best to the size of the target's train set"
+                f"{most}: raise it, best to the size of the target's train set"
             )
         return slots
 
@@ -246,16 +243,20 @@ class GCKD(StagedDualEncoder):
             return {}
         rows = {m: slots[f'target_{m}'] for m in MODALITIES}
         keys = {m: self.memories[f'target_{m}'].keys for m in MODALITIES}
-        neck = self.teacher.module.graph_neck if self.graph.learns else self.graph.neck
+        neck = self.propagation_neck
         feats = self.graph.propagate(self.memories, edges, rows, neck, step)
         return self.labels(feats, keys, edges, rows, step)
+
+    @property
+    def propagation_neck(self) -> GraphPropagationNeck | None:
+        """What propagates the target's memories."""
+        return self.graph.neck
 
     @property
     def needs_source_memory(self) -> bool:
         """Whether anything receives from the source's memories."""
         used = self.graph.k if self.labels is not None else ()
-        across = any(not RELATIONS[name].same_domain for name in used)
-        return self.graph.learns or across
+        return any(not RELATIONS[name].same_domain for name in used)
 
     def schedules(self) -> dict[str, Schedule]:
         """Return everything that changes over the adaptation, by name."""
@@ -269,11 +270,9 @@ class GCKD(StagedDualEncoder):
     def start_adaptation(self) -> None:
         """Set the teacher equal to the student, and empty the memories."""
         self.teacher.synchronise(self._towers())
-        for memory in self.memories.values():
-            memory.reset()
-        self.graph.reset()
-        if self.labels is not None:
-            self.labels.reset()
+        for part in (*self.memories.values(), self.graph, self.labels):
+            if part is not None:
+                part.reset()
 
     def update_teacher(self) -> None:
         """Move the teacher towards the student; after each step of the optimiser."""
@@ -291,48 +290,19 @@ class GCKD(StagedDualEncoder):
                     f'memories, must agree'
                 )
 
-    def _propagate_source(
-        self, source: dict[str, Tensor], slots: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Propagate this rank's source batch with the neck that learns."""
-        feats = {modality: source[modality] for modality in MODALITIES}
-        rows = {
-            modality: slots[f'source_{modality}'].chunk(get_world_size())[get_rank()]
-            for modality in MODALITIES
-        }
-        return self.graph.propagate_source(feats, rows, self.memories)
-
     def _other_k(self) -> dict[str, int]:
         """Return relation -> neighbours that labels and consistency read."""
-        wanted = [('near', self.consistency.k)] if self.consistency else []
-        if self.labels is not None:
-            wanted.append(('cross_modal', self.labels.candidates))
-            if self.labels.propagation is not None:
-                wanted.append(('near', self.labels.propagation.k))
-        return {name: k for name, k in sorted(wanted)}  # the longest comes last
+        near = [self.consistency.k] if self.consistency is not None else []
+        if self.labels is None:
+            return {'near': max(near, default=0)}
+        if self.labels.propagation is not None:
+            near.append(self.labels.propagation.k)
+        return {'near': max(near, default=0), 'cross_modal': self.labels.candidates}
 
     def _towers(self) -> TeacherTowers:
         """Return the student's parts that the teacher averages: shared, not copied."""
-        return TeacherTowers(self, self.graph.neck if self.graph.learns else None)
+        return TeacherTowers(self)
 
 
 def _build(config: dict | None, **sizes: Any) -> Any:
     return None if config is None else MODELS.build({**sizes, **config})
-
-
-def _read_weights(
-    given: Mapping[str, float | dict], names: Sequence[str]
-) -> dict[str, Schedule]:
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise InputError(f'loss_weights: unknown {unknown}, expected {list(names)}')
-    return {
-        name: Schedule.build(given.get(name, 1.0), f'loss_weights.{name}')
-        for name in names
-    }
-
-
-def _check_momentum(momentum: Schedule) -> None:
-    for value in (momentum.start, momentum.end):
-        if not 0 <= value <= 1:
-            raise InputError(f'teacher_momentum must be within [0, 1], got {value}')

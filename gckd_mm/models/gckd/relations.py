@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gckd_mm.models.necks.graph_checks import EdgeType
+
 DOMAINS = ('source', 'target')
 MODALITIES = ('images', 'captions')
 #: direction -> modality of the queries, modality of what they search
@@ -25,9 +27,9 @@ class Relation(NamedTuple):
 
     def sender(self, domain: str, modality: str) -> str:
         """Return the memory that holds the neighbours of a domain and modality."""
-        sender = domain if self.same_domain else _other(DOMAINS, domain)
-        kind = modality if self.same_modality else _other(MODALITIES, modality)
-        return f'{sender}_{kind}'
+        of_domain = DOMAINS.index(domain) ^ (not self.same_domain)
+        of_modality = MODALITIES.index(modality) ^ (not self.same_modality)
+        return f'{DOMAINS[of_domain]}_{MODALITIES[of_modality]}'
 
 
 #: A new relation is one line here; its neighbours per row are one key of the config,
@@ -39,5 +41,7 @@ RELATIONS = {
 }
 
 
-def _other(pair: tuple[str, str], one: str) -> str:
-    return pair[1 - pair.index(one)]
+def edge_type(modality: str, relation: str) -> EdgeType:
+    """Return the type of the edges by which a target row of a modality receives."""
+    sender = RELATIONS[relation].sender('target', modality)
+    return sender, relation, f'target_{modality}'

@@ -1,13 +1,12 @@
 """Heads: they turn embeddings into named losses."""
 
-from gckd_mm.models.heads.contrastive_head import ContrastiveHead
+from gckd_mm.models.heads.contrastive_head import ContrastiveHead, SDMHead
 from gckd_mm.models.heads.image_text_matching_head import ImageTextMatchingHead
 from gckd_mm.models.heads.info_nce_head import InfoNCEHead
 from gckd_mm.models.heads.momentum_distill_head import (
     MomentumDistillHead,
     NeighbourConsistencyHead,
 )
-from gckd_mm.models.heads.sdm_head import SDMHead
 
 __all__ = [
     'ContrastiveHead',

@@ -1,18 +1,57 @@
-"""The base of the contrastive heads: gathers the batch, weights the loss."""
+"""Contrastive losses of the pairs of a batch, gathered from all ranks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
-from mmengine.dist import all_gather
+import torch.distributed as dist
+import torch.nn.functional as F
+from mmengine.dist import all_gather, get_dist_info, is_distributed
 from mmengine.model import BaseModule
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional import gather_with_gradient
+from gckd_mm.registry import MODELS
+
+_EPSILON = 1e-8
+
+
+def identity_targets(pids: Tensor) -> Tensor:
+    """Return q_ij = 1[y_i = y_j] / |{j : y_j = y_i}|, shape (N, N), of ids (N,)."""
+    same = pids[:, None] == pids[None, :]
+    return same.float() / same.sum(dim=1, keepdim=True)
+
+
+def sdm_loss(
+    image_feats: Tensor, caption_feats: Tensor, pids: Tensor, temperature: float
+) -> Tensor:
+    """Similarity distribution matching: KL(p ‖ q) in both directions.
+
+    p is the softmax of the similarities over the batch, q the true matching
+    distribution, :func:`identity_targets`. In float32, under autocast too.
+
+    Args:
+        image_feats: L2-normalised, shape (N, D).
+        caption_feats: L2-normalised, shape (N, D); row i belongs to image i.
+        pids: Person ids, shape (N,).
+        temperature: Divides the cosine similarities.
+
+    Returns:
+        Scalar: mean over the batch, summed over both directions.
+
+    Source: Jiang and Ye, *Cross-Modal Implicit Relation Reasoning and Aligning for
+    Text-to-Image Person Retrieval* (IRRA), CVPR 2023, eq. 5 and 6, ε = 1e-8.
+    """
+    with torch.autocast(image_feats.device.type, enabled=False):
+        logits = image_feats.float() @ caption_feats.float().t() / temperature
+        log_targets = torch.log(identity_targets(pids) + _EPSILON)
+        return _kl_to(log_targets, logits) + _kl_to(log_targets, logits.t())
 
 
 class ContrastiveHead(BaseModule):
-    """A contrastive loss over the pairs of all ranks.
+    """A contrastive loss over the pairs of all ranks; a subclass says which.
 
     Args:
         temperature: Divides the cosine similarities. Defaults to 0.02.
@@ -36,28 +75,27 @@ class ContrastiveHead(BaseModule):
         self.loss_weight = loss_weight
         self._has_contrasted = False
 
+    @staticmethod
     def objective(
-        self, image_feats: Tensor, caption_feats: Tensor, pids: Tensor
+        image_feats: Tensor, caption_feats: Tensor, pids: Tensor, temperature: float
     ) -> Tensor:
-        """Return the unweighted loss of a whole batch; shapes as in :meth:`loss`."""
+        """Return the unweighted loss of a whole batch."""
         raise NotImplementedError
 
     def loss(self, image_feats: Tensor, caption_feats: Tensor, pids: Tensor) -> Tensor:
-        """Return the weighted loss of the batch of all ranks together.
+        """Return the weighted loss of the batch of all ranks together, a scalar.
 
         Args:
             image_feats: L2-normalised, shape (N, D).
             caption_feats: L2-normalised, shape (N, D); row i belongs to image i.
             pids: Person ids, shape (N,).
 
-        Returns:
-            Scalar, the same on all ranks.
-
         Raises:
             InputError: If the first batch of all ranks holds a single pair: there is
                 nothing to contrast it with, and no gradient. A last batch may.
         """
         images = gather_with_gradient(image_feats)
+        captions = gather_with_gradient(caption_feats)
         if len(images) > 1:
             self._has_contrasted = True
         elif not self._has_contrasted:
@@ -67,8 +105,70 @@ class ContrastiveHead(BaseModule):
                 f'train_dataloader.batch_size to 2 or more '
                 f'(optim_wrapper.accumulative_counts makes no larger batch of it)'
             )
-        return self.loss_weight * self.objective(
-            images,
-            gather_with_gradient(caption_feats),
-            torch.cat(all_gather(pids)),
-        )
+        pids = torch.cat(all_gather(pids))
+        loss = self.objective(images, captions, pids, self.temperature)
+        return self.loss_weight * loss
+
+
+@MODELS.register_module()
+class SDMHead(ContrastiveHead):
+    """Similarity distribution matching, see :func:`sdm_loss`; IRRA divides by 0.02."""
+
+    objective = staticmethod(sdm_loss)
+
+
+def head_losses(
+    heads: Mapping[str, ContrastiveHead],
+    feats: Mapping[str, Tensor],
+    pids: Tensor,
+    prefix: str = 'loss',
+) -> dict[str, Tensor]:
+    """Return ``<prefix>_<name>`` -> loss of each head on N embedded pairs."""
+    return {
+        f'{prefix}_{name}': head.loss(feats['images'], feats['captions'], pids)
+        for name, head in heads.items()
+    }
+
+
+def person_ids(data_samples: Sequence[BaseDataElement], feats: Tensor) -> Tensor:
+    """Return the person ids of N samples on the device of their embeddings, (N,)."""
+    return torch.tensor([sample.pid for sample in data_samples], device=feats.device)
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Concatenate the tensors of all W ranks, (N, …) each; gradients flow back.
+
+    A loss that every rank computes on the gathered batch, followed by the gradient
+    averaging of DistributedDataParallel, gives exactly the gradients of one process
+    with the whole batch: the backward pass sums the ranks' (equal) gradients, which
+    the averaging divides again.
+
+    Returns:
+        Shape (W·N, …), in rank order; the tensor itself if not distributed.
+
+    Source: ours; the arithmetic is that of open_clip's ``gather_with_grad``.
+    """
+    return _Gather.apply(tensor) if is_distributed() else tensor
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, tensor: Tensor) -> Tensor:
+        _, world_size = get_dist_info()
+        gathered = [torch.empty_like(tensor) for _ in range(world_size)]
+        dist.all_gather(gathered, tensor.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
+    ) -> tuple[Tensor]:
+        rank, world_size = get_dist_info()
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return (total.chunk(world_size)[rank],)
+
+
+def _kl_to(log_targets: Tensor, logits: Tensor) -> Tensor:
+    log_p = F.log_softmax(logits, dim=1)
+    return (log_p.exp() * (log_p - log_targets)).sum(dim=1).mean()

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.distillation import (
-    agreement,
-    entropy,
-    neighbour_labels,
-    soft_cross_entropy,
-)
-from gckd_mm.models.gckd.neighbours import Neighbours
+from gckd_mm.models.gckd.memory import Neighbours, at_least_float32
 from gckd_mm.registry import MODELS
 
 _MASKED = -1e4
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean over N queries of −Σ_j q_j log p_j, in nats.
+
+    In float32, or float64 if the logits are. Gradients reach the logits alone.
+
+    Args:
+        logits: The student's similarities over its temperature, shape (N, M), finite.
+        labels: The teacher's distributions q, shape (N, M).
+        weights: Of the queries, shape (N,), not negative; if all are 0, so are the loss
+            and its gradients.
+
+    Source: Li et al., *Align before Fuse* (ALBEF), NeurIPS 2021, section 3.3; the
+    weights are ours.
+    """
+    log_p = F.log_softmax(at_least_float32(logits), dim=1)
+    losses = -(labels.detach() * log_p).sum(dim=1)
+    weights = weights.detach().to(losses.dtype)
+    total = weights.sum()
+    # Not a tiny number instead of 0: the gradient divides by it, too, and overflows.
+    return (weights * losses).sum() / total.where(total > 0, 1)
 
 
 @MODELS.register_module()
@@ -58,7 +75,7 @@ class MomentumDistillHead(BaseModule):
         weights: Tensor,
         exclude: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of N queries.
+        """Return the loss of N queries, a scalar: see :func:`soft_cross_entropy`.
 
         Args:
             feats: The student's, L2-normalised, shape (N, D).
@@ -67,10 +84,6 @@ class MomentumDistillHead(BaseModule):
             weights: Of the queries, not negative, shape (N,).
             exclude: The row of the memory that each query is not compared with, shape
                 (N,): its own, as a rule. Defaults to none.
-
-        Returns:
-            Scalar, in nats: the weighted mean; 0, with gradients of 0, if all weights
-            are 0.
         """
         logits = self(feats, memory)
         if exclude is not None:
@@ -81,17 +94,17 @@ class MomentumDistillHead(BaseModule):
     def describe(
         self, feats: Tensor, memory: Tensor, labels: Tensor, weights: Tensor
     ) -> dict[str, Tensor]:
-        """Describe the labels; arguments as of :meth:`loss`.
+        """Describe the labels, in scalars; arguments as of :meth:`loss`.
 
-        Returns:
-            Scalars: ``gate_rate`` (mean weight of the queries), ``label_entropy``
-            (nats) and ``agreement`` (the fraction of queries for which student and
-            teacher have the same best match).
+        ``gate_rate`` is the mean weight, ``label_entropy`` in nats from 0 to log M, and
+        ``agreement`` the fraction of queries for which student and teacher have the
+        same best match.
         """
+        best = self(feats, memory).argmax(dim=1)
         return {
             'gate_rate': weights.mean(),
-            'label_entropy': entropy(labels).mean(),
-            'agreement': agreement(self(feats, memory), labels),
+            'label_entropy': torch.special.entr(labels).sum(dim=1).mean(),
+            'agreement': (best == labels.argmax(dim=1)).float().mean(),
         }
 
 
@@ -100,8 +113,8 @@ class NeighbourConsistencyHead(MomentumDistillHead):
     """The same loss, with the neighbours of the same modality as labels.
 
     The neighbours of sample i in the teacher's memory, weighted by similarity, are what
-    the student's embedding of i should find there. Looks within one modality of the
-    target alone: no pairing of images with captions is assumed.
+    the student's embedding of i should find there: no pairing of images with captions
+    is assumed.
 
     Args:
         k: Neighbours that count. Defaults to 6.
@@ -113,8 +126,8 @@ class NeighbourConsistencyHead(MomentumDistillHead):
     Raises:
         InputError: If a temperature is not positive or ``k`` is less than 1.
 
-    Source: ours; related to neighbourhood consistency in source-free adaptation (Yang
-    et al., *Exploiting the Intrinsic Neighborhood Structure*, NeurIPS 2021).
+    Source: ours; related to Yang et al., *Exploiting the Intrinsic Neighborhood
+    Structure for Source-free Domain Adaptation*, NeurIPS 2021.
     """
 
     def __init__(
@@ -133,15 +146,21 @@ class NeighbourConsistencyHead(MomentumDistillHead):
         self.k = k
         self.neighbour_temperature = neighbour_temperature
 
+    @torch.no_grad()
     def labels(self, neighbours: Neighbours, num_columns: int) -> tuple[Tensor, Tensor]:
-        """Return labels and weights of N queries for :meth:`loss`.
+        """Return labels, (N, M), and weights, (N,), of N queries for :meth:`loss`.
+
+        Labels are the softmax of similarity / ``neighbour_temperature`` over the
+        neighbours, 0 elsewhere; a query without any has labels and a weight of 0.
 
         Args:
             neighbours: Rows of the memory near each query, shape (N, K).
             num_columns: M, the rows of the memory.
-
-        Returns:
-            Shapes (N, M) and (N,); a query without neighbours has the weight 0.
         """
-        labels = neighbour_labels(neighbours, num_columns, self.neighbour_temperature)
-        return labels, (neighbours.index >= 0).any(dim=1).float()
+        absent = neighbours.index < 0
+        logits = at_least_float32(neighbours.similarity) / self.neighbour_temperature
+        # a softmax over no neighbours at all is NaN, which the mask takes away
+        probabilities = logits.softmax(dim=1).masked_fill(absent, 0)
+        labels = probabilities.new_zeros(len(probabilities), num_columns)
+        labels.scatter_add_(1, neighbours.index.masked_fill(absent, 0), probabilities)
+        return labels, (~absent).any(dim=1).float()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.heads.contrastive_head import ContrastiveHead
+from gckd_mm.models.heads.contrastive_head import (
+    ContrastiveHead,
+    head_losses,
+    person_ids,
+)
 from gckd_mm.models.retrievers.towers import TwoTowers
 from gckd_mm.models.tokenizers.hf_tokenizer import SPARE_ROWS
 from gckd_mm.registry import MODELS
@@ -40,6 +43,8 @@ class DualEncoder(TwoTowers, BaseModel):
             cannot embed, or is not the one that its pretrained weights know.
     """
 
+    heads: Mapping[str, ContrastiveHead]
+
     def __init__(
         self,
         image_backbone: dict,
@@ -55,7 +60,7 @@ class DualEncoder(TwoTowers, BaseModel):
         self.image_neck = MODELS.build(image_neck)
         self.text_backbone = MODELS.build(text_backbone)
         self.text_neck = MODELS.build(text_neck)
-        self.heads = nn.ModuleDict(
+        self.heads = nn.ModuleDict(  # type: ignore[assignment] # maps as one
             {name: MODELS.build(head) for name, head in (heads or {}).items() if head}
         )
         self._check_tokenizer()
@@ -76,27 +81,8 @@ class DualEncoder(TwoTowers, BaseModel):
         Returns:
             ``loss_<name>`` -> scalar.
         """
-        return self.head_losses(self.extract_feat(inputs), self._pids(data_samples))
-
-    def head_losses(
-        self, feats: dict[str, Tensor], pids: Tensor, prefix: str = 'loss'
-    ) -> dict[str, Tensor]:
-        """Return the loss of every head on embedded pairs.
-
-        Args:
-            feats: ``images`` and ``captions``, shape (N, D).
-            pids: Person ids, shape (N,).
-            prefix: Of the names. Defaults to ``'loss'``.
-
-        Returns:
-            ``<prefix>_<name>`` -> scalar.
-        """
-        return {
-            f'{prefix}_{name}': cast(ContrastiveHead, head).loss(
-                feats['images'], feats['captions'], pids
-            )
-            for name, head in self.heads.items()
-        }
+        feats = self.extract_feat(inputs)
+        return head_losses(self.heads, feats, person_ids(data_samples, feats['images']))
 
     def predict(
         self, inputs: dict[str, Any], data_samples: Sequence[BaseDataElement]
@@ -171,10 +157,6 @@ class DualEncoder(TwoTowers, BaseModel):
             if depth is not None and param_name.startswith(f'{prefix}{tower}.'):
                 return depth(param_name, f'{prefix}{tower}.')
         return 0, 1
-
-    def _pids(self, data_samples: Sequence[BaseDataElement]) -> Tensor:
-        device = next(self.parameters()).device
-        return torch.tensor([sample.pid for sample in data_samples], device=device)
 
     def _check_tokenizer(self) -> None:
         tokenizer = getattr(self.data_preprocessor, 'tokenizer', None)

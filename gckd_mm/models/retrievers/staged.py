@@ -1,31 +1,85 @@
-"""A retriever with two stages: the source alone, then the adaptation."""
+"""Two stages, the source alone and the adaptation, and numbers that change in it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from gckd_mm.errors import InputError
+from gckd_mm.models.heads.contrastive_head import head_losses, person_ids
 from gckd_mm.models.retrievers.dual_encoder import DualEncoder
-from gckd_mm.models.schedule import Schedule
+
+
+@dataclass
+class Schedule:
+    """A number as a pure function of the adaptation step: nothing of it is resumed.
+
+    Attributes:
+        start: Value up to ``begin``.
+        end: Value from ``begin + length`` on.
+        length: How long the ramp takes, as a fraction of the adaptation; 0 jumps.
+        begin: Where the ramp begins, as a fraction of the adaptation.
+        shape: ``'linear'``, or ``'cosine'``: half a period, level at both ends.
+        num_steps: Steps of the adaptation; None as long as nobody has said.
+        name: The config key, for messages.
+    """
+
+    start: float
+    end: float
+    length: float
+    begin: float = 0.0
+    shape: str = 'linear'
+    num_steps: int | None = None
+    name: str = ''
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the value never changes."""
+        return self.start == self.end
+
+    def at(self, step: int) -> float:
+        """Return the value at an adaptation step, which may lie before the first.
+
+        Raises:
+            InputError: If it is a ramp over an adaptation of unknown length.
+        """
+        if self.is_constant:
+            return self.end
+        if self.num_steps is None:
+            raise InputError(
+                f'{self.name} is a ramp over the adaptation, and nobody says how many '
+                f"steps that has: train with train_cfg=dict(type='TwoStageTrainLoop', "
+                f'source_iters=…, adapt_iters=…), or call model.set_stages'
+            )
+        # In steps, so that 35 / 300 of 300 steps are 35, with no rounding.
+        first = round(self.begin * self.num_steps, 6)
+        last = round((self.begin + self.length) * self.num_steps, 6)
+        if step >= last:
+            return self.end
+        if step <= first:
+            return self.start
+        covered = (step - first) / (last - first)
+        if self.shape == 'cosine':
+            covered = (1 - math.cos(math.pi * covered)) / 2
+        return self.start + (self.end - self.start) * covered
 
 
 class StagedDualEncoder(DualEncoder):
     """Base of the models that adapt to an unlabelled target domain.
 
     The first ``source_iters`` iterations are those of :class:`DualEncoder` on the
-    source alone, whatever the subclass is: every method can branch off the same source
-    stage. Then :meth:`start_adaptation` is called once, and every later batch is
-    :meth:`adapt`'s. :class:`gckd_mm.engine.hooks.AdaptationHook` drives it.
-
-    :class:`gckd_mm.engine.loops.TwoStageTrainLoop` says how long either stage is.
+    source alone: every method can branch off the same source stage. Then
+    :meth:`start_adaptation` is called once, and every later batch is :meth:`adapt`'s.
+    :class:`~gckd_mm.engine.loops.TwoStageTrainLoop` says how long the stages are,
+    :class:`~gckd_mm.engine.hooks.AdaptationHook` which iteration it is.
 
     Args:
-        **towers: See :class:`DualEncoder`: the encoders, the source's heads and the
-            data preprocessor.
+        **towers: See :class:`DualEncoder`.
 
     Attributes:
         source_iters: Iterations on the source alone; 0 until :meth:`set_stages`.
@@ -67,10 +121,9 @@ class StagedDualEncoder(DualEncoder):
         Args:
             inputs: ``images`` and ``captions`` of N source pairs.
             data_samples: N samples with ``pid`` and ``sample_idx``.
-            target: ``inputs`` with N target images and captions, drawn independently,
-                and ``image_index`` and ``caption_index``, which say which samples of
-                the target these are. None in the source stage. Without captions, what
-                needs them is left out.
+            target: ``inputs`` with N target images and captions, sampled independently,
+                and ``image_index`` and ``caption_index``, which samples of the target
+                these are. None in the source stage. Captions may be missing.
 
         Returns:
             ``loss_<term>`` -> scalar, already weighted; and diagnostics.
@@ -88,7 +141,8 @@ class StagedDualEncoder(DualEncoder):
         if step < 0:
             feats = self.extract_feat(inputs)
             self.check_source(feats)
-            return self.head_losses(feats, self._pids(data_samples))
+            pids = person_ids(data_samples, feats['images'])
+            return head_losses(self.heads, feats, pids)
         if target is None:
             raise InputError(
                 f'{name}: the adaptation has begun, but the batch has no target: '

@@ -1,4 +1,4 @@
-"""The two encoders of a retriever, and a copy of them alone."""
+"""The two encoders of a retriever."""
 
 from __future__ import annotations
 
@@ -48,14 +48,6 @@ class TwoTowers:
         feats = self.text_neck(tokens, captions['attention_mask'])
         return _on_the_sphere(feats, 'text_neck'), tokens
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Return the first of what :meth:`embed_images` gives."""
-        return self.embed_images(images)[0]
-
-    def encode_captions(self, captions: dict[str, Tensor]) -> Tensor:
-        """Return the first of what :meth:`embed_captions` gives."""
-        return self.embed_captions(captions)[0]
-
     def extract_feat(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """Embed whichever modality the inputs hold.
 
@@ -67,27 +59,10 @@ class TwoTowers:
         """
         feats = {}
         if 'images' in inputs:
-            feats['images'] = self.encode_images(inputs['images'])
+            feats['images'] = self.embed_images(inputs['images'])[0]
         if 'captions' in inputs:
-            feats['captions'] = self.encode_captions(inputs['captions'])
+            feats['captions'] = self.embed_captions(inputs['captions'])[0]
         return feats
-
-
-class TeacherTowers(TwoTowers, nn.Module):
-    """The parts of a retriever that its teacher averages: encoders and necks.
-
-    Args:
-        student: Whose parts these are; they are shared, not copied.
-        graph_neck: The neck of its graph, if it has one that learns.
-    """
-
-    def __init__(self, student: TwoTowers, graph_neck: nn.Module | None = None) -> None:
-        super().__init__()
-        self.image_backbone = student.image_backbone
-        self.image_neck = student.image_neck
-        self.text_backbone = student.text_backbone
-        self.text_neck = student.text_neck
-        self.graph_neck = graph_neck
 
 
 def _on_the_sphere(feats: Features, neck: str) -> Tensor:

@@ -1,6 +1,7 @@
 """Heads of the baselines: unsupervised domain adaptation as others do it."""
 
 from gckd_mm.models.uda.adaptation_head import AdaptationHead, CrossDomainFeats
+from gckd_mm.models.uda.adapted_dual_encoder import AdaptedDualEncoder
 from gckd_mm.models.uda.cluster_contrast_head import ClusterContrastHead
 from gckd_mm.models.uda.coral_head import CORALHead
 from gckd_mm.models.uda.domain_adversarial_head import DomainAdversarialHead
@@ -11,6 +12,7 @@ from gckd_mm.models.uda.pouf_head import POUFHead
 
 __all__ = [
     'AdaptationHead',
+    'AdaptedDualEncoder',
     'CORALHead',
     'ClusterContrastHead',
     'CrossDomainFeats',

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.schedule_settings import read_schedule
 
 
 class CrossDomainFeats(NamedTuple):
@@ -18,7 +18,7 @@ class CrossDomainFeats(NamedTuple):
         source: ``images`` and ``captions`` -> the student's embeddings of N pairs,
             L2-normalised, shape (N, D), with gradient; row i of both is one pair.
         pids: Person ids of the source pairs, shape (N,).
-        target: The same of N images and N captions drawn independently; ``captions``
+        target: The same of N images and N captions sampled independently; ``captions``
             may be missing.
         keys: ``images`` and ``captions`` -> which samples of the target these are,
             indexes from 0, shape (N,).
@@ -43,7 +43,7 @@ class AdaptationHead(BaseModule):
         self, loss_weight: float | dict = 1.0, init_cfg: dict | None = None
     ) -> None:
         super().__init__(init_cfg)
-        self.schedules = {'loss_weight': Schedule.build(loss_weight, 'loss_weight')}
+        self.schedules = {'loss_weight': read_schedule(loss_weight, 'loss_weight')}
 
     def loss(self, feats: CrossDomainFeats, step: int) -> dict[str, Tensor]:
         """Return :meth:`terms`, its losses weighted.

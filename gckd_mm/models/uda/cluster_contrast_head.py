@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +12,19 @@ from mmengine.dist import all_gather, broadcast, get_rank, get_world_size
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.clusters import (
+from gckd_mm.models.functional.reciprocal import close_pairs
+from gckd_mm.models.gckd.memory import EmbeddingMemory
+from gckd_mm.models.gckd.relations import MODALITIES
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient, identity_targets
+from gckd_mm.models.uda.adaptation_head import (
+    AdaptationHead,
+    CrossDomainFeats,
+)
+from gckd_mm.models.uda.clusters import (
     capped_assignment,
     density_classes,
     independence_threshold,
     keep_reliable,
-)
-from gckd_mm.models.functional.contrastive import identity_targets
-from gckd_mm.models.functional.gather import gather_with_gradient
-from gckd_mm.models.functional.reciprocal import close_pairs
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.relations import MODALITIES
-from gckd_mm.models.uda.adaptation_head import (
-    AdaptationHead,
-    CrossDomainFeats,
 )
 from gckd_mm.registry import MODELS
 
@@ -100,6 +100,8 @@ class ClusterContrastHead(AdaptationHead):
     last_clustering: Tensor
     threshold: Tensor
 
+    memories: Mapping[str, EmbeddingMemory]
+
     def __init__(
         self,
         embedding_size: int,
@@ -153,7 +155,7 @@ class ClusterContrastHead(AdaptationHead):
         self.capacity = capacity
         self.source_weight = source_weight
         self.caption_weight = caption_weight
-        self.memories = nn.ModuleDict(
+        self.memories = nn.ModuleDict(  # type: ignore[assignment] # maps as one
             {
                 name: EmbeddingMemory(memory_size, embedding_size)
                 for name in ('persons', *MODALITIES)
@@ -170,10 +172,10 @@ class ClusterContrastHead(AdaptationHead):
     def reset(self) -> None:
         """Forget everything."""
         for name in ('persons', *MODALITIES):
-            self._memory(name).reset()
+            self.memories[name].reset()
         for modality in MODALITIES:
-            self._buffer(modality, 'classes').fill_(-1)
-            self._buffer(modality, 'keys').fill_(-1)
+            self.get_buffer(f'{modality}_classes').fill_(-1)
+            self.get_buffer(f'{modality}_keys').fill_(-1)
         self.last_clustering.fill_(-1)
         self.threshold.fill_(math.nan)
 
@@ -218,7 +220,7 @@ class ClusterContrastHead(AdaptationHead):
         keys: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         centroids = self._centroids()
-        persons = self._memory('persons')
+        persons = self.memories['persons']
         classes = torch.cat([centroids.feats, persons.feats])
         labels = {
             modality: centroids.row_of_class[self._classes_of(modality, each)]
@@ -255,7 +257,7 @@ class ClusterContrastHead(AdaptationHead):
         return total / (labels >= 0).sum().clamp_min(1)
 
     def _is_due(self, image_keys: Tensor, step: int) -> bool:
-        memory = self._memory('images')
+        memory = self.memories['images']
         if not len(memory):
             return False
         if self.last_clustering >= 0:
@@ -267,7 +269,7 @@ class ClusterContrastHead(AdaptationHead):
 
     @torch.no_grad()
     def _cluster(self, step: int) -> None:
-        images, captions = self._memory('images'), self._memory('captions')
+        images, captions = self.memories['images'], self.memories['captions']
         radii = (self.eps, self.eps - self.margin, self.eps + self.margin)
         pairs = close_pairs(images.feats.cpu(), self.k1, self.k2, max(radii))
         classes, tight, loose = (
@@ -288,16 +290,16 @@ class ClusterContrastHead(AdaptationHead):
         self.last_clustering.fill_(step)
 
     def _note(self, modality: str, classes: Tensor) -> None:
-        memory = self._memory(modality)
-        self._buffer(modality, 'classes')[: len(classes)] = classes
-        self._buffer(modality, 'keys')[: len(classes)] = memory.keys
+        memory = self.memories[modality]
+        self.get_buffer(f'{modality}_classes')[: len(classes)] = classes
+        self.get_buffer(f'{modality}_keys')[: len(classes)] = memory.keys
         # Ranks on unlike machines may round a distance to either side of eps.
-        broadcast(self._buffer(modality, 'classes'))
+        broadcast(self.get_buffer(f'{modality}_classes'))
 
     @torch.no_grad()
     def _centroids(self) -> _Centroids:
         """Return the classes of which the memory holds images, in their order."""
-        memory = self._memory('images')
+        memory = self.memories['images']
         classes = self._classes('images')
         held = classes >= 0
         present, rows, sizes = classes[held].unique(
@@ -311,19 +313,21 @@ class ClusterContrastHead(AdaptationHead):
 
     def _classes(self, modality: str) -> Tensor:
         """Return the class of each row of a memory, -1 for those that came since."""
-        keys = self._memory(modality).keys
-        classes = self._buffer(modality, 'classes')[: len(keys)]
-        return classes.where(self._buffer(modality, 'keys')[: len(keys)] == keys, -1)
+        keys = self.memories[modality].keys
+        classes = self.get_buffer(f'{modality}_classes')[: len(keys)]
+        return classes.where(
+            self.get_buffer(f'{modality}_keys')[: len(keys)] == keys, -1
+        )
 
     def _classes_of(self, modality: str, keys: Tensor) -> Tensor:
         """Return the class of each sample, shape (N,), -1 where unknown."""
-        rows = _rows_of(self._memory(modality), keys)
+        rows = _rows_of(self.memories[modality], keys)
         return F.pad(self._classes(modality), (0, 1), value=-1)[rows]
 
     @torch.no_grad()
     def _remember(self, name: str, feats: Tensor, keys: Tensor) -> None:
         """Mix the batch of all ranks into a memory, rows of one key as their mean."""
-        memory = self._memory(name)
+        memory = self.memories[name]
         rows = _rows_of(memory, keys)
         new = identity_targets(keys) @ feats
         momentum = self.memory_momentum * (rows >= 0).float()[:, None]
@@ -332,12 +336,6 @@ class ClusterContrastHead(AdaptationHead):
         own = (part.chunk(get_world_size())[get_rank()] for part in (mixed, keys))
         feats, keys = own
         memory.push(F.normalize(feats, dim=1), keys)
-
-    def _memory(self, name: str) -> EmbeddingMemory:
-        return cast(EmbeddingMemory, self.memories[name])
-
-    def _buffer(self, modality: str, name: str) -> Tensor:
-        return cast(Tensor, getattr(self, f'{modality}_{name}'))
 
 
 def _rows_of(memory: EmbeddingMemory, keys: Tensor) -> Tensor:

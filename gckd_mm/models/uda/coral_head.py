@@ -6,13 +6,13 @@ import math
 
 from torch import Tensor
 
-from gckd_mm.models.functional.alignment import coral
-from gckd_mm.models.functional.gather import gather_with_gradient
 from gckd_mm.models.gckd.relations import MODALITIES
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient
 from gckd_mm.models.uda.adaptation_head import (
     AdaptationHead,
     CrossDomainFeats,
 )
+from gckd_mm.models.uda.alignment import coral
 from gckd_mm.registry import MODELS
 
 

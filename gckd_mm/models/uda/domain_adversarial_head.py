@@ -10,13 +10,13 @@ from mmengine.dist import broadcast
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.alignment import reverse_gradient
 from gckd_mm.models.gckd.relations import MODALITIES
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.schedule_settings import read_schedule
 from gckd_mm.models.uda.adaptation_head import (
     AdaptationHead,
     CrossDomainFeats,
 )
+from gckd_mm.models.uda.alignment import reverse_gradient
 from gckd_mm.registry import MODELS
 
 
@@ -76,7 +76,7 @@ class DomainAdversarialHead(AdaptationHead):
                 f'DomainAdversarialHead: dropout must be at least 0 and below 1, got '
                 f'{dropout}'
             )
-        coefficient = Schedule.build(reversal, 'reversal')
+        coefficient = read_schedule(reversal, 'reversal')
         if min(coefficient.start, coefficient.end) < 0:
             raise InputError(
                 f'DomainAdversarialHead: reversal must not be negative, got {reversal}'

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_gather
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.distillation import (
-    entropy,
-    keep_best,
-    mutual_gate,
-    soft_cross_entropy,
-)
-from gckd_mm.models.functional.gather import gather_with_gradient
+from gckd_mm.models.functional.gates import mutual_gate
 from gckd_mm.models.functional.label_propagation import (
     AffinityGraph,
     affinity_graph,
@@ -23,6 +16,10 @@ from gckd_mm.models.functional.label_propagation import (
     propagate_labels,
 )
 from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient
+from gckd_mm.models.heads.momentum_distill_head import (
+    soft_cross_entropy,
+)
 from gckd_mm.models.uda.adaptation_head import (
     CrossDomainFeats,
 )
@@ -141,8 +138,8 @@ class LabelPropagationHead(TargetMemoryHead):
         """Forget everything."""
         super().reset()
         for modality in MODALITIES:
-            self._buffer(modality, 'nodes').fill_(-1)
-            self._buffer(modality, 'choices').fill_(-1)
+            self.get_buffer(f'{modality}_nodes').fill_(-1)
+            self.get_buffer(f'{modality}_choices').fill_(-1)
         for buffer in (self.num_nodes, self.num_edges, self.edges, self.weights):
             buffer.zero_()
 
@@ -177,7 +174,7 @@ class LabelPropagationHead(TargetMemoryHead):
                 kept = labelled & mutual_gate(
                     labels[query].argmax(dim=1),
                     keys[query],
-                    self._buffer(other, 'choices'),
+                    self.get_buffer(f'{other}_choices'),
                 )
             student = gather_with_gradient(feats.target[query])
             with torch.autocast(student.device.type, enabled=False):
@@ -188,7 +185,8 @@ class LabelPropagationHead(TargetMemoryHead):
             terms[f'loss_propagation_{direction}'] = loss
             terms[f'labelled_{direction}'] = labelled.float().mean()
             terms[f'gate_rate_{direction}'] = kept.float().mean()
-            spread = (entropy(labels[query]) * kept).sum() / kept.sum().clamp(min=1)
+            entropy = torch.special.entr(labels[query]).sum(dim=1)
+            spread = (entropy * kept).sum() / kept.sum().clamp(min=1)
             terms[f'label_entropy_{direction}'] = spread
         return terms
 
@@ -199,7 +197,7 @@ class LabelPropagationHead(TargetMemoryHead):
         before = memory.slot_keys.clone()
         slots = memory.push(feats.target[modality], feats.keys[modality])
         # What the sample chose that has lost its slot is not what the new one chose.
-        self._buffer(modality, 'choices')[memory.slot_keys != before] = -1
+        self.get_buffer(f'{modality}_choices')[memory.slot_keys != before] = -1
         return slots
 
     @torch.no_grad()
@@ -215,7 +213,7 @@ class LabelPropagationHead(TargetMemoryHead):
             zip(MODALITIES, memories, strict=True)
         ):
             self.num_nodes[place] = len(memory)
-            self._buffer(modality, 'nodes')[: len(memory)] = memory.keys
+            self.get_buffer(f'{modality}_nodes')[: len(memory)] = memory.keys
 
     @torch.no_grad()
     def _labels(
@@ -233,7 +231,7 @@ class LabelPropagationHead(TargetMemoryHead):
         for modality in MODALITIES:
             # A sample that has left the memory has the slot −1, which is no node.
             slot = slots[modality].clamp(min=0)
-            held = self._buffer(modality, 'nodes')[slot] == keys[modality]
+            held = self.get_buffer(f'{modality}_nodes')[slot] == keys[modality]
             known.append(held & (slots[modality] >= 0))
             nodes.append(slot + begin[modality])
         node, column = torch.cat(nodes), torch.cat(known).nonzero().squeeze(1)
@@ -251,7 +249,7 @@ class LabelPropagationHead(TargetMemoryHead):
         memory = self.memory(modality)
         labels = reached.new_zeros(reached.shape[1], len(memory))
         there = (
-            self._buffer(modality, 'nodes')[: len(reached)]
+            self.get_buffer(f'{modality}_nodes')[: len(reached)]
             == (memory.keys[: len(reached)])
         )
         labels[:, : len(reached)] = (reached * there[:, None]).t()
@@ -263,9 +261,23 @@ class LabelPropagationHead(TargetMemoryHead):
         best, columns = labels.topk(min(self.top, labels.shape[1]), dim=1)
         chosen = self.memory(other).keys[columns].masked_fill(best == 0, -1)
         stayed = slots >= 0
-        self._buffer(query, 'choices')[slots[stayed], : chosen.shape[1]] = chosen[
+        self.get_buffer(f'{query}_choices')[slots[stayed], : chosen.shape[1]] = chosen[
             stayed
         ]
 
-    def _buffer(self, modality: str, name: str) -> Tensor:
-        return cast(Tensor, getattr(self, f'{modality}_{name}'))
+
+def keep_best(labels: Tensor, k: int) -> Tensor:
+    """Keep the k largest labels of each row, and scale them to the sum 1.
+
+    Args:
+        labels: Not negative, shape (B, M).
+        k: All are kept where M is not larger.
+
+    Returns:
+        Shape (B, M), with at most k entries other than 0 in a row. A row of zeros stays
+        one.
+
+    Source: ours.
+    """
+    best, columns = labels.topk(min(k, labels.shape[1]), dim=1)
+    return torch.zeros_like(labels).scatter_(1, columns, F.normalize(best, p=1, dim=1))

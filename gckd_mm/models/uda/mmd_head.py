@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.alignment import mmd
-from gckd_mm.models.functional.gather import gather_with_gradient
 from gckd_mm.models.gckd.relations import MODALITIES
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient
 from gckd_mm.models.uda.adaptation_head import (
     AdaptationHead,
     CrossDomainFeats,
 )
+from gckd_mm.models.uda.alignment import mmd
 from gckd_mm.registry import MODELS
 
 
@@ -19,7 +19,7 @@ from gckd_mm.registry import MODELS
 class MMDHead(AdaptationHead):
     """Squared MMD of source and target images, and of source and target captions.
 
-    See :func:`~gckd_mm.models.functional.alignment.mmd`. A modality that the target
+    See :func:`~gckd_mm.models.uda.alignment.mmd`. A modality that the target
     lacks is left out.
 
     Args:

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.distillation import soft_cross_entropy
-from gckd_mm.models.functional.gather import gather_with_gradient
-from gckd_mm.models.gckd.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.memory import nearest_neighbours
 from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient
+from gckd_mm.models.heads.momentum_distill_head import soft_cross_entropy
 from gckd_mm.models.uda.adaptation_head import (
     CrossDomainFeats,
 )

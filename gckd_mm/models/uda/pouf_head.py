@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.gather import gather_with_gradient
-from gckd_mm.models.functional.transport import prediction_entropies, transport_cost
 from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
+from gckd_mm.models.heads.contrastive_head import gather_with_gradient
 from gckd_mm.models.uda.adaptation_head import (
     CrossDomainFeats,
 )
 from gckd_mm.models.uda.target_memory_head import TargetMemoryHead
+from gckd_mm.models.uda.transport import prediction_entropies, transport_cost
 from gckd_mm.registry import MODELS
 
 

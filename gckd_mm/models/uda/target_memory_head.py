@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -25,6 +25,8 @@ class TargetMemoryHead(AdaptationHead):
         InputError: If ``embedding_size`` or ``memory_size`` is less than 1.
     """
 
+    memories: Mapping[str, EmbeddingMemory]
+
     def __init__(
         self,
         embedding_size: int,
@@ -34,7 +36,7 @@ class TargetMemoryHead(AdaptationHead):
     ) -> None:
         super().__init__(loss_weight, init_cfg)
         self.embedding_size = embedding_size
-        self.memories = nn.ModuleDict(
+        self.memories = nn.ModuleDict(  # type: ignore[assignment] # maps as one
             {
                 modality: EmbeddingMemory(memory_size, embedding_size)
                 for modality in MODALITIES
@@ -48,4 +50,4 @@ class TargetMemoryHead(AdaptationHead):
 
     def memory(self, modality: str) -> EmbeddingMemory:
         """Return the memory of ``'images'`` or ``'captions'``."""
-        return cast(EmbeddingMemory, self.memories[modality])
+        return self.memories[modality]

@@ -50,7 +50,7 @@ class _ImageEncoder(TwoTowers, nn.Module):
         self.register_buffer('std', model.data_preprocessor.std)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.encode_images((images.float() - self.mean) / self.std)
+        return self.embed_images((images.float() - self.mean) / self.std)[0]
 
 
 class _TextEncoder(TwoTowers, nn.Module):
@@ -60,9 +60,9 @@ class _TextEncoder(TwoTowers, nn.Module):
         self.text_neck = model.text_neck
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.encode_captions(
+        return self.embed_captions(
             {'input_ids': input_ids, 'attention_mask': attention_mask}
-        )
+        )[0]
 
 
 def capture(encoder: TorchEncoder, image_size: tuple[int, int]) -> Graphs:

@@ -22,7 +22,7 @@ from gckd_mm.engine.hooks import AdaptationHook, AtomicCheckpointHook
 from gckd_mm.engine.loops import TwoStageTrainLoop
 from gckd_mm.errors import CheckpointError, DivergedError, InputError
 from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.staged import Schedule
 from gckd_mm.models.teacher import MomentumTeacher
 
 SOURCE_ITERS, MAX_ITERS, BATCH_SIZE = 4, 10, 3

@@ -18,7 +18,8 @@ from gckd_mm.engine.hooks import AdaptationHook
 from gckd_mm.engine.loops import TwoStageTrainLoop
 from gckd_mm.engine.schedulers import AdaptationLR
 from gckd_mm.errors import InputError
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.schedule_settings import read_schedule
+from gckd_mm.models.retrievers.staged import Schedule
 from tests.engine.hooks.test_adaptation_hook import Adapting, CrossDomain
 
 NUMBERS = itertools.count()
@@ -35,7 +36,7 @@ class Ramped(Adapting):
     def __init__(self) -> None:
         super().__init__()
         self.lengths: list[tuple[int, int]] = []
-        self.ramp = Schedule.build(dict(start=0, end=1, length=0.5), 'ramp')
+        self.ramp = read_schedule(dict(start=0, end=1, length=0.5), 'ramp')
 
     def set_stages(self, source_iters: int, adapt_iters: int) -> None:
         super().set_stages(source_iters, adapt_iters)

@@ -77,7 +77,7 @@ def test_a_sample_that_was_not_embedded_is_an_error() -> None:
 
 
 def test_the_gallery_may_be_propagated_over_its_own_graph() -> None:
-    neck = {'layer': 'parameter_free', 'num_layers': 1, 'k': 2, 'share': 0.4}
+    neck = {'layer': 'parameter_free', 'num_layers': 1, 'k': 2, 'alpha': 0.4}
     metric = PersonRetrievalMetric(
         prefix='propagated',
         gallery_neck={
@@ -202,7 +202,7 @@ def test_a_weight_of_zero_reranks_to_the_plain_scores() -> None:
 
 
 def test_the_propagated_gallery_gives_the_shortlist_of_a_reranking() -> None:
-    neck = {'layer': 'parameter_free', 'num_layers': 1, 'k': 2, 'share': 0.9}
+    neck = {'layer': 'parameter_free', 'num_layers': 1, 'k': 2, 'alpha': 0.9}
     metric = PersonRetrievalMetric(
         gallery_neck={
             'type': 'gckd_mm.GraphPropagationNeck',
@@ -248,7 +248,7 @@ def test_tokens_are_kept_in_the_order_of_the_dataset_and_only_to_rerank() -> Non
 
 
 @pytest.mark.parametrize('method', ['k_reciprocal', 'propagation'])
-@pytest.mark.parametrize('neck', [None, {'num_layers': 1, 'k': 2, 'share': 0.9}])
+@pytest.mark.parametrize('neck', [None, {'num_layers': 1, 'k': 2, 'alpha': 0.9}])
 def test_a_gallery_reranks_without_tokens_or_a_matcher(
     method: str, neck: dict[str, Any] | None
 ) -> None:

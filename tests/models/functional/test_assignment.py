@@ -16,7 +16,7 @@ from gckd_mm.models.functional.assignment import (
     score_edges,
     sinkhorn_potentials,
 )
-from gckd_mm.models.gckd.neighbours import Neighbours
+from gckd_mm.models.gckd.memory import Neighbours
 
 Potentials = Callable[[CandidateEdges, int, int], tuple[Tensor, Tensor]]
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from gckd_mm.models import DualEncoder
+from gckd_mm.models.heads.contrastive_head import head_losses
 
 MODALITIES = ('images', 'captions')
 #: direction -> modality of the queries, modality of what they look for
@@ -54,7 +55,7 @@ class Numbers(NamedTuple):
     near: int = 6
     cross_domain: int = 3
     graph_temperature: float = 0.1
-    graph_share: float = 0.5
+    graph_alpha: float = 0.5
     graph_refresh: int = 10
     propagation_alpha: float = 0.5
     propagation_k: int = 6
@@ -155,7 +156,7 @@ class PlainGCKD:
         }
 
         pids = torch.tensor([sample.pid for sample in batch['data_samples']])
-        terms = self.student.head_losses(source, pids)
+        terms = head_losses(self.student.heads, source, pids)
 
         for modality, feats in student.items():
             memory, own = self.target[modality].feats, slots[modality]
@@ -195,14 +196,14 @@ class PlainGCKD:
 
     def _refine(self, slots: dict[str, list[int]], step: int) -> None:
         """Average each row with its neighbours in both domains: one softmax of all."""
-        numbers, share = self.numbers, self.numbers.graph_share
+        numbers, alpha = self.numbers, self.numbers.graph_alpha
         for modality, written in slots.items():
             target, source = self.target[modality].feats, self.source[modality].feats
             near = nearest(similarities(target), numbers.near)
             cross_domain = nearest(target @ source.t(), numbers.cross_domain)
             logits = torch.cat([near, cross_domain], dim=1) / numbers.graph_temperature
             average = softmax(logits) @ torch.cat([target, source])
-            rows = (1 - share) * target + share * average
+            rows = (1 - alpha) * target + alpha * average
             rows = rows / rows.norm(dim=1, keepdim=True)
             if step % numbers.graph_refresh:
                 old = [x for x in range(len(rows)) if x not in written]

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import MemoryGraph
 from gckd_mm.models.gckd.graph import Edges
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.neighbours import NeighbourLists
+from gckd_mm.models.gckd.memory import EmbeddingMemory, NeighbourLists
 from gckd_mm.models.gckd.relations import RELATIONS, Relation
 
 SIZE, DIM = 10, 4
-SHARE, TEMPERATURE = 0.4, 0.3
+ALPHA, TEMPERATURE = 0.4, 0.3
 OTHER = {'images': 'captions', 'captions': 'images', 'source': 'target'}
 OTHER['target'] = 'source'
 #: different counts, so that none can stand for another
@@ -32,12 +30,6 @@ WITH_ADDED = {**K, 'across': 4}
 Rows = list[list[float]]
 #: sender, relation, receiver -> the neighbours' rows and similarities of each receiver
 NaiveEdges = dict[tuple[str, str, str], list[list[tuple[int, float]]]]
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('gckd_mm'):
-        yield
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +96,7 @@ def build(k: dict[str, int] | None = None, **neck: Any) -> MemoryGraph:
             'type': 'GraphPropagationNeck',
             'layer': 'parameter_free',
             'num_layers': 1,
-            'share': SHARE,
+            'alpha': ALPHA,
             'temperature': TEMPERATURE,
             **neck,
         },
@@ -156,7 +148,7 @@ def naive_edges(nodes: dict[str, Rows], k: dict[str, int]) -> NaiveEdges:
 
 
 def naive_layer(nodes: dict[str, Rows], edges: NaiveEdges) -> dict[str, Rows]:
-    """x + share · (average of all neighbours, in one softmax, − x), then L2 norm."""
+    """x + α · (average of all neighbours, in one softmax, − x), then L2 norm."""
     result: dict[str, Rows] = {}
     for name, rows in nodes.items():
         result[name] = []
@@ -171,8 +163,8 @@ def naive_layer(nodes: dict[str, Rows], edges: NaiveEdges) -> dict[str, Rows]:
             if received:
                 total = sum(weight for weight, _ in received)
                 mixed = [
-                    (1 - SHARE) * own[d]
-                    + SHARE * sum(weight * sent[d] for weight, sent in received) / total
+                    (1 - ALPHA) * own[d]
+                    + ALPHA * sum(weight * sent[d] for weight, sent in received) / total
                     for d in range(DIM)
                 ]
             norm = math.sqrt(sum(value**2 for value in mixed))
@@ -424,73 +416,6 @@ def test_a_reloaded_graph_goes_on_bit_for_bit() -> None:
     state = resumed.graph.state_dict()
     for name, value in world.graph.state_dict().items():
         assert torch.equal(state[name], value), name
-
-
-def source_batch(world: World) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A source batch of the student, and its slots in the source's memories."""
-    world.push([0, 1, 2, 3], [0, 1, 2], [3, 4])
-    feats = {m: world.unit(3).requires_grad_() for m in ('images', 'captions')}
-    keys = torch.tensor([2, 4, 5])
-    slots = {m: world.memories[f'source_{m}'].push(feats[m], keys) for m in feats}
-    return feats, slots
-
-
-def test_the_propagated_source_against_a_loop() -> None:
-    world = World(build())
-    feats, slots = source_batch(world)
-    for modality, rows in feats.items():  # what the student has by now
-        feats[modality] = F.normalize(rows + 0.1 * world.unit(3), dim=1)
-
-    found = world.graph.propagate_source(feats, slots, world.memories)
-
-    nodes = world.nodes()
-    edges: NaiveEdges = {}
-    for modality in feats:
-        receiver = f'batch_{modality}'
-        nodes[receiver] = feats[modality].tolist()
-        for relation, sender in senders('source', modality).items():
-            # Neither itself nor its other half, which would give the answer away.
-            own = slots[modality].tolist() if sender.startswith('source') else None
-            edges[sender, relation, receiver] = naive_nearest(
-                nodes[receiver], nodes[sender], WITH_ADDED[relation], own
-            )
-    expected = naive_layer(nodes, edges)
-    for modality, rows in found.items():
-        torch.testing.assert_close(rows, torch.tensor(expected[f'batch_{modality}']))
-
-
-def test_a_learned_neck_changes_nothing_at_first() -> None:
-    world = World(build(K, layer='SAGEConv', num_layers=2))
-    assert world.graph.learns
-    feats, slots = source_batch(world)
-    rows = world.push([1, 6], [4, 5], [6, 7])
-
-    for step in (0, 1):
-        for name, propagated in world.propagate(rows, step).items():
-            memory = world.memories[f'target_{name}'].feats
-            torch.testing.assert_close(propagated, memory)
-    propagated = world.graph.propagate_source(feats, slots, world.memories)
-    torch.testing.assert_close(propagated, feats)
-
-
-@pytest.mark.parametrize('gate', [0.0, 0.5])
-def test_the_source_trains_the_weights_of_every_relation(gate: float) -> None:
-    world = World(build(layer='SAGEConv', num_layers=2))
-    feats, slots = source_batch(world)
-    weights = dict(world.graph.named_parameters())
-    gates = {name for name in weights if name.endswith('gate')}
-    with torch.no_grad():
-        for name in gates:
-            weights[name].fill_(gate)
-
-    propagated = world.graph.propagate_source(feats, slots, world.memories)
-    (propagated['images'] @ propagated['captions'].t()).diagonal().sum().backward()
-
-    # A closed gate can be opened; behind it nothing is trained.
-    for name in gates if gate == 0 else weights:
-        assert weights[name].grad.abs().sum() > 0, name
-    assert len(gates) >= len(WITH_ADDED)
-    assert all(rows.grad.abs().sum() > 0 for rows in feats.values())
 
 
 NECK = dict(type='GraphPropagationNeck', layer='parameter_free')

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from gckd_mm.errors import InputError
@@ -27,12 +25,6 @@ DEFAULT = dict(epsilon=0.06, iterations=4)
 ASSIGNMENTS = [None, {}, SINKHORN, dict(SINKHORN, relaxation=0.2)]
 PROPAGATION = dict(alpha=0.4, k=2, temperature=0.3)
 Potentials = dict[str, list[float]]
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('gckd_mm'):
-        yield
 
 
 class Batch(NamedTuple):

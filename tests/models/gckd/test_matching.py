@@ -19,7 +19,6 @@ from tests.models.gckd.test_model import (
     LOSSES,
     PARTS,
     SOURCE_ITERS,
-    _scope,  # noqa: F401
     adapt,
     assert_equal,
     begin,

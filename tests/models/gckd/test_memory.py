@@ -19,17 +19,15 @@ class NaiveMemory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.slots: list[tuple[int, list[float], int] | None] = [None] * size
+        self.slots: list[tuple[int, list[float]] | None] = [None] * size
         # The filled slots, those pushed to longest ago first.
         self.age: list[int] = []
 
-    def push(
-        self, feats: list[list[float]], keys: list[int], pids: list[int]
-    ) -> list[int]:
-        latest: dict[int, tuple[int, list[float], int]] = {}
-        for feat, key, pid in zip(feats, keys, pids, strict=True):
+    def push(self, feats: list[list[float]], keys: list[int]) -> list[int]:
+        latest: dict[int, tuple[int, list[float]]] = {}
+        for feat, key in zip(feats, keys, strict=True):
             latest.pop(key, None)
-            latest[key] = (key, feat, pid)
+            latest[key] = (key, feat)
         kept = dict(list(latest.items())[-self.size :])
         slots = {
             entry[0]: slot
@@ -48,9 +46,9 @@ class NaiveMemory:
         return [slots.get(key, -1) for key in keys]
 
 
-def batch(keys: list[int], dim: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Random embeddings of these samples; two samples a person."""
-    return torch.randn(len(keys), dim), torch.tensor(keys), torch.tensor(keys) // 2
+def batch(keys: list[int], dim: int = 3) -> tuple[Tensor, Tensor]:
+    """Random embeddings of these samples."""
+    return torch.randn(len(keys), dim), torch.tensor(keys)
 
 
 @pytest.mark.parametrize('size', [1, 2, 7, 16])
@@ -60,19 +58,15 @@ def test_random_pushes_against_the_naive_memory(size: int, num_samples: int) -> 
     memory, naive = EmbeddingMemory(size, 3), NaiveMemory(size)
     for _ in range(60):
         keys = chance.choices(range(num_samples), k=chance.choice([1, 2, 3, 5, 20]))
-        feats, keys, pids = batch(keys)
+        feats, keys = batch(keys)
 
-        slots = memory.push(feats, keys, pids)
+        slots = memory.push(feats, keys)
 
-        assert slots.tolist() == naive.push(
-            feats.tolist(), keys.tolist(), pids.tolist()
-        )
+        assert slots.tolist() == naive.push(feats.tolist(), keys.tolist())
         filled = [entry for entry in naive.slots if entry is not None]
         assert len(memory) == len(filled)
-        assert memory.fill == len(filled) / size
-        assert memory.keys.tolist() == [key for key, _, _ in filled]
-        assert memory.feats.tolist() == [feat for _, feat, _ in filled]
-        assert memory.pids.tolist() == [pid for _, _, pid in filled]
+        assert memory.keys.tolist() == [key for key, _ in filled]
+        assert memory.feats.tolist() == [feat for _, feat in filled]
 
 
 def test_a_memory_as_large_as_the_train_set_comes_to_hold_it() -> None:
@@ -80,8 +74,8 @@ def test_a_memory_as_large_as_the_train_set_comes_to_hold_it() -> None:
     latest = {}
     for epoch in range(2):
         for keys in torch.randperm(50).split(8):
-            feats, keys, pids = batch(keys.tolist())
-            memory.push(feats, keys, pids)
+            feats, keys = batch(keys.tolist())
+            memory.push(feats, keys)
             latest.update(zip(keys.tolist(), feats.tolist(), strict=True))
         assert sorted(memory.keys.tolist()) == list(range(50)), epoch
         held = dict(zip(memory.keys.tolist(), memory.feats.tolist(), strict=True))
@@ -109,15 +103,6 @@ def test_embeddings_are_kept_in_float32_without_gradient() -> None:
     assert torch.equal(memory.feats, feats.detach().float())
 
 
-def test_people_are_unknown_unless_given() -> None:
-    memory = EmbeddingMemory(4, 3)
-    memory.push(torch.randn(2, 3), torch.tensor([0, 1]), torch.tensor([8, 9]))
-
-    memory.push(torch.randn(2, 3), torch.tensor([1, 2]))
-
-    assert memory.pids.tolist() == [8, -1, -1]
-
-
 def test_the_filled_part_is_not_copied() -> None:
     memory = EmbeddingMemory(8, 3)
     memory.push(*batch([0, 1, 2]))
@@ -125,7 +110,6 @@ def test_the_filled_part_is_not_copied() -> None:
     for view, buffer in (
         (memory.feats, memory.slot_feats),
         (memory.keys, memory.slot_keys),
-        (memory.pids, memory.slot_pids),
     ):
         assert len(view) == 3
         assert view.data_ptr() == buffer.data_ptr()
@@ -195,7 +179,7 @@ def test_four_real_memories_fit_in_300_megabytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ('size', 'dim', 'message'), [(0, 3, 'got size=0'), (3, 0, 'got dim=0')]
+    ('size', 'dim', 'message'), [(0, 3, 'got size=0'), (3, 0, 'dim=0')]
 )
 def test_a_memory_of_nothing_is_refused(size: int, dim: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -209,7 +193,7 @@ def test_another_dimension_is_refused() -> None:
 
 
 def test_rows_without_a_key_are_refused() -> None:
-    with pytest.raises(ValueError, match='got 2 embeddings, 1 keys and 1 pids'):
+    with pytest.raises(ValueError, match='got 2 embeddings and 1 keys'):
         EmbeddingMemory(4, 3).push(torch.randn(2, 3), torch.tensor([0]))
 
 
@@ -218,8 +202,8 @@ def _push_on_this_rank(pushes: list, folder: Path) -> None:
     rank = torch.distributed.get_rank()
     memory = EmbeddingMemory(12, 3)
     slots = [
-        memory.push(*(part.chunk(2)[rank] for part in (feats, keys, pids)))
-        for feats, keys, pids in pushes
+        memory.push(*(part.chunk(2)[rank] for part in (feats, keys)))
+        for feats, keys in pushes
     ]
     torch.save({'slots': slots, 'state': memory.state_dict()}, folder / f'{rank}.pth')
 

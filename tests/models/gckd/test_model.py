@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD, DualEncoder
-from gckd_mm.models.gckd import model as module
 from gckd_mm.registry import MODELS
 from tests.training import SMALL_MODEL
 
@@ -37,6 +34,7 @@ GRAPH = dict(
 LEARNED = dict(
     GRAPH, neck=dict(type='GraphPropagationNeck', layer='SAGEConv', num_layers=1)
 )
+LEARNED_NEAR = dict(LEARNED, k=dict(near=2))
 PARTS = dict(
     graph=GRAPH,
     labels=dict(type='PseudoLabels', candidates=4, refresh=3),
@@ -52,12 +50,6 @@ LOSSES: dict[str, set[str]] = {
 #: what is taken out with a part
 TOGETHER = {'distill': ('labels', 'distill')}
 SOURCE_ITERS, ADAPT_ITERS = 2, 100
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('gckd_mm'):
-        yield
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -76,6 +68,8 @@ def config(**changes: Any) -> dict[str, Any]:
 
 def build(**changes: Any) -> GCKD:
     torch.manual_seed(0)
+    if changes.get('graph') in (LEARNED, LEARNED_NEAR):
+        changes['type'] = 'GCKDWithLearnedGraph'
     model = MODELS.build(config(**changes))
     model.data_preprocessor.tokenizer.fit(CAPTIONS)
     model.set_stages(SOURCE_ITERS, ADAPT_ITERS)
@@ -320,7 +314,6 @@ def test_schedules_are_listed_by_name() -> None:
         'labels.temperature',
         'loss_weights.distill',
         'loss_weights.consistency',
-        'loss_weights.graph',
     }
     ramped = {name for name, schedule in schedules.items() if not schedule.is_constant}
     assert ramped == {
@@ -335,7 +328,10 @@ def test_schedules_are_listed_by_name() -> None:
     ('options', 'message'),
     [
         (dict(loss_weights=dict(matching=1.0)), r"unknown \['matching'\], expected"),
-        (dict(loss_weights=dict(graph='much')), 'loss_weights.graph must be a number'),
+        (
+            dict(loss_weights=dict(distill='much')),
+            'loss_weights.distill must be a number',
+        ),
         (dict(labels=None), 'go together'),
         (dict(distill=None), 'go together'),
     ],
@@ -430,17 +426,14 @@ def test_the_memories_hold_the_teachers_target_and_the_students_source(
         of_source = model.memories[f'source_{modality}']
         torch.testing.assert_close(of_source.feats, embedded[0][modality].detach())
         assert of_source.keys.tolist() == [each.sample_idx for each in samples]
-        assert of_source.pids.tolist() == [each.pid for each in samples]
         of_target = model.memories[f'target_{modality}']
         torch.testing.assert_close(of_target.feats, expected[modality])
         index = batch['target'][f'{modality.removesuffix("s")}_index']
         assert of_target.keys.tolist() == index
-        assert (of_target.pids == -1).all()
 
 
 def test_the_source_is_only_remembered_where_something_receives_from_it() -> None:
     near = dict(GRAPH, k=dict(near=2))
-    learned_near = dict(LEARNED, k=dict(near=2))
     for graph, off, received in (
         (None, (), False),
         (near, (), False),
@@ -450,7 +443,7 @@ def test_the_source_is_only_remembered_where_something_receives_from_it() -> Non
         (GRAPH, ('distill',), False),
         # ... but the source is, which trains the neck.
         (LEARNED, ('distill',), True),
-        (learned_near, ('distill',), True),
+        (LEARNED_NEAR, ('distill',), True),
     ):
         model = begin(build(**{'graph': graph, **without(*off)}))
 
@@ -596,59 +589,6 @@ def test_the_state_dict_continues_an_adaptation_bit_for_bit(graph: dict) -> None
     assert_equal(resumed.state_dict(), model.state_dict())
 
 
-def test_a_learned_neck_is_trained_and_its_teacher_follows() -> None:
-    model = begin(build(graph=LEARNED, teacher_momentum=0.5))
-    for step in range(3):
-        adapt(model, collated(step), step, lr=0.5)
-
-    state, teacher = model.graph.neck.state_dict(), of_teacher(model)
-    gates = [name for name in state if name.endswith('gate')]
-    assert len(gates) == 3
-    for name in gates:
-        own, averaged = state[name].item(), teacher[f'graph_neck.{name}'].item()
-        assert own != 0
-        assert averaged not in (0, own)
-
-
-@pytest.mark.parametrize('rank', [0, 1])
-def test_a_learned_neck_leaves_out_the_own_pairs_of_its_rank(
-    monkeypatch: pytest.MonkeyPatch, rank: int
-) -> None:
-    model = begin(build(graph=LEARNED))
-    monkeypatch.setattr(module, 'get_world_size', lambda: 2)
-    monkeypatch.setattr(module, 'get_rank', lambda: rank)
-    given: list[dict[str, Tensor]] = []
-    monkeypatch.setattr(
-        model.graph, 'propagate_source', lambda feats, rows, _: given.append(rows)
-    )
-    slots = {
-        'source_images': torch.tensor([4, 2, 0, 1]),
-        'source_captions': torch.tensor([7, 9, 8, 5]),
-    }
-
-    model._propagate_source(dict.fromkeys(('images', 'captions')), slots)
-
-    assert [rows.tolist() for rows in given[0].values()] == [
-        slots[f'source_{modality}'].tolist()[2 * rank : 2 * rank + 2]
-        for modality in given[0]
-    ]
-
-
-def test_the_target_is_propagated_with_the_neck_of_the_teacher() -> None:
-    model = begin(build(graph=LEARNED))
-    with torch.no_grad():
-        for name, weight in model.graph.neck.named_parameters():
-            if name.endswith('gate'):
-                weight.fill_(1)  # the teacher's is still closed
-
-    losses_of(model, collated())
-
-    for modality in ('images', 'captions'):
-        memory = model.memories[f'target_{modality}'].feats
-        propagated = model.graph.get_buffer(f'propagated_{modality}')[:5]
-        torch.testing.assert_close(propagated, memory)
-
-
 def test_without_soft_labels_nothing_is_propagated() -> None:
     alone, bare = (begin(build(**without('distill'), graph=g)) for g in (GRAPH, None))
 
@@ -657,18 +597,6 @@ def test_without_soft_labels_nothing_is_propagated() -> None:
 
         assert_equal(found, expected)
     assert not alone.graph.propagated_images.any()
-
-
-def test_without_soft_labels_a_learned_neck_still_trains() -> None:
-    model = begin(build(**without('distill'), graph=LEARNED))
-
-    terms = losses_of(model, collated())
-    terms['loss_graph_sdm'].backward()
-
-    for name, weight in model.graph.neck.named_parameters():
-        if name.endswith('gate'):
-            assert weight.grad.abs() > 0, name
-    assert not model.graph.propagated_images.any()
 
 
 def test_it_tests_as_the_dual_encoder_does() -> None:

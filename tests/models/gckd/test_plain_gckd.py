@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -44,7 +42,7 @@ KEYS = {
     'near': 'graph.k.near',
     'cross_domain': 'graph.k.cross_domain',
     'graph_temperature': 'graph.neck.temperature',
-    'graph_share': 'graph.neck.share',
+    'graph_alpha': 'graph.neck.alpha',
     'graph_refresh': 'graph.refresh',
     'propagation_alpha': 'labels.propagation.alpha',
     'propagation_k': 'labels.propagation.k',
@@ -75,7 +73,7 @@ OTHER: dict[str, Any] = dict(
     near=5,
     cross_domain=2,
     graph_temperature=0.14,
-    graph_share=0.35,
+    graph_alpha=0.35,
     graph_refresh=4,
     propagation_alpha=0.6,
     propagation_k=8,
@@ -101,12 +99,6 @@ SHORT: dict[str, Any] = {
     'propagation_k': 2,
     'consistency_k': 3,
 }
-
-
-@pytest.fixture(autouse=True)
-def _scope() -> Iterator[None]:
-    with DefaultScope.overwrite_default_scope('gckd_mm'):
-        yield
 
 
 class BatchNormed(nn.Module):

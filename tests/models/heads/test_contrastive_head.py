@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional import info_nce, sdm_loss
 from gckd_mm.models.heads import InfoNCEHead, SDMHead
+from gckd_mm.models.heads.contrastive_head import sdm_loss
+from gckd_mm.models.heads.info_nce_head import info_nce
 
 HEADS = ((InfoNCEHead, info_nce), (SDMHead, sdm_loss))
 

@@ -15,7 +15,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.neighbours import Neighbours
+from gckd_mm.models.gckd.memory import Neighbours
 from gckd_mm.models.heads import MomentumDistillHead, NeighbourConsistencyHead
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'distill_head.md'

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.neighbours import Neighbours
+from gckd_mm.models.gckd.memory import Neighbours
+from gckd_mm.models.necks.graph_checks import LAYERS
 from gckd_mm.models.necks.graph_propagation_neck import (
-    LAYERS,
     EdgeType,
     GraphPropagationNeck,
 )
@@ -97,7 +97,7 @@ def adjacency(neighbours: Neighbours, senders: int, temperature: float) -> Tenso
 def parameter_free(
     neck: GraphPropagationNeck, _: object, x: Tensor, y: Tensor, a: Tensor
 ) -> Tensor:
-    return neck.share * (a @ y - x)
+    return neck.alpha * (a @ y - x)
 
 
 def sage(_: object, gated: torch.nn.Module, x: Tensor, y: Tensor, a: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def assert_same(ours: Nodes, theirs: Nodes, **tolerance: float) -> None:
 @pytest.mark.parametrize('normalize', [True, False])
 @pytest.mark.parametrize('layer', LAYERS)
 def test_a_layer_against_dense_matrices(layer: str, normalize: bool) -> None:
-    neck = opened(layer, normalize=normalize, temperature=0.3, share=0.4)
+    neck = opened(layer, normalize=normalize, temperature=0.3, alpha=0.4)
     nodes, edges = make_graph()
 
     ours = neck.propagate(nodes, edges)
@@ -217,7 +217,7 @@ def test_a_layer_against_dense_matrices(layer: str, normalize: bool) -> None:
 
 
 def test_one_parameter_free_layer_against_a_loop() -> None:
-    neck = GraphPropagationNeck(DIM, 'parameter_free', num_layers=1, share=0.3)
+    neck = GraphPropagationNeck(DIM, 'parameter_free', num_layers=1, alpha=0.3)
     x = F.normalize(torch.randn(8, DIM), dim=1)
     neighbours = make_neighbours(8, 8, 3)
 
@@ -489,7 +489,7 @@ def test_a_copy_computes_the_same() -> None:
         ({'k': 0}, 'k must be at least 1.* 0$'),
         ({'in_channels': 0}, 'in_channels.*at least 1, got 0'),
         ({'temperature': 0.0}, 'temperature must be positive, got 0'),
-        ({'share': 1.5}, 'share must be from 0 to 1, got 1.5'),
+        ({'alpha': 1.5}, 'alpha must be from 0 to 1, got 1.5'),
         ({'relations': 'near'}, "list of distinct names.*'near'"),
         ({'relations': ()}, 'list of distinct names'),
         ({'relations': ('near', 'near')}, 'list of distinct names'),

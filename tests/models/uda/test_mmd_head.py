@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.alignment import mmd
 from gckd_mm.models.uda.adaptation_head import CrossDomainFeats
+from gckd_mm.models.uda.alignment import mmd
 from gckd_mm.models.uda.mmd_head import MMDHead
 from gckd_mm.registry import MODELS
 from tests.training import on_ranks

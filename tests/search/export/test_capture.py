@@ -76,14 +76,16 @@ def test_graphs_take_any_number_of_inputs(backbone: nn.Module) -> None:
     preprocessor = model.data_preprocessor
     for count, length in ((1, 1), (2, 9), (6, 3)):
         images = torch.randint(0, 256, (count, 3, 2, 2), dtype=torch.uint8)
-        expected = model.encode_images((images - preprocessor.mean) / preprocessor.std)
+        expected = model.embed_images((images - preprocessor.mean) / preprocessor.std)[
+            0
+        ]
         torch.testing.assert_close(graphs.image.module()(images), expected)
         captions = {
             'input_ids': torch.randint(0, 20, (count, length)),
             'attention_mask': torch.ones(count, length, dtype=torch.bool),
         }
         torch.testing.assert_close(
-            graphs.text.module()(*captions.values()), model.encode_captions(captions)
+            graphs.text.module()(*captions.values()), model.embed_captions(captions)[0]
         )
 
 
@@ -105,5 +107,5 @@ def test_a_neck_of_mmpretrain_is_captured() -> None:
 
     images = torch.randint(0, 256, (5, 3, 8, 4), dtype=torch.uint8)
     preprocessor = model.data_preprocessor
-    expected = model.encode_images((images - preprocessor.mean) / preprocessor.std)
+    expected = model.embed_images((images - preprocessor.mean) / preprocessor.std)[0]
     torch.testing.assert_close(graphs.image.module()(images), expected)

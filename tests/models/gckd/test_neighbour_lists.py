@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd import neighbours as module
-from gckd_mm.models.gckd.memory import EmbeddingMemory
-from gckd_mm.models.gckd.neighbours import (
+from gckd_mm.models.gckd import memory as module
+from gckd_mm.models.gckd.memory import (
+    EmbeddingMemory,
     NeighbourLists,
     Neighbours,
     nearest_neighbours,
@@ -344,7 +344,7 @@ def test_reset_lists_are_new_ones() -> None:
     ('changes', 'message'),
     [
         ({'size': 0}, 'got size=0'),
-        ({'k': 0}, 'got k=0'),
+        ({'k': 0}, 'k=0'),
     ],
 )
 def test_impossible_lists_are_refused(changes: dict, message: str) -> None:

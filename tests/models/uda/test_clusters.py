@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.functional.clusters import (
+from gckd_mm.models.functional.reciprocal import ClosePairs
+from gckd_mm.models.uda.clusters import (
     capped_assignment,
     density_classes,
     independence_threshold,
     keep_reliable,
     overlap,
 )
-from gckd_mm.models.functional.reciprocal import ClosePairs
 
 
 def on_a_line(places: list[float], radius: float = math.inf) -> ClosePairs:

@@ -9,14 +9,15 @@ import pytest
 from mmengine.config import ConfigDict
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.retrievers.schedule_settings import read_schedule
+from gckd_mm.models.retrievers.staged import Schedule
 
 STEPS = 30
 RAMP = {'start': 0.25, 'end': 2.25, 'length': 8 / STEPS, 'begin': 3 / STEPS}
 
 
 def build(value: Any, num_steps: int | None = STEPS) -> Schedule:
-    schedule = Schedule.build(value, 'weight')
+    schedule = read_schedule(value, 'weight')
     schedule.num_steps = num_steps
     return schedule
 
@@ -104,4 +105,4 @@ def test_a_ramp_of_an_adaptation_without_steps_is_at_an_end() -> None:
 )
 def test_what_is_no_schedule_is_named(value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Schedule.build(value, 'λ')
+        read_schedule(value, 'λ')

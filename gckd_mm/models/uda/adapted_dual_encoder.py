@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.retrievers.staged import StagedDualEncoder
-from gckd_mm.models.schedule import Schedule
+from gckd_mm.models.heads.contrastive_head import head_losses, person_ids
+from gckd_mm.models.retrievers.staged import Schedule, StagedDualEncoder
 from gckd_mm.models.uda.adaptation_head import AdaptationHead, CrossDomainFeats
 from gckd_mm.registry import MODELS
 
@@ -31,11 +31,9 @@ class AdaptedDualEncoder(StagedDualEncoder):
 
     def __init__(self, *, adaptation: dict | None = None, **towers: Any) -> None:
         super().__init__(**towers)
-        self.adaptation = (
-            None
-            if adaptation is None
-            else cast(AdaptationHead, MODELS.build(adaptation))
-        )
+        self.adaptation: AdaptationHead | None = None
+        if adaptation is not None:
+            self.adaptation = MODELS.build(adaptation)
 
     def schedules(self) -> dict[str, Schedule]:
         """Return everything that changes over the adaptation, by name."""
@@ -71,8 +69,8 @@ class AdaptedDualEncoder(StagedDualEncoder):
         """Return the losses of one step of the adaptation: see :meth:`loss`."""
         source = self.extract_feat(inputs)
         self.check_source(source)
-        pids = self._pids(data_samples)
-        terms = self.head_losses(source, pids)
+        pids = person_ids(data_samples, source['images'])
+        terms = head_losses(self.heads, source, pids)
         if self.adaptation is None:
             return terms
         seen = self.extract_feat(target['inputs'])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models import DualEncoder
-from gckd_mm.models.retrievers.adapted_dual_encoder import AdaptedDualEncoder
 from gckd_mm.models.uda.adaptation_head import AdaptationHead, CrossDomainFeats
+from gckd_mm.models.uda.adapted_dual_encoder import AdaptedDualEncoder
 from gckd_mm.registry import MODELS
 from tests.models.gckd.test_model import CAPTIONS, collated, losses_of
 from tests.training import SMALL_MODEL

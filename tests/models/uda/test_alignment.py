@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gckd_mm.models.functional.alignment import coral, mmd, reverse_gradient
+from gckd_mm.models.uda.alignment import coral, mmd, reverse_gradient
 
 DISTANCES = (mmd, coral)
 Distance = Callable[[Tensor, Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Propagation of embeddings and labels, against loops over neighbours."""
+"""The weights of neighbours and their average, against loops."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gckd_mm.models.functional.propagation import (
-    has_neighbours,
+from gckd_mm.models.gckd.memory import Neighbours
+from gckd_mm.models.necks.graph_propagation_neck import (
     neighbour_average,
     neighbour_weights,
-    propagate_labels_once,
-    transition_matrix,
 )
-from gckd_mm.models.gckd.neighbours import Neighbours, nearest_neighbours
 
 NOBODY = float('-inf')
 #: rows with all, some, one and no neighbours, and one whose gap comes first
@@ -68,8 +65,7 @@ def test_the_average_against_a_loop(dtype: torch.dtype, temperature: float) -> N
     torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_it_knows_who_hears_nobody() -> None:
-    assert has_neighbours(graph()).tolist() == [True, True, True, False, True]
+def test_a_row_without_neighbours_has_no_average() -> None:
     assert not neighbour_average(embeddings(7), graph(), 0.1)[3].any()
 
 
@@ -77,12 +73,12 @@ def test_weights_are_a_distribution_over_those_that_are_there() -> None:
     weights = neighbour_weights(graph(), 0.1)
 
     assert torch.equal(weights == 0, torch.tensor(INDEX) < 0)
-    torch.testing.assert_close(weights.sum(dim=1), has_neighbours(graph()).float())
+    assert weights.sum(dim=1).tolist() == pytest.approx([1, 1, 1, 0, 1])
 
 
 @pytest.mark.parametrize('slots', [0, 2])
 @pytest.mark.parametrize('rows', [0, 3])
-def test_nobody_to_hear_and_nobody_to_hear_it(rows: int, slots: int) -> None:
+def test_no_senders_and_no_receivers(rows: int, slots: int) -> None:
     senders = torch.empty(0, 4)
     shape = (rows, slots)
     nobody = Neighbours(torch.full(shape, -1), torch.full(shape, NOBODY))
@@ -140,89 +136,3 @@ def test_memory_is_linear_in_the_nodes() -> None:
         neighbour_average(feats, neighbours, 0.1).sum().backward()
 
     assert max(sizes) == count * slots * dim
-
-
-ROWS, K, TAU = 7, 3, 0.2
-
-
-def some_neighbours() -> Neighbours:
-    generator = torch.Generator().manual_seed(0)
-    feats = torch.randn(ROWS, 4, generator=generator)
-    feats = torch.nn.functional.normalize(feats, dim=1)
-    return nearest_neighbours(feats, feats, K, exclude=torch.arange(ROWS))
-
-
-def naive_transitions(neighbours: Neighbours, alpha: float) -> list[list[float]]:
-    """Probability of going from row to row."""
-    table = [[0.0] * ROWS for _ in range(ROWS)]
-    for row in range(ROWS):
-        ends = [
-            (end, math.exp(similarity / TAU))
-            for end, similarity in zip(
-                neighbours.index[row].tolist(),
-                neighbours.similarity[row].tolist(),
-                strict=True,
-            )
-            if end >= 0
-        ]
-        total = sum(weight for _, weight in ends)
-        for end, weight in ends:
-            table[row][end] += alpha * weight / total
-        table[row][row] += 1 - alpha if ends else 1
-    return table
-
-
-@pytest.mark.parametrize('alpha', [0.0, 0.3, 1.0])
-def test_transitions_against_a_loop(alpha: float) -> None:
-    neighbours = some_neighbours()
-    matrix = transition_matrix(neighbours, alpha, TAU)
-
-    found = torch.zeros(ROWS, ROWS).scatter_add_(1, matrix.index, matrix.probability)
-
-    torch.testing.assert_close(
-        found, torch.tensor(naive_transitions(neighbours, alpha))
-    )
-
-
-def test_a_row_without_neighbours_keeps_its_labels() -> None:
-    neighbours = some_neighbours()
-    neighbours.index[2] = -1
-    neighbours.similarity[2] = -math.inf
-    neighbours.index[4, 1:] = -1
-    neighbours.similarity[4, 1:] = -math.inf
-
-    matrix = transition_matrix(neighbours, 0.5, TAU)
-
-    found = torch.zeros(ROWS, ROWS).scatter_add_(1, matrix.index, matrix.probability)
-    torch.testing.assert_close(found, torch.tensor(naive_transitions(neighbours, 0.5)))
-    assert found[2, 2] == 1
-    assert matrix.index.min() >= 0
-
-
-def test_propagated_labels_against_a_loop() -> None:
-    neighbours = some_neighbours()
-    matrix = transition_matrix(neighbours, 0.4, TAU)
-    labels = torch.tensor([[0.7, 0.3], [0.1, 0.9]])
-    index = torch.tensor([[1, 5], [5, 0]])
-
-    moved, rows = propagate_labels_once(labels, index, matrix)
-
-    assert moved.shape == rows.shape == (2, 2 * (1 + K))
-    table = naive_transitions(neighbours, 0.4)
-    expected = [
-        [
-            sum(
-                label * table[row][end]
-                for label, row in zip(own.tolist(), where.tolist(), strict=True)
-            )
-            for end in range(ROWS)
-        ]
-        for own, where in zip(labels, index, strict=True)
-    ]
-    found = _dense(moved, rows)
-    torch.testing.assert_close(found, torch.tensor(expected))
-    torch.testing.assert_close(found.sum(dim=1), labels.sum(dim=1))
-
-
-def _dense(labels: Tensor, index: Tensor) -> Tensor:
-    return torch.zeros(len(labels), ROWS).scatter_add_(1, index, labels)

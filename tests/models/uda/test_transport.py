@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gckd_mm.models.functional.transport import prediction_entropies, transport_cost
+from gckd_mm.models.uda.transport import prediction_entropies, transport_cost
 
 FUNCTIONS = [
     transport_cost,

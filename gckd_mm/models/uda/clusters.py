@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.functional.reciprocal import ClosePairs
-from gckd_mm.models.gckd.neighbours import nearest_neighbours
+from gckd_mm.models.gckd.memory import nearest_neighbours
 
 
 def density_classes(

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gckd_mm.models.functional import identity_targets, info_nce, sdm_loss
+from gckd_mm.models.heads.contrastive_head import identity_targets, sdm_loss
+from gckd_mm.models.heads.info_nce_head import info_nce
 
 PIDS = {
     'distinct': [3, 1, 4, 15, 9],

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gckd_mm.models.gckd.memory import at_least_float32
 
 
 def transport_cost(similarity: Tensor, temperature: float) -> Tensor:
@@ -33,7 +34,7 @@ def transport_cost(similarity: Tensor, temperature: float) -> Tensor:
     Probability Distributions*, NeurIPS 2021 (conditional transport), with the cosine
     cost and the plan of Tanwisuth et al., *POUF*, ICML 2023.
     """
-    similarity = _at_least_float32(similarity)
+    similarity = at_least_float32(similarity)
     plan = (similarity / temperature).softmax(dim=1)
     return (plan * (1 - similarity)).sum(dim=1).mean()
 
@@ -58,7 +59,7 @@ def prediction_entropies(
     Source: Tanwisuth et al., *POUF*, ICML 2023, after Krause et al., *Discriminative
     Clustering by Regularized Information Maximization*, NeurIPS 2010.
     """
-    log_p = F.log_softmax(_at_least_float32(similarity) / temperature, dim=1)
+    log_p = F.log_softmax(at_least_float32(similarity) / temperature, dim=1)
     # In logarithms: a probability that rounds to 0 would have an infinite gradient.
     log_mean = log_p.logsumexp(dim=0) - math.log(len(log_p))
     return _entropy(log_p).mean(), _entropy(log_mean)
@@ -66,7 +67,3 @@ def prediction_entropies(
 
 def _entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(dim=-1)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
