@@ -25,7 +25,12 @@ ADAPTATION_STEPS = 'adaptation_steps'
 TEACHER = 'teacher.module.'
 _TEACHER_STEPS = 'teacher.steps'
 #: models that adapt, and before the names of all that only training reads
-_ADAPTING = ('GCKD', 'GCKDWithMatching', 'AdaptedDualEncoder')
+_ADAPTING = (
+    'AdaptedDualEncoder',
+    'GCKD',
+    'GCKDWithLearnedGraph',
+    'GCKDWithMatching',
+)
 _OF_TRAINING = (
     'adaptation.',
     'consistency.',

@@ -14,6 +14,7 @@ from gckd_mm.checkpoint import (
     with_teacher,
 )
 from gckd_mm.errors import CheckpointError
+from gckd_mm.registry import MODELS
 
 
 def _adapted(steps: int = 1) -> dict[str, Any]:
@@ -66,3 +67,14 @@ def test_a_teacher_that_does_not_teach_is_refused() -> None:
         with_teacher(_adapted(steps=0), 'file.pth')
     with pytest.raises(CheckpointError, match=r'file\.pth: holds no teacher'):
         with_teacher({'state_dict': nn.Linear(2, 3).state_dict()}, 'file.pth')
+
+
+def test_every_model_that_adapts_is_tested_by_its_encoders() -> None:
+    MODELS.import_from_location()
+    adapting = [
+        name for name, kind in MODELS.module_dict.items() if hasattr(kind, 'set_stages')
+    ]
+    assert 'GCKD' in adapting
+    for name in adapting:
+        model = {'type': name, **dict.fromkeys(ENCODERS)}
+        assert as_tested(model, {'state_dict': {}})[0]['type'] == 'DualEncoder', name

@@ -208,6 +208,7 @@ def test_a_neck_that_learns_shows_similarities(miniature: Path) -> None:
     pytest.importorskip('torch_geometric')
     world = _world(
         miniature,
+        model__type='GCKDWithLearnedGraph',
         model__graph__neck={
             '_delete_': True,
             'type': 'GraphPropagationNeck',
