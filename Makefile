@@ -8,7 +8,7 @@ CONSTRAINTS := requirements/tested.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
-DEMO_CONFIG := configs/gckd_street2mall.py
+DEMO_CONFIG := configs/gckd/gckd_street2mall.py
 DEMO_DIR := work_dirs/demo
 PRETRAIN_CONFIG := configs/pretrain/synthclip_tiny_web.py
 PRETRAIN_DIR := work_dirs/synthclip_tiny_web

@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE = 'gckd_mm'
 # '+' comes before '.', '/' and all letters
 SORTED_FIRST = f'+{PACKAGE}'
-MIM_ENTRIES = ('configs', 'tools', 'model-index.yml')
 
 
 def read_version() -> str:
@@ -37,7 +36,8 @@ class BuildWithMim(build_py):
     """Add what `mim` and `_base_ = 'gckd_mm::...'` read: `gckd_mm/.mim`.
 
     A wheel gets copies. An editable install gets links into the source tree, so
-    that an edited config is the one that runs.
+    that an edited config is the one that runs; a new folder of configs wants a new
+    install.
     """
 
     def run(self) -> None:
@@ -76,29 +76,47 @@ class WheelWithMim(bdist_wheel):
             _copy_mim(Path(wheelfile_base).parent / SORTED_FIRST / '.mim')
 
 
-def _copy_mim(folder: Path) -> None:
-    # a build folder left by an earlier build may hold files deleted since
+def _mim_entries() -> list[Path]:
+    """List what `.mim` holds, folders as a whole, relative to the source tree.
+
+    Of `configs`, the files at the top are left out: they have the names of those in
+    `configs/gckd`, and `mim` refuses two configs of one name.
+    """
+    configs = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / 'configs').iterdir())
+        if path.suffix != '.py' and not path.name.startswith(('.', '__'))
+    ]
+    return [*configs, Path('tools'), Path('model-index.yml')]
+
+
+def _fresh(folder: Path) -> None:
+    """Make an empty folder; an earlier build may have left files deleted since."""
+    if folder.is_symlink():
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in MIM_ENTRIES:
-        _copy(ROOT / name, folder / name)
+
+
+def _copy_mim(folder: Path) -> None:
+    _fresh(folder)
+    for entry in _mim_entries():
+        _copy(ROOT / entry, folder / entry)
 
 
 def _link_mim(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    for name in MIM_ENTRIES:
-        link = folder / name
-        if link.is_symlink() or link.is_file():
-            link.unlink()
-        elif link.is_dir():
-            shutil.rmtree(link)
+    _fresh(folder)
+    for entry in _mim_entries():
+        link = folder / entry
+        link.parent.mkdir(exist_ok=True)
         try:
-            link.symlink_to(os.path.relpath(ROOT / name, folder))
+            link.symlink_to(os.path.relpath(ROOT / entry, link.parent))
         except OSError:  # Windows without the right to make links
-            _copy(ROOT / name, link)
+            _copy(ROOT / entry, link)
 
 
 def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
     if source.is_dir():
         ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]', '.*')
         shutil.copytree(source, target, ignore=ignore)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from gckd_mm.checkpoint import find_last_checkpoint
+from gckd_mm.engine.direction import turned
 from gckd_mm.fileio import write_atomically
 from gckd_mm.synthpedes.places import WORLD_NAMES
 
@@ -172,11 +173,11 @@ class Cell:
         return TrainedRun(folder, ended=done.stat().st_mtime, **figures)
 
     def _config(self, method: Method) -> Config:
-        cfg = Config.fromfile(ROOT / f'configs/{method.config}.py')
-        source, target = self.source, self.target
+        ends = [self.source, self.target]
         if method.symmetric:
-            source, target = sorted((source, target))
-        point_at(cfg, source, target, self.target)
+            ends.sort()
+        cfg = turned(Config.fromfile(ROOT / f'configs/{method.config}.py'), *ends)
+        cfg.test_dataloader = {self.target: cfg.test_dataloader[self.target]}
         cfg.merge_from_dict(dict(method.options))
         for loaders in (cfg.train_dataloader, cfg.test_dataloader):
             self._localise(loaders)
@@ -246,19 +247,6 @@ def completed(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, dict]]:
 def seed_of(world: int) -> int:
     """Return the seed of model and batches: 0 in worlds 0 to 2, else the world's."""
     return 0 if world <= 2 else world
-
-
-def point_at(cfg: Config, source: str, target: str, tested: str) -> None:
-    """Turn a config that is written for ``street2mall`` to another direction."""
-    train, test = cfg[f'{source}_train'], cfg[f'{tested}_test']
-    dataset = cfg.train_dataloader.dataset
-    if 'source' in dataset:
-        dataset.source, dataset.target = train, cfg[f'{target}_train']
-    elif 'datasets' in dataset:
-        dataset.datasets = [train, cfg[f'{target}_train']]
-    else:
-        cfg.train_dataloader.dataset = train
-    cfg.test_dataloader = {tested: test}
 
 
 def fingerprint(method: Method) -> str:

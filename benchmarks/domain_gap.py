@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from gckd_mm.checkpoint import find_last_checkpoint
+from gckd_mm.engine.direction import turned
 from gckd_mm.synthpedes.domain import Sizes, SynthDomain
 from gckd_mm.synthpedes.places import WORLD_NAMES
 from gckd_mm.synthpedes.version import VERSION
@@ -88,10 +89,11 @@ class World:
         """Return the folder of a domain's people, shot and described by another's."""
         return self.data / 'crossed' / f'{name}_by_{other}'
 
-    def train(self, config: str) -> Path:
+    def train(self, config: str, source: str, target: str) -> Path:
         """Train a config of ``configs/baselines`` in this world; return its weights."""
         cfg = Config.fromfile(ROOT / f'configs/baselines/{config}.py')
-        work_dir = self.work / config
+        cfg = turned(cfg, source, target)
+        work_dir = self.work / Path(cfg.filename).stem
         found = find_last_checkpoint(work_dir)
         if found is None or not found.endswith(f'_{cfg.train_cfg.max_iters}.pth'):
             dataset = cfg.train_dataloader.dataset
@@ -157,7 +159,7 @@ def measure(world: World, with_source: bool) -> Iterator[dict[str, Any]]:
             for x in (world.crossed(target, source),)
             for gallery, query in ((x, x), (own[target], x), (x, own[target]))
         ]
-        checkpoint = world.train(f'oracle_{source}')
+        checkpoint = world.train('oracle_mall', source, source)
         scored = world.test(checkpoint, [*plain, *crossed])
         for name, scores in zip(WORLD_NAMES, scored, strict=False):
             method = 'oracle_target_only' if name == source else 'source_only'
@@ -174,7 +176,7 @@ def measure(world: World, with_source: bool) -> Iterator[dict[str, Any]]:
                 **costs._asdict(),
             }
     for source, target in permutations(WORLD_NAMES, 2) if with_source else ():
-        checkpoint = world.train(f'oracle_{source}2{target}')
+        checkpoint = world.train('oracle_street2mall', source, target)
         (scores,) = world.test(checkpoint, [(own[target], own[target], target)])
         yield {**row, 'method': 'oracle', 'source': source, 'target': target, **scores}
 

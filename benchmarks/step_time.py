@@ -52,7 +52,7 @@ from clip_step import (
 )
 from report import add_json_option, write_report
 
-CONFIG = Path(__file__).parents[1] / 'configs/gckd_street2mall.py'
+CONFIG = Path(__file__).parents[1] / 'configs/gckd/gckd_street2mall.py'
 MAX_RATIO, MAX_VIT_RATIO, MAX_GROWTH, MAX_MEMORIES_MB = 1.6, 1.45, 20.0, 300.0
 
 MEMORIES = ('source_images', 'source_captions', 'target_images', 'target_captions')

@@ -1,8 +1,1 @@
-_base_ = ['./_base_/datasets/synthpedes_64x32.py', './_base_/gckd_tiny.py']
-train_dataloader = dict(
-    dataset=dict(source=_base_.campus_train, target=_base_.street_train),
-)
-test_dataloader = dict(
-    street=_base_.street_test,
-    campus=_base_.campus_test,
-)
+_base_ = './gckd/gckd_campus2street.py'

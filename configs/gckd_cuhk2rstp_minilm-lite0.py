@@ -1,17 +1,1 @@
-# CUHK-PEDES with its labels, RSTPReid without, for a laptop: EfficientNet-lite0 and MiniLM.
-_base_ = [
-    './_base_/datasets/person_text_384x128.py',
-    './_base_/models/gckd_minilm_lite0.py',
-    './_base_/schedules/adamw_600_then_adapted.py',
-    './_base_/large_adaptation_runtime.py',
-]
-model = dict(
-    memory_size=38_000,  # RSTPReid: 37,010 captions of 18,505 images
-)
-train_dataloader = dict(
-    dataset=dict(source=_base_.cuhk_pedes_train, target=_base_.rstpreid_target),
-)
-test_dataloader = dict(
-    rstpreid=_base_.rstpreid_test,
-    cuhk_pedes=_base_.cuhk_pedes_test,
-)
+_base_ = './gckd/gckd_cuhk2rstp_minilm-lite0.py'

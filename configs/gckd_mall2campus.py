@@ -1,8 +1,1 @@
-_base_ = ['./_base_/datasets/synthpedes_64x32.py', './_base_/gckd_tiny.py']
-train_dataloader = dict(
-    dataset=dict(source=_base_.mall_train, target=_base_.campus_train),
-)
-test_dataloader = dict(
-    campus=_base_.campus_test,
-    mall=_base_.mall_test,
-)
+_base_ = './gckd/gckd_mall2campus.py'

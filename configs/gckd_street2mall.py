@@ -1,8 +1,1 @@
-_base_ = ['./_base_/datasets/synthpedes_64x32.py', './_base_/gckd_tiny.py']
-train_dataloader = dict(
-    dataset=dict(source=_base_.street_train, target=_base_.mall_train),
-)
-test_dataloader = dict(
-    mall=_base_.mall_test,
-    street=_base_.street_test,
-)
+_base_ = './gckd/gckd_street2mall.py'

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from mmengine.config import Config
+
+from gckd_mm.engine.direction import turned
 
 ROOT = Path(__file__).parents[1]
 METAFILE = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text(encoding='utf-8'))
@@ -22,17 +25,30 @@ def results(model: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return model.get(kind, [])
 
 
+def direction_of(model: dict[str, Any]) -> list[str]:
+    """The values of ``--source`` and ``--target``, where an entry has them."""
+    return model['Metadata'].get('Options', '').split()[1::2]
+
+
 def test_every_model_is_a_config_of_a_known_collection() -> None:
     names = [model['Name'] for model in MODELS]
     assert len(set(names)) == len(names)
     collections = {collection['Name'] for collection in METAFILE['Collections']}
     for model in MODELS:
         assert (ROOT / model['Config']).is_file(), model['Name']
-        assert Path(model['Config']).stem == model['Name']
+        cfg = turned(Config.fromfile(ROOT / model['Config']), *direction_of(model))
+        assert Path(cfg.filename).stem == model['Name']
         assert model['In Collection'] in collections
     for source, target in [*permutations(OFFICIAL, 2), *permutations(DRAWN, 2)]:
         assert f'gckd_{source}2{target}' in names
         assert f'source_only_{source}2{target}' in names
+
+
+def test_the_entry_of_a_config_stands_before_those_of_its_other_directions() -> None:
+    """mmengine's hub takes the first."""
+    first = {model['Config']: model['Name'] for model in reversed(MODELS)}
+    for config, name in first.items():
+        assert Path(config).stem == name
 
 
 def test_what_is_quoted_stands_apart_from_what_was_measured() -> None:

@@ -80,7 +80,7 @@ def small_gckd_config(data: Path, work_dir: Path, **overrides: Any) -> Config:
         **overrides: Config keys, with ``__`` for a dot.
     """
     cfg = small_config(data, work_dir)
-    shipped = Config.fromfile(ROOT / 'configs/_base_/gckd_tiny.py')
+    shipped = Config.fromfile(ROOT / 'configs/gckd/gckd_street2mall.py')
     source = cfg.train_dataloader.dataset
     target = dict(source, type='RSTPReid', data_root=str(data / 'rstpreid'))
     cfg.train_dataloader.dataset = dict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from gckd_mm.engine.direction import add_direction_options, turned
 from gckd_mm.engine.launch import (
     ConfigOptions,
     merge_options,
@@ -23,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--cfg-options', nargs='+', action=ConfigOptions, default={}, help='a.b=1 …'
     )
+    add_direction_options(parser)
     options = parser.parse_args(arguments)
-    cfg = read_config(options.config)
+    cfg = turned(read_config(options.config), options.source, options.target)
     merge_options(cfg, options.cfg_options)
     if options.key is None:
         print(cfg.pretty_text)

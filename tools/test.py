@@ -35,6 +35,7 @@ from gckd_mm.checkpoint import (
     with_teacher,
 )
 from gckd_mm.engine.config_checks import check_test
+from gckd_mm.engine.direction import add_direction_options, turned
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
@@ -113,6 +114,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help='what a certain match of the matching head adds to the cosine similarity '
         '(default: 1.0)',
     )
+    add_direction_options(parser)
     add_run_options(parser)
     return parser.parse_args(arguments)
 
@@ -126,9 +128,14 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
     if arguments.config is None:
         cfg = config_of(checkpoint, arguments.checkpoint)
         name = Path(local_path(arguments.checkpoint)).resolve().parent.name
+        for role in ('source', 'target'):
+            if getattr(arguments, role) is not None:
+                raise InputError(f'--{role}: name a config before the checkpoint')
     else:
         cfg = read_config(arguments.config)
-        name = Path(arguments.config).stem
+        cfg = turned(cfg, arguments.source, arguments.target)
+        arguments.config = cfg.filename  # tells the results of a direction from others
+        name = Path(cfg.filename).stem
     apply_run_options(cfg, arguments, f'{name}/test')
     check_test(cfg)
     if cfg.get('test_dataloader') is None:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from gckd_mm.checkpoint import check_resumable, read_checkpoint, use_strict_loading
 from gckd_mm.engine.config_checks import check_training, check_training_data
+from gckd_mm.engine.direction import add_direction_options, turned
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
@@ -65,6 +66,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         '--tensorboard', action='store_true', help='also write TensorBoard logs'
     )
+    add_direction_options(parser)
     add_run_options(parser)
     return parser.parse_args(arguments)
 
@@ -78,9 +80,8 @@ def make_config(arguments: argparse.Namespace) -> Config:
             to begin with.
         CheckpointError: If there is no telling what to resume.
     """
-    cfg = apply_run_options(
-        read_config(arguments.config), arguments, Path(arguments.config).stem
-    )
+    cfg = turned(read_config(arguments.config), arguments.source, arguments.target)
+    apply_run_options(cfg, arguments, Path(cfg.filename).stem)
     if arguments.amp:
         if not torch.cuda.is_available():
             raise InputError('--amp needs a GPU; remove it to train in float32')

@@ -1,10 +1,6 @@
-# The tiny model, from SynthCLIP-tiny: 400 iterations on the source alone, which are those
-# of the source-only baseline, then 300 of adaptation to the target.
-_base_ = [
-    './models/dual_encoder_tiny.py',
-    './schedules/source_400.py',
-    './synthclip_runtime.py',
-]
+# The source stage of source_tiny.py, then 300 iterations of adaptation to the target.
+_base_ = './source_tiny.py'
+
 train_cfg = dict(
     _delete_=True, type='TwoStageTrainLoop', source_iters=400, adapt_iters=300
 )

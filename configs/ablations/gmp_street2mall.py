@@ -1,3 +1,3 @@
 # The graph alone: no soft matching of captions and images.
-_base_ = '../gckd_street2mall.py'
+_base_ = '../gckd/gckd_street2mall.py'
 model = dict(labels=None, distill=None)

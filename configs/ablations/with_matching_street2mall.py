@@ -1,5 +1,5 @@
 # The matching head as well: tools/test.py --rerank 128 uses it.
-_base_ = '../gckd_street2mall.py'
+_base_ = '../gckd/gckd_street2mall.py'
 model = dict(
     type='GCKDWithMatching',
     matching=dict(

@@ -1,3 +1,3 @@
 # The teacher's similarities as they are: hubs included.
-_base_ = '../gckd_street2mall.py'
+_base_ = '../gckd/gckd_street2mall.py'
 model = dict(labels=dict(assignment=None))

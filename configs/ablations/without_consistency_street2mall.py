@@ -1,3 +1,3 @@
 # No neighbours within a modality.
-_base_ = '../gckd_street2mall.py'
+_base_ = '../gckd/gckd_street2mall.py'
 model = dict(consistency=None)

@@ -1,3 +1,3 @@
-# The graph hears nothing of the source.
-_base_ = '../gckd_street2mall.py'
+# The graph has no edges from the source.
+_base_ = '../gckd/gckd_street2mall.py'
 model = dict(graph=dict(k=dict(cross_domain=0)))

@@ -1,3 +1,3 @@
 # Soft labels from the teacher's embeddings as they are.
-_base_ = '../gckd_street2mall.py'
+_base_ = '../gckd/gckd_street2mall.py'
 model = dict(graph=None, labels=dict(propagation=None))

@@ -233,7 +233,7 @@ def test_an_image_backbone_is_read_by_its_init_cfg(
     run('--from', 'efficientnet-lite0', *files)
 
     assert '_fc: 2' in capsys.readouterr().out
-    cfg = Config.fromfile(ROOT / 'configs/gckd_street2real_minilm-lite0.py')
+    cfg = Config.fromfile(ROOT / 'configs/gckd/gckd_street2real_minilm-lite0.py')
     backbone = MODELS.build({**cfg.model.image_backbone, '_scope_': 'gckd_mm'})
     backbone.init_cfg['checkpoint'] = str(tmp_path / 'out.pth')
     backbone.init_weights()

@@ -25,6 +25,8 @@ from tools import print_config
 from tools import test as test_tool
 from tools import train as train_tool
 
+ROOT = Path(__file__).parents[2]
+
 
 def _config(path: Path, data: Path, work_dir: Path, **overrides: object) -> str:
     small_config(data, work_dir, train_cfg__max_iters=2, **overrides).dump(path)
@@ -453,6 +455,55 @@ def test_checkpoint_of_another_architecture(
     )
     with pytest.raises(SystemExit, match='of another architecture'):
         test_tool.main([config, str(last_checkpoint(trained))])
+
+
+def test_a_config_is_trained_and_tested_in_another_direction(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = small_gckd_config(miniature, tmp_path)
+    cfg.work_dir = None
+    for domain in cfg.domains.values():
+        domain.dataset.data_root = str(miniature / domain.test_set)
+    path = tmp_path / 'small_cuhk2rstp.py'
+    cfg.dump(path)
+    monkeypatch.chdir(tmp_path)
+    direction = ['--source', 'icfg', '--target', 'cuhk']
+    lengths = ['--source-iters', '1', '--adapt-iters', '1']
+
+    assert in_process(train_tool.main, [str(path), *direction, *lengths]) == 0
+
+    work_dir = tmp_path / 'work_dirs/small_icfg2cuhk'
+    assert (work_dir / 'small_icfg2cuhk.py').is_file()
+    weights = str(last_checkpoint(work_dir))
+    meta = read_checkpoint(weights)['meta']
+    assert meta['experiment_name'].startswith('small_icfg2cuhk_')
+    stored = Config.fromstring(meta['cfg'], '.py')
+    ends = stored.train_dataloader.dataset
+    assert ends.source.data_root == str(miniature / 'icfg_pedes')
+    assert ends.target.data_root == str(miniature / 'cuhk_pedes')
+    assert list(stored.test_dataloader) == ['cuhk_pedes', 'icfg_pedes']
+    found = []
+    for number, arguments in enumerate(([weights], [str(path), weights, *direction])):
+        out = tmp_path / f'{number}.json'
+        assert in_process(test_tool.main, [*arguments, '--out', str(out)]) == 0
+        found.append(json.loads(out.read_text()))
+    assert found[0]['metrics'] == found[1]['metrics']
+    assert list(found[0]['metrics']) == ['cuhk_pedes', 'icfg_pedes']
+    # what compare_results.py tells directions apart by
+    assert Path(found[1]['config']).name == 'small_icfg2cuhk.py'
+    with pytest.raises(SystemExit, match='--target: name a config before the checkpo'):
+        test_tool.main([weights, '--target', 'icfg'])
+
+
+def test_the_config_of_another_direction_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(ROOT / 'configs/baselines/source_only_cuhk2rstp.py')
+    key = ['--key', 'train_cfg.max_iters']
+    print_config.main([path, '--source', 'icfg', *key])
+    assert capsys.readouterr().out.strip() == str(60 * 542)
+    with pytest.raises(SystemExit, match='--source mall: must be one of cuhk, icfg, r'):
+        print_config.main([path, '--source', 'mall'])
 
 
 def test_print_config(config: str, capsys: pytest.CaptureFixture[str]) -> None:

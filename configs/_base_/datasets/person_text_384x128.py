@@ -28,6 +28,19 @@ caption_pipeline = [dict(type='PackPersonText')]
 _cuhk_pedes = dict(type='CUHKPEDES', data_root='data/cuhk_pedes')
 _icfg_pedes = dict(type='ICFGPEDES', data_root='data/icfg_pedes')
 _rstpreid = dict(type='RSTPReid', data_root='data/rstpreid')
+# What --source and --target choose from. An epoch is counted in batches of 64 pairs; a
+# memory holds all captions of a train set.
+domains = dict(
+    cuhk=dict(  # 68,126 captions of 34,054 images
+        dataset=_cuhk_pedes, test_set='cuhk_pedes', epoch=1065, memory_size=69_000
+    ),
+    icfg=dict(  # 34,674 captions of 34,674 images
+        dataset=_icfg_pedes, test_set='icfg_pedes', epoch=542, memory_size=35_000
+    ),
+    rstp=dict(  # 37,010 captions of 18,505 images
+        dataset=_rstpreid, test_set='rstpreid', epoch=579, memory_size=38_000
+    ),
+)
 
 _train = dict(split='train', view='pairs', pipeline=train_pipeline)
 cuhk_pedes_train = dict(**_cuhk_pedes, **_train)

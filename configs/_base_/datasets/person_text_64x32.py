@@ -17,6 +17,12 @@ caption_pipeline = [dict(type='PackPersonText')]
 _cuhk_pedes = dict(type='CUHKPEDES', data_root='data/cuhk_pedes')
 _icfg_pedes = dict(type='ICFGPEDES', data_root='data/icfg_pedes')
 _rstpreid = dict(type='RSTPReid', data_root='data/rstpreid')
+# what --source and --target choose from
+domains = dict(
+    cuhk=dict(dataset=_cuhk_pedes, test_set='cuhk_pedes'),
+    icfg=dict(dataset=_icfg_pedes, test_set='icfg_pedes'),
+    rstp=dict(dataset=_rstpreid, test_set='rstpreid'),
+)
 
 _train = dict(split='train', view='pairs', pipeline=train_pipeline)
 cuhk_pedes_train = dict(**_cuhk_pedes, **_train)

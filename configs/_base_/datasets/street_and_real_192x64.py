@@ -1,4 +1,4 @@
-# Drawn pedestrians with labels, and real pictures in RSTPReid's schema without, both at
+# Synthetic pedestrians with labels, and real images in RSTPReid's schema without, both at
 # 192 x 64 pixels (height x width).
 _load = [
     dict(type='LoadPersonImage'),

@@ -19,6 +19,12 @@ _street = dict(type='CUHKPEDES', data_root='data/synthpedes/world0/street')
 _mall = dict(type='RSTPReid', data_root='data/synthpedes/world0/mall')
 _campus = dict(type='ICFGPEDES', data_root='data/synthpedes/world0/campus')
 _web = dict(type='CUHKPEDES', data_root='data/synthpedes/web')
+# what --source and --target choose from
+domains = dict(
+    street=dict(dataset=_street),
+    mall=dict(dataset=_mall),
+    campus=dict(dataset=_campus),
+)
 
 _train = dict(split='train', view='pairs', pipeline=train_pipeline)
 street_train = dict(**_street, **_train)

@@ -2,13 +2,9 @@
 # target's statistics in EfficientNet-lite0's batch normalisations (Li et al., AdaBN, 2016).
 _base_ = [
     '../../_base_/datasets/person_text_384x128.py',
-    '../../_base_/models/dual_encoder_minilm_lite0.py',
-    '../../_base_/schedules/adamw_600_then_adapted.py',
-    '../../_base_/large_adaptation_runtime.py',
+    '../../_base_/two_stages_minilm_lite0.py',
 ]
-model = dict(
-    type='AdaptedDualEncoder',
-)
+model = dict(type='AdaptedDualEncoder')
 train_dataloader = dict(
     dataset=dict(source=_base_.cuhk_pedes_train, target=_base_.rstpreid_target),
 )

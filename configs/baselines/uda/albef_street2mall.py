@@ -1,6 +1,6 @@
 # Plain momentum distillation, as in ALBEF (Li et al., NeurIPS 2021): the teacher's soft
 # labels as they are, without balance, graph or neighbours. They bear little weight.
-_base_ = '../../gckd_street2mall.py'
+_base_ = '../../gckd/gckd_street2mall.py'
 model = dict(
     graph=None,
     consistency=None,

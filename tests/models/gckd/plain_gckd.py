@@ -48,7 +48,7 @@ class Ramp(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What the step depends on, as ``configs/gckd_street2mall.py`` has it."""
+    """What the step depends on, as ``configs/gckd/gckd_street2mall.py`` has it."""
 
     memory_size: int = 5000
     teacher_momentum: Ramp = Ramp(0.97, 0.97)

@@ -161,7 +161,7 @@ class Batches:
 
 
 def shipped() -> Config:
-    return Config.fromfile(ROOT / 'configs/gckd_street2mall.py')
+    return Config.fromfile(ROOT / 'configs/gckd/gckd_street2mall.py')
 
 
 def build(seed: int, numbers: dict[str, Any]) -> GCKD:

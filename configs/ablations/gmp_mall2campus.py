@@ -1,3 +1,0 @@
-# The graph alone: no soft matching of captions and images.
-_base_ = '../gckd_mall2campus.py'
-model = dict(labels=None, distill=None)

@@ -1,9 +1,0 @@
-# Target-supervised, with the source: trained on the labels of both domains.
-_base_ = './source_only_campus2street.py'
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='ConcatPersonText',
-        datasets=[_base_.campus_train, _base_.street_train],
-    ),
-)
