@@ -185,19 +185,8 @@ def _distribution_version(name: str) -> str | None:
 
 def _parse(version: str) -> tuple[int, ...]:
     """Parse the leading numbers of a version: ``2.13.0+cpu`` -> (2, 13, 0)."""
-    numbers = []
-    for part in version.split('+')[0].split('.'):
-        digits = ''
-        for character in part:
-            if not character.isdigit():
-                break
-            digits += character
-        if not digits:
-            break
-        numbers.append(int(digits))
-        if digits != part:
-            break
-    return tuple(numbers)
+    found = re.match(r'\d+(\.\d+)*', version)
+    return tuple(map(int, found.group().split('.'))) if found else ()
 
 
 def _join(version: tuple[int, ...]) -> str:

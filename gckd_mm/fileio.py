@@ -16,10 +16,6 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     The data go to a hidden file beside it, to the disk, and then under the name. What a
     kill leaves behind is overwritten by the next write of the same name.
 
-    Args:
-        path: The file; its folder is made if needed.
-        data: Bytes, or text to be written as UTF-8.
-
     Raises:
         OSError: If it cannot be written; names the file, and leaves what was there.
     """

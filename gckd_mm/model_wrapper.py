@@ -19,11 +19,7 @@ def unwrapped(model: nn.Module) -> Any:
 
 
 def without_wrapper(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Strip what DistributedDataParallel and torch.compile put before every key.
-
-    Raises:
-        CheckpointError: If two keys become the same.
-    """
+    """Strip what DistributedDataParallel and torch.compile put before every key."""
     stripped = {bare_name(key): value for key, value in state_dict.items()}
     if len(stripped) != len(state_dict):
         names = [bare_name(key) for key in state_dict]

@@ -39,7 +39,7 @@ def process_lock(
     Args:
         path: Of the lock file; its folder must exist.
         what: That is locked, for the message, such as ``'work_dirs/demo'``.
-        wait_seconds: For another process to release it. Defaults to 0.
+        wait_seconds: For another process to release it.
 
     Raises:
         LockedError: If another process holds it.

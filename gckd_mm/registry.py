@@ -50,9 +50,6 @@ def type_name(kind: Any) -> str:
         kind: The ``type`` of a config in any form that mmengine takes: a class or a
             function, ``'Name'``, ``'scope.Name'``, a dotted path, or what stands for an
             import in a pure-Python config.
-
-    Returns:
-        ``''`` if it is none of these.
     """
     if isinstance(kind, LazyObject | LazyAttr):
         kind = str(kind)
@@ -83,15 +80,7 @@ def short_type(kind: Any, scope: str | None) -> str:
 
 
 def type_of(registry: Registry, kind: Any) -> type | None:
-    """Return the class that the ``type`` of a config stands for.
-
-    Args:
-        registry: Where names are looked up.
-        kind: See :func:`type_name`.
-
-    Returns:
-        None if it is no class, or is not registered.
-    """
+    """Return the class that the ``type`` of a config stands for."""
     if isinstance(kind, LazyObject | LazyAttr):
         kind = kind.build()
     found = registry.get(kind) if isinstance(kind, str) else kind

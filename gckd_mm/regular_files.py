@@ -23,11 +23,7 @@ _NO_LINK = getattr(os, 'O_NOFOLLOW', 0)
 
 
 def stat_regular(path: str | os.PathLike[str]) -> os.stat_result:
-    """Return the state of a regular file, links being followed.
-
-    Raises:
-        InputError: If it is not there, or is another kind of file.
-    """
+    """Return the state of a regular file, links being followed."""
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -37,15 +33,7 @@ def stat_regular(path: str | os.PathLike[str]) -> os.stat_result:
 
 
 def open_regular(path: str | os.PathLike[str], follow_link: bool = True) -> BinaryIO:
-    """Open a regular file for reading.
-
-    Args:
-        path: Of the file; links in its folders are followed.
-        follow_link: Whether the file itself may be a link. Defaults to True.
-
-    Raises:
-        InputError: If it cannot be read, or is another kind of file.
-    """
+    """Open a regular file for reading."""
     return os.fdopen(_opened(path, follow_link)[0], 'rb')
 
 
@@ -55,15 +43,6 @@ def read_regular(
     """Read a whole regular file.
 
     It calls the system directly: a buffer would be a tenth of reading a small image.
-
-    Args:
-        path: Of the file; links in its folders are followed.
-        max_bytes: That it may have.
-        follow_link: Whether the file itself may be a link. Defaults to True.
-
-    Raises:
-        InputError: If it cannot be read, is another kind of file, or is larger than
-            ``max_bytes``.
     """
     descriptor, size = _opened(path, follow_link)
     parts, count = [], 0

@@ -21,14 +21,6 @@ _SHOWN = 10
 def checkpoint_to_resume(work_dir: str | os.PathLike[str]) -> str | None:
     """Return the checkpoint from which a run in a work dir continues.
 
-    Args:
-        work_dir: The folder, which may have been moved since.
-
-    Returns:
-        Its path; or None where there is neither ``last_checkpoint`` nor a checkpoint,
-        or where the last run began from the beginning and was interrupted before its
-        first checkpoint.
-
     Raises:
         CheckpointError: If ``last_checkpoint`` does not name a checkpoint of the work
             dir, or is missing although there are checkpoints; lists those.
@@ -52,7 +44,7 @@ def checkpoint_to_resume(work_dir: str | os.PathLike[str]) -> str | None:
     )
 
 
-def pointed_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
+def find_last_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
     """Return the checkpoint that ``last_checkpoint`` in a work dir names, if any.
 
     The file may have been written under another path: a work dir can be moved. A
@@ -107,10 +99,10 @@ def _read_pointer(work_dir: str | os.PathLike[str]) -> tuple[str | None, str | N
     if not content:
         return None, 'is empty'
     if '\0' in content or len(content.splitlines()) > 1:
-        return None, f'holds more than a path: {_shortened(content)}'
+        return None, f'holds more than a path: {content!r:.120}'
     path = os.path.join(work_dir, os.path.basename(content))
     if not os.path.isfile(path):
-        return None, f'names {_shortened(content)}, which is not in the folder'
+        return None, f'names {content!r:.120}, which is not in the folder'
     return path, None
 
 
@@ -121,8 +113,3 @@ def _numbers(name: str) -> list[int]:
 def _listed(paths: list[str]) -> str:
     more = f' and {len(paths) - _SHOWN} more' if len(paths) > _SHOWN else ''
     return ', '.join(paths[:_SHOWN]) + more
-
-
-def _shortened(text: str, limit: int = 120) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= limit else f'{shown[:limit]}…'

@@ -6,6 +6,7 @@ The way back: python tools/convert_checkpoint.py --to hf IN OUT [options].
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from gckd_mm.interop import (
     convert_backbone,
     export_hf,
 )
-from gckd_mm.interop.keys import summarise
 from gckd_mm.interop.weight_files import (
     read_hf_config,
     read_weights,
@@ -194,8 +194,9 @@ def report(options: argparse.Namespace, done: Conversion) -> str:
         ('missing', done.missing),
     ):
         if keys:
+            parts = Counter(key.split('.')[0] for key in keys)
             lines.append(f'{name}: {len(keys)} keys')
-            lines += [f'  {part}: {n}' for part, n in summarise(keys).items()]
+            lines += [f'  {part}: {n}' for part, n in parts.items()]
     return '\n'.join(lines)
 
 

@@ -18,6 +18,7 @@ from gckd_mm.datasets.transforms.load_person_image import read_image
 from gckd_mm.engine.launch import user_errors, whole_number
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
+from gckd_mm.synthpedes.contact_sheet import ContactRow, render_contact_sheet
 from gckd_mm.synthpedes.domain import (
     DOMAIN_NAMES,
     Shot,
@@ -32,7 +33,6 @@ from gckd_mm.synthpedes.writer import (
     is_complete,
     write_domain,
 )
-from gckd_mm.visualization.contact_sheet import ContactRow, draw_contact_sheet
 
 DEFAULT_DOMAINS = ('street', 'mall', 'campus')
 DEFAULT_OUT = 'data/synthpedes'
@@ -65,7 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         f'out',
     )
     parser.add_argument(
-        '--world', type=whole_number, default=0, help='seed of the world (default 0)'
+        '--world', type=whole_number(0), default=0, help='seed of the world (default 0)'
     )
     parser.add_argument(
         '--out',
@@ -219,7 +219,7 @@ def write_contact_sheet(path: Path, rows: Sequence[ContactRow]) -> None:
     """
     data = io.BytesIO()
     Image.init()
-    draw_contact_sheet(rows).save(data, Image.EXTENSION[path.suffix.lower()])
+    render_contact_sheet(rows).save(data, Image.EXTENSION[path.suffix.lower()])
     try:
         write_atomically(path, data.getvalue())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Search pictures of people: what ``gckd-search`` does, without an install."""
+"""Search images of people: what ``gckd-search`` does, without an install."""
 
 from __future__ import annotations
 

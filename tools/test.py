@@ -40,11 +40,10 @@ from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
     check_output,
-    config_name,
-    count,
     read_config,
     refuse_address,
     user_errors,
+    whole_number,
 )
 from gckd_mm.engine.loops import RetrievalTestLoop
 from gckd_mm.errors import InputError
@@ -52,7 +51,7 @@ from gckd_mm.evaluation.gallery_reranking import METHODS
 from gckd_mm.evaluation.metrics import Embeddings, PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
 from gckd_mm.registry import type_name
-from gckd_mm.visualization import draw_rank_lists
+from gckd_mm.visualization import render_rank_lists
 from gckd_mm.visualization.rank_list_report import make_rank_list_report
 from gckd_mm.visualization.searched_set import (
     evenly_spaced_rank_lists,
@@ -81,7 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--dump', metavar='NPZ', help='write the embeddings and person ids'
     )
     parser.add_argument(
-        '--rank-lists', metavar='PNG', help='draw what some captions find'
+        '--rank-lists', metavar='PNG', help='render what some captions find'
     )
     parser.add_argument(
         '--report',
@@ -90,9 +89,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         '--num-rank-lists',
-        type=count,
+        type=whole_number(1),
         default=3,
-        help='captions of each test set to draw',
+        help='captions of each test set to render',
     )
     parser.add_argument(
         '--rerank',
@@ -136,7 +135,7 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
         cfg = read_config(arguments.config)
         cfg = turned(cfg, arguments.source, arguments.target)
         arguments.config = cfg.filename  # tells the results of a direction from others
-        name = config_name(cfg.filename)
+        name = Path(cfg.filename).stem
     apply_run_options(cfg, arguments, f'{name}/test')
     check_test(cfg)
     if cfg.get('test_dataloader') is None:
@@ -160,7 +159,7 @@ def make_config(arguments: argparse.Namespace, checkpoint: dict[str, Any]) -> Co
 
 
 def rerank_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the metric is told of the re-ranking."""
+    """Return the settings of the metric's re-ranking."""
     settings = dict(method=arguments.rerank_method, top=arguments.rerank)
     if arguments.rerank_method == MATCHING:
         settings['weight'] = arguments.rerank_weight
@@ -241,13 +240,13 @@ def dump_embeddings(path: str, embeddings: dict[str, dict[str, Embeddings]]) -> 
     write_atomically(path, buffer.getvalue())
 
 
-def draw(
+def write_rank_lists(
     path: str, loop: RetrievalTestLoop, metric: PersonRetrievalMetric, n: int
 ) -> None:
-    """Draw the rank lists of n captions of each test set, spread evenly over it."""
+    """Render the rank lists of n captions of each test set, spread evenly over it."""
     searched = searched_sets(loop.dataloader, metric.embeddings)
     buffer = io.BytesIO()
-    draw_rank_lists(evenly_spaced_rank_lists(searched, n)).save(buffer, format='PNG')
+    render_rank_lists(evenly_spaced_rank_lists(searched, n)).save(buffer, format='PNG')
     write_atomically(path, buffer.getvalue())
 
 
@@ -308,7 +307,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.dump:
             dump_embeddings(options.dump, metric.embeddings)
         if options.rank_lists:
-            draw(options.rank_lists, runner.test_loop, metric, options.num_rank_lists)
+            write_rank_lists(
+                options.rank_lists, runner.test_loop, metric, options.num_rank_lists
+            )
         if options.report:
             searched = searched_sets(runner.test_loop.dataloader, metric.embeddings)
             page = make_rank_list_report(searched, options.num_rank_lists, name)

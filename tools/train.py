@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from gckd_mm.engine.direction import add_direction_options, turned
 from gckd_mm.engine.launch import (
     add_run_options,
     apply_run_options,
-    config_name,
     read_config,
     refuse_address,
     user_errors,
@@ -81,7 +81,7 @@ def make_config(arguments: argparse.Namespace) -> Config:
         CheckpointError: If there is no telling what to resume.
     """
     cfg = turned(read_config(arguments.config), arguments.source, arguments.target)
-    apply_run_options(cfg, arguments, config_name(cfg.filename))
+    apply_run_options(cfg, arguments, Path(cfg.filename).stem)
     if arguments.amp:
         if not torch.cuda.is_available():
             raise InputError('--amp needs a GPU; remove it to train in float32')

@@ -1,4 +1,4 @@
-"""Draw pictures: python tools/visualize.py embeddings|graph [options]."""
+"""Plot figures: python tools/visualize.py embeddings|graph [options]."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gckd_mm.registry import MODELS, type_name
 from gckd_mm.visualization.embedding_map import (
     METHODS,
     Panel,
-    draw_embedding_map,
+    plot_embedding_map,
     project,
     require,
     sample_people,
@@ -29,7 +29,7 @@ from gckd_mm.visualization.embedding_sources import (
     check_same_people,
 )
 from gckd_mm.visualization.figure_files import check_figure_path, save_figure
-from gckd_mm.visualization.graph_picture import draw_propagation_graph
+from gckd_mm.visualization.graph_figure import plot_propagation_graph
 from gckd_mm.visualization.propagation_graph import fill_memories, neighbourhood
 
 TITLES = ('before the adaptation', 'after the adaptation')
@@ -37,7 +37,7 @@ TITLES = ('before the adaptation', 'after the adaptation')
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Draw pictures of a model.')
+    parser = argparse.ArgumentParser(description='Plot figures of a model.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_embeddings_command(commands)
     _add_graph_command(commands)
@@ -89,7 +89,7 @@ def _add_graph_command(commands: argparse._SubParsersAction) -> None:
         '--num-seeds',
         type=int,
         default=8,
-        help='samples of the last batch whose neighbours are drawn (default: 8)',
+        help='samples of the last batch whose neighbours are shown (default: 8)',
     )
     parser.add_argument(
         '--neighbours',
@@ -115,7 +115,7 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 
 
 def embeddings(options: argparse.Namespace) -> None:
-    """Draw a map of each source, of the same people."""
+    """Plot a map of each source, of the same people."""
     titles = options.titles or _titles(options.sources)
     if len(titles) != len(options.sources):
         raise InputError(
@@ -130,11 +130,11 @@ def embeddings(options: argparse.Namespace) -> None:
         Panel(title, project(source.feats(rows), options.method, options.seed))
         for title, source in zip(titles, sources, strict=True)
     ]
-    save_figure(draw_embedding_map(panels), options.out)
+    save_figure(plot_embedding_map(panels), options.out)
 
 
 def graph(options: argparse.Namespace) -> None:
-    """Draw a part of the propagation graph."""
+    """Plot a part of the propagation graph."""
     cfg = read_config(options.config)
     cfg.merge_from_dict(options.cfg_options)
     checkpoint = read_checkpoint(options.checkpoint)
@@ -153,7 +153,7 @@ def graph(options: argparse.Namespace) -> None:
     shown = neighbourhood(
         model, loader.dataset, batch, options.num_seeds, options.neighbours
     )
-    save_figure(draw_propagation_graph(shown), options.out)
+    save_figure(plot_propagation_graph(shown), options.out)
 
 
 def _titles(sources: Sequence[str]) -> Sequence[str]:
@@ -188,7 +188,7 @@ def _adaptation_only(cfg: Config) -> Config:
 
 @user_errors()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw."""
+    """Plot."""
     options = parse_arguments(arguments)
     check_figure_path(options.out)
     options.run(options)

@@ -1,5 +1,5 @@
 # The synthetic domain `street` with its labels, your own images without: a laptop, no
-# dataset to ask for (docs/real_pictures.md).
+# dataset to ask for (docs/real_images.md).
 _base_ = [
     '../_base_/datasets/street_and_real_192x64.py',
     '../_base_/gckd_minilm_lite0.py',

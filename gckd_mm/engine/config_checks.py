@@ -10,27 +10,22 @@ from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import (
-    is_cuda_available,
-    is_mlu_available,
-    is_musa_available,
-    is_npu_available,
-)
+from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
+from gckd_mm.config_parts import kind_of
 from gckd_mm.engine.config_keys import check_keys
 from gckd_mm.engine.config_numbers import (
     check_loaders,
     check_numbers,
     is_count,
-    kind_of,
     loaders_of,
 )
 from gckd_mm.engine.error_messages import (
+    check_options_of_saving,
     keys_of,
-    keys_of_saving,
     nearest,
     registered_names,
 )
@@ -59,25 +54,19 @@ _MISSPELT = 0.85
 
 
 def check_training(cfg: Config, name: str) -> None:
-    """Check what a training needs.
-
-    Args:
-        cfg: The whole config, the command line merged into it.
-        name: Of its file, for messages.
-
-    Raises:
-        InputError: Names the key, what was found and what to do.
-    """
+    """Check what a training needs."""
     for key in _REQUIRED:
         if not isinstance(cfg.get(key), dict):
+            hint = nearest(key, cfg.keys() - set(_REQUIRED))
             raise InputError(
                 f'config {name}: {key} must be dict(…), got {cfg.get(key)!r}'
-                f'{_hint_of(key, cfg)}'
+                f'{hint.replace("did you mean", "is it called")}'
             )
     _warn_of_misspelt_keys(cfg, name)
     _check_precision(cfg.optim_wrapper)
     _check_backends(cfg)
-    _check_loops(cfg)
+    _check_loop(cfg, 'val')
+    _check_loop(cfg, 'test')
     hooks = cfg.get('default_hooks') or {}
     if not isinstance(hooks, dict):
         raise InputError(
@@ -95,11 +84,7 @@ def check_training(cfg: Config, name: str) -> None:
 
 
 def check_test(cfg: Config) -> None:
-    """Check what a test needs.
-
-    Raises:
-        InputError: See :func:`check_training`.
-    """
+    """Check what a test needs."""
     _check_backends(cfg)
     _check_loop(cfg, 'test')
     check_keys({'default_hooks': cfg.get('default_hooks')}, 'for the test')
@@ -107,14 +92,7 @@ def check_test(cfg: Config) -> None:
 
 
 def check_training_data(runner: Runner) -> None:
-    """Check the training data, and warn of a batch that must hold a pair twice.
-
-    Args:
-        runner: With its train loop built.
-
-    Raises:
-        InputError: If the dataset does not show pairs.
-    """
+    """Check the training data, and warn of a batch that must hold a pair twice."""
     loader = runner.train_loop.dataloader
     for dataset in getattr(loader.dataset, 'datasets', [loader.dataset]):
         view = getattr(dataset, 'view', 'pairs')
@@ -146,21 +124,10 @@ def _warn_of_misspelt_keys(cfg: Config, name: str) -> None:
             )
 
 
-def _hint_of(key: str, cfg: Config) -> str:
-    return nearest(key, [k for k in cfg if k not in _REQUIRED]).replace(
-        'did you mean', 'is it called'
-    )
-
-
 def _check_precision(optim_wrapper: dict[str, Any]) -> None:
     if kind_of(optim_wrapper) != 'AmpOptimWrapper':
         return
-    if not (
-        is_cuda_available()
-        or is_npu_available()
-        or is_mlu_available()
-        or is_musa_available()
-    ):
+    if get_device() in ('cpu', 'dipu', 'mps'):
         raise InputError(
             'optim_wrapper.type AmpOptimWrapper needs a GPU, and none was found: set '
             "optim_wrapper.type='OptimWrapper' (and remove dtype and loss_scale) to "
@@ -180,11 +147,6 @@ def _check_backends(cfg: Config) -> None:
                 f'{kind_of(backend)} needs {modules[0]}, which is not installed: pip '
                 f'install {package}, or remove it from visualizer.vis_backends'
             )
-
-
-def _check_loops(cfg: Config) -> None:
-    _check_loop(cfg, 'val')
-    _check_loop(cfg, 'test')
 
 
 def _check_loop(cfg: Config, stage: str) -> None:
@@ -213,11 +175,9 @@ def _check_checkpoints(cfg: Config) -> None:
         if kind_of(hook) != CheckpointHook.__name__:
             continue
         by = "set type='AtomicCheckpointHook'"
-        for key in set(hook) - {'type', 'priority'} - keys_of_saving():
-            raise InputError(
-                f'CheckpointHook has no {key!r}{nearest(key, keys_of_saving())}; for '
-                f'the options of gckd_mm, {by}'
-            )
+        options = set(hook) - {'type', 'priority'}
+        advice = f'; for the options of gckd_mm, {by}'
+        check_options_of_saving('CheckpointHook', options, advice=advice)
         if hook.get('by_epoch', True) and kind_of(cfg.train_cfg) in _ITER_LOOPS:
             raise InputError(
                 f'CheckpointHook counts epochs, of which {kind_of(cfg.train_cfg)} has '

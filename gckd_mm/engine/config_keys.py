@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any
 
-from mmengine.config import Config
-
+from gckd_mm.config_parts import parts_of
 from gckd_mm.engine.error_messages import nearest
 from gckd_mm.errors import InputError
 
@@ -24,7 +23,7 @@ STOCK_HOOKS = (
 _OWN_HOOKS = ('adaptation', 'finite_loss', 'iteration_seed', 'tokenizer')
 #: how alike a misspelt name of a hook is to the one that was meant, of 1
 _MISSPELT = 0.8
-#: dotted path -> the keys that mmengine looks at, where it says nothing of others
+#: dotted path -> the keys that mmengine reads, where it says nothing of others
 _KNOWN = {
     'env_cfg': (
         'cudnn_benchmark',
@@ -49,23 +48,15 @@ _KNOWN = {
 
 
 def check_keys(cfg: Any, name: str) -> None:
-    """Warn of keys that nothing reads; refuse a misspelt hook that is no hook.
-
-    Args:
-        cfg: The whole config.
-        name: Of its file, for messages.
-
-    Raises:
-        InputError: If an entry of ``default_hooks`` has no type and resembles a known
-            name, or is None.
-    """
+    """Warn of keys that nothing reads; refuse a misspelt hook that is no hook."""
     _check_hooks(cfg.get('default_hooks'), name)
     for pattern, known in _KNOWN.items():
         if pattern.startswith('optim_wrapper') and _has_own_constructor(cfg):
             continue
-        for path, part in _at(cfg, pattern.split('.')):
-            for key in part.keys() - set(known):
-                _warn(name, f'{path}.{key}', nearest(str(key), known))
+        for path, part in parts_of(cfg):
+            if fnmatchcase(path, pattern):
+                for key in part.keys() - set(known):
+                    _warn(name, f'{path}.{key}', nearest(str(key), known))
 
 
 def _has_own_constructor(cfg: Any) -> bool:
@@ -75,11 +66,7 @@ def _has_own_constructor(cfg: Any) -> bool:
 
 
 def drop_absent_hooks(cfg: Any) -> None:
-    """Let ``default_hooks.NAME=None`` take any hook away: mmengine knows its six.
-
-    Args:
-        cfg: Changed in place. What may be misspelt stays, for :func:`check_keys`.
-    """
+    """Let ``default_hooks.NAME=None`` take any hook away: mmengine knows its six."""
     hooks = cfg.get('default_hooks')
     if not isinstance(hooks, dict):
         return
@@ -110,15 +97,3 @@ def _meant(key: Any) -> str:
 
 def _warn(name: str, key: str, advice: str, what: str = 'nothing looks at it') -> None:
     print(f'warning: config {name}: {key}: {what}{advice}', file=sys.stderr)
-
-
-def _at(part: Any, keys: list[str], path: str = '') -> Iterator[tuple[str, dict]]:
-    """Yield the dicts at a dotted path, where ``*`` is any key."""
-    if not isinstance(part, dict | Config):
-        return
-    if not keys:
-        yield path, part
-        return
-    first, *rest = keys
-    for key in part if first == '*' else [first] if first in part else ():
-        yield from _at(part[key], rest, f'{path}.{key}' if path else str(key))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
+from gckd_mm.config_parts import kind_of, parts_of
 from gckd_mm.errors import InputError
-from gckd_mm.registry import type_name
 
 #: transform -> its argument that is a size in pixels
 _SIZES = {
@@ -23,33 +22,19 @@ _KNOWN_PACKAGES = ('gckd_mm.', 'mmcv.', 'mmpretrain.')
 
 
 def check_numbers(cfg: Any) -> None:
-    """Check the counts, the loaders' settings and the learning rate.
-
-    Args:
-        cfg: The whole config.
-
-    Raises:
-        InputError: Names the key, what was expected and what was got.
-    """
+    """Check the counts, the loaders' settings and the learning rate."""
     parts = {
         'train_cfg': _OF_LOOPS,
         'optim_wrapper': {'accumulative_counts': _COUNT},
         'optim_wrapper.optimizer': {'lr': _RATE},
     }
-    for path, rules in parts.items():
-        part: Any = cfg
-        for key in path.split('.'):
-            part = part.get(key) if isinstance(part, dict | Config) else None
-        _check(part, rules, path)
+    for path, part in parts_of(cfg):
+        _check(part, parts.get(path, {}), path)
     check_loaders(cfg)
 
 
 def check_loaders(cfg: Any) -> None:
-    """Check what is said of the dataloaders and of the transforms behind them.
-
-    Raises:
-        InputError: See :func:`check_numbers`.
-    """
+    """Check what is said of the dataloaders and of the transforms behind them."""
     for key, loader in loaders_of(cfg):
         for part in ('dataset', 'sampler'):
             if isinstance(loader.get(part), str | int | float | list):
@@ -72,22 +57,6 @@ def loaders_of(config: Any, path: str = '') -> Iterator[tuple[str, dict]]:
             yield name, part
         elif path.count('.') < 2:
             yield from loaders_of(part, name)
-
-
-def parts_of(value: Any, path: str) -> Iterator[tuple[str, dict]]:
-    """Yield every dict inside a value, with its dotted path."""
-    if isinstance(value, dict):
-        yield path, value
-        for key, part in value.items():
-            yield from parts_of(part, f'{path}.{key}' if path else str(key))
-    elif isinstance(value, list | tuple):
-        for number, part in enumerate(value):
-            yield from parts_of(part, f'{path}.{number}')
-
-
-def kind_of(part: Any) -> str:
-    """Return the name of a component's class, without its scope."""
-    return type_name(part.get('type')) if isinstance(part, dict) else ''
 
 
 def is_count(value: Any, least: int = 1) -> bool:
@@ -139,7 +108,7 @@ _OF_LOADERS = {
 
 def _check(part: Any, rules: dict[str, _Rule], path: str) -> None:
     for key, (is_one, expected) in rules.items():
-        if isinstance(part, dict) and key in part and not is_one(part[key]):
+        if key in part and not is_one(part[key]):
             raise InputError(f'{path}.{key} must be {expected}, got {part[key]!r}')
 
 

@@ -19,10 +19,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
-from gckd_mm.engine.config_numbers import parts_of
+from gckd_mm.config_parts import parts_of
 from gckd_mm.errors import InputError
+from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import type_name
 
 _LONGEST = 600
@@ -61,9 +63,6 @@ _OF_VALUES = (
 
 def message_of(error: BaseException) -> str | None:
     """Return what to tell a user of an error.
-
-    Args:
-        error: With its traceback.
 
     Returns:
         One line where possible; or None for an error that nobody foresaw, whose
@@ -125,10 +124,14 @@ def keys_of(component: Any) -> set[str]:
     return keys - {'self'}
 
 
-def keys_of_saving() -> set[str]:
-    """Return what mmengine's checkpoint hook takes, and hands on to where it saves."""
+def check_options_of_saving(
+    hook: str, options: set[str], own: Iterable[str] = (), advice: str = ''
+) -> None:
+    """Refuse what mmengine's checkpoint hook does not take, nor hands on to saving."""
     saving = inspect.signature(Runner.save_checkpoint).parameters
-    return (keys_of(CheckpointHook) | set(saving)) - {'self'}
+    known = (keys_of(CheckpointHook) | {*saving, *own}) - {'self'}
+    for key in options - known:
+        raise InputError(f'{hook} has no {key!r}{nearest(key, known)}{advice}')
 
 
 def shortened(text: str) -> str:
@@ -168,10 +171,15 @@ def _of_config(error: BaseException) -> str | None:
     """Describe an error of something that was built from a config, else None."""
     frames = list(_frames(error))
     built = [f for f in frames if f.f_code.co_name == 'build_from_cfg']
-    if not built and not any(_builds_a_runner(f) or _begins_a_run(f) for f in frames):
+    runner = None if built else _runner_in_first_step(frames)
+    if not (
+        built or runner or any(_builds_a_runner(f) or _begins_a_run(f) for f in frames)
+    ):
         return None
     details = ''.join(traceback.format_exception(error))
     print_log(details, 'current', logging.DEBUG)
+    if runner is not None:
+        return f'{_part_in(runner, frames)} fails in its first step: {_named(error)}'
     component, arguments = _component(frames)
     if component is None and not built:
         call = _OF_RUNNER.search(str(error))
@@ -260,6 +268,33 @@ def _begins_a_run(frame: FrameType) -> bool:
     )
 
 
+def _runner_in_first_step(frames: list[FrameType]) -> Runner | None:
+    """Return the runner if it is the first step of a stage that fails."""
+    for frame in frames:
+        runner = getattr(frame.f_locals.get('self'), 'runner', None)
+        if frame.f_code.co_name == 'run_iter' and isinstance(runner, Runner):
+            starts = (0, getattr(unwrapped(runner.model), 'source_iters', 0))
+            in_step = any(f.f_code.co_name == 'train_step' for f in frames)
+            return runner if in_step and runner.iter in starts else None
+    return None
+
+
+def _part_in(runner: Runner, frames: Iterable[FrameType]) -> str:
+    """Return the innermost part of the model's config that an error passed through."""
+    names = {part: name for name, part in unwrapped(runner.model).named_modules()}
+    found = ''
+    for frame in frames:
+        part = frame.f_locals.get('self')
+        if isinstance(part, nn.Module):
+            found = names.get(part, found)
+    path, config = 'model', runner.cfg.get('model') or {}
+    for key in found.split('.'):
+        if not isinstance(config.get(key), dict):
+            break
+        path, config = f'{path}.{key}', config[key]
+    return f'{type_name(config.get("type"))} ({path})'
+
+
 def _config_of(frames: Iterable[FrameType]) -> Config | None:
     for frame in frames:
         for value in frame.f_locals.values():
@@ -277,7 +312,7 @@ def _path_in(config: Config | None, name: str | None, arguments: Any) -> str | N
     if config is None or not isinstance(arguments, dict):
         return None
     best = None
-    for path, part in parts_of(config.to_dict(), ''):
+    for path, part in parts_of(config.to_dict()):
         if path.startswith('_'):  # a variable of the file's own
             continue
         if part and part == arguments:

@@ -9,7 +9,7 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from gckd_mm.config_parts import parts_of
 from gckd_mm.engine.config_keys import drop_absent_hooks
 from gckd_mm.engine.error_messages import keys_of, message_of, nearest, shortened
 from gckd_mm.errors import InputError
 
 _ADDRESS = re.compile(r'^[A-Za-z][A-Za-z0-9+.-]+://')
-#: what mmengine looks at in ``env_cfg``
+#: what mmengine reads in ``env_cfg``
 _ENVIRONMENT = (
     'env_cfg.cudnn_benchmark',
     'env_cfg.dist_cfg.backend',
@@ -41,17 +42,18 @@ _SET_BY = {
 }
 
 
-def whole_number(text: str) -> int:
-    """Read an option that counts, for :mod:`argparse`.
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return the ``type=`` of an option of argparse that counts from ``least``."""
 
-    Raises:
-        argparse.ArgumentTypeError: If it is no whole number of at least 0.
-    """
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(
-            f'must be a whole number from 0 on, got {text!r}'
-        )
-    return int(text)
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch(r'[0-9]{1,18}', text) else -1
+        if number < least:
+            raise argparse.ArgumentTypeError(
+                f'must be a whole number of at least {least}, got {text!r}'
+            )
+        return number
+
+    return read
 
 
 class ConfigOptions(DictAction):
@@ -99,11 +101,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(path: str | os.PathLike[str]) -> Config:
-    """Read a config file.
-
-    Raises:
-        InputError: If it, or one of its bases, does not exist or cannot be read.
-    """
+    """Read a config file."""
     path = os.fspath(path)
     if _ADDRESS.match(path):
         raise InputError(f'config {path}: only files are read; download it')
@@ -120,7 +118,9 @@ def read_config(path: str | os.PathLike[str]) -> Config:
         raise InputError(f'config {path}: a _base_ leads back to it') from error
     # A config is a program of the user's: it can raise anything.
     except Exception as error:
-        place = _line_in(path, error)
+        cause = error if isinstance(error, SyntaxError) else error.__cause__
+        line = cause.lineno if isinstance(cause, SyntaxError) else None
+        place = f', line {line}' if line else ''
         text = shortened(' '.join(str(error).split()))
         raise InputError(
             f'config {path}{place}: cannot be read ({type(error).__name__}: {text})'
@@ -128,20 +128,8 @@ def read_config(path: str | os.PathLike[str]) -> Config:
     return cfg
 
 
-def _line_in(path: str, error: BaseException) -> str:
-    """Return where in a config an error came up, for a message."""
-    cause = error if isinstance(error, SyntaxError) else error.__cause__
-    if isinstance(cause, SyntaxError) and cause.lineno:
-        return f', line {cause.lineno}'
-    return ''
-
-
 def refuse_address(path: Any, what: str) -> None:
-    """Refuse ``s3://…`` and the like, which would be taken for a folder.
-
-    Raises:
-        InputError: If it is an address.
-    """
+    """Refuse ``s3://…`` and the like, which would be taken for a folder."""
     if isinstance(path, str) and _ADDRESS.match(path):
         raise InputError(
             f'{what} {path}: must be a local path; download or mount what is there'
@@ -149,16 +137,7 @@ def refuse_address(path: Any, what: str) -> None:
 
 
 def apply_run_options(cfg: Config, arguments: argparse.Namespace, name: str) -> Config:
-    """Merge the options of :func:`add_run_options` into a config.
-
-    Args:
-        cfg: Changed in place.
-        arguments: The parsed command line.
-        name: Name of the default work dir below ``work_dirs/``.
-
-    Returns:
-        The config.
-    """
+    """Merge the options of :func:`add_run_options` into a config."""
     merge_options(cfg, arguments.cfg_options)
     cfg.launcher = arguments.launcher
     cfg.work_dir = arguments.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
@@ -179,14 +158,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     """Merge ``--cfg-options`` into a config.
 
     A new key inside a component is left to that component, which refuses what it does
-    not know. Of a new key that nothing would ever look at, a warning is printed.
-
-    Args:
-        cfg: Changed in place.
-        options: Dotted key -> value.
-
-    Raises:
-        InputError: If a key leads through something that has no keys.
+    not know. Of a new key that nothing would ever read, a warning is printed.
     """
     for key, value in options.items():
         first = key.split('.')[0]
@@ -213,12 +185,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def check_work_dir(work_dir: Any) -> None:
-    """Refuse a work dir that cannot be a folder, before anything is read.
-
-    Raises:
-        InputError: If it is an address, a file, or below a file, or cannot be made or
-            written to.
-    """
+    """Refuse a work dir that cannot be a folder, before anything is read."""
     refuse_address(work_dir, 'work dir')
     if not isinstance(work_dir, str | os.PathLike):
         raise InputError(f'work_dir must be a path, got {work_dir!r}')
@@ -234,12 +201,6 @@ def check_output(path: str | None) -> None:
     """Refuse a file that cannot be written, before the hours that fill it.
 
     A file without a name is written beside it for a trial, and nothing is left.
-
-    Args:
-        path: Of the file; None is no file.
-
-    Raises:
-        InputError: If it cannot be written.
     """
     if path is None:
         return
@@ -283,35 +244,12 @@ def _why_no_folder(path: Path) -> str | None:
     return None
 
 
-def count(text: str) -> int:
-    """Return a whole number of at least 1, as a ``type=`` of argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is none.
-    """
-    number = int(text) if re.fullmatch(r'\s*[+-]?\d{1,18}\s*', text) else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(
-            f'must be a whole number of at least 1, got {text!r}'
-        )
-    return number
-
-
 def make_loaders_fit(config: Any) -> None:
-    """Let ``num_workers=0`` be set alone: torch refuses what concerns workers with it.
-
-    Args:
-        config: A config or a part of it, changed in place.
-    """
-    if isinstance(config, list | tuple):
-        for part in config:
-            make_loaders_fit(part)
-    elif isinstance(config, dict | Config):
-        if config.get('num_workers') == 0 and 'dataset' in config:
+    """Let ``num_workers=0`` be set alone: torch refuses what is for workers then."""
+    for _, part in parts_of(config):
+        if part.get('num_workers') == 0 and 'dataset' in part:
             for key in ('persistent_workers', 'prefetch_factor', 'timeout'):
-                config.pop(key, None)
-        for part in config.values():
-            make_loaders_fit(part)
+                part.pop(key, None)
 
 
 def _check_launched(launcher: str) -> None:
@@ -326,14 +264,7 @@ def _check_launched(launcher: str) -> None:
 
 
 def distribute_over_cpus(cfg: Config) -> None:
-    """Join the other ranks over gloo; mmengine's own start wants a GPU for each.
-
-    Args:
-        cfg: Changed in place, so that the model's wrapper asks for no GPU, either.
-
-    Raises:
-        InputError: If the launcher does not start its processes as torchrun does.
-    """
+    """Join the other ranks over gloo; mmengine's own start wants a GPU for each."""
     if cfg.launcher != 'pytorch':
         raise InputError(
             f'no GPU was found, and without one only --launcher pytorch works, got '
@@ -349,14 +280,9 @@ def distribute_over_cpus(cfg: Config) -> None:
     }
 
 
-def config_name(path: str | os.PathLike[str]) -> str:
-    """Return the name of a config: its file's, without the suffix."""
-    return Path(path).stem
-
-
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """End the program with a message instead of a traceback if the user can mend it.
+    """End the program with a message instead of a traceback if the user can fix it.
 
     A context, or with ``@user_errors()`` a decorator.
     """

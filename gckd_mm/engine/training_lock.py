@@ -25,13 +25,6 @@ def hold_work_dir(work_dir: str | os.PathLike[str]) -> None:
 
     A process that holds it already keeps it: a training that failed can be started
     again in the same notebook.
-
-    Args:
-        work_dir: Made if needed.
-
-    Raises:
-        LockedError: If another process trains there; names it.
-        InputError: If the folder cannot be written to.
     """
     key = _key(work_dir)
     if key in _held:
@@ -63,11 +56,7 @@ def hold_work_dir(work_dir: str | os.PathLike[str]) -> None:
 
 
 def hold_work_dir_on_all_ranks(work_dir: str | os.PathLike[str]) -> None:
-    """Hold a work dir on the main process; fail on every rank if it cannot.
-
-    Raises:
-        InputError: See :func:`hold_work_dir`.
-    """
+    """Hold a work dir on the main process; fail on every rank if it cannot."""
     failed: list[InputError | None] = [None]
     if is_main_process():
         try:

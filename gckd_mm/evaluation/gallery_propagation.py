@@ -1,4 +1,4 @@
-"""Re-ranking by walks over the gallery's graph of nearest neighbours."""
+"""Re-ranking by random walks over the gallery's graph of nearest neighbours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENTRIES = 2**20
 
 @dataclass(frozen=True)
 class GalleryPropagation:
-    """Score images by how often a walk from them visits what a caption found first.
+    """Score images by how often random walks from them visit what was found first.
 
     The first images of a caption are seeds, with the weights of
     :func:`~gckd_mm.evaluation.reranking.seed_weights`. They are spread over the graph
@@ -28,19 +28,15 @@ class GalleryPropagation:
 
     Args:
         k: Neighbours of an image in the graph. About as many as a person has images.
-            Defaults to 4.
-        exponent: Of the similarities among images. Defaults to 3.
-        alpha: With which a walk goes on, in (0, 1). Defaults to 0.9.
-        iterations: Steps of the solver. Defaults to 20.
-        seeds: First images of a caption. Defaults to 20.
-        temperature: Of their weights, of similarities from 0 to 1. Defaults to 0.1.
-
-    Raises:
-        InputError: If one is out of its range.
+        exponent: Of the similarities among images.
+        alpha: With which a walk goes on, in (0, 1).
+        iterations: Steps of the solver.
+        seeds: First images of a caption.
+        temperature: Of their weights, of similarities from 0 to 1.
 
     Source: Iscen et al., *Efficient Diffusion on Region Manifolds*, CVPR 2017, after
     Zhou et al., *Ranking on Data Manifolds*, NIPS 2003. Theirs start from the
-    neighbours of a picture, weighted as the edges are; captions' weights, and the
+    neighbours of an image, weighted as the edges are; captions' weights, and the
     random walk in place of their symmetric matrix, are ours.
     """
 
@@ -68,12 +64,9 @@ class GalleryPropagation:
         check_seeds('propagation', self.seeds, self.temperature)
 
     def over(self, gallery: Tensor) -> Scorer:
-        """Build the graph of a gallery; give what scores shortlists of it.
+        """Build the graph of a normalised gallery (N, D); give what scores shortlists.
 
         The graph has at most 2kN edges. Labels are solved for some captions at a time.
-
-        Args:
-            gallery: L2-normalised, shape (N, D).
 
         Returns:
             (order, similarity), both of shape (Q, K), best first -> scores (Q, K), at

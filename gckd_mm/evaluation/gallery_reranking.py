@@ -35,9 +35,6 @@ def build_reranker(method: str, **settings: Any) -> GalleryReranker:
     Args:
         method: Key of ``METHODS``.
         **settings: See :class:`KReciprocal` and :class:`GalleryPropagation`.
-
-    Raises:
-        InputError: If there is no such method or setting, or one is out of its range.
     """
     if method not in METHODS:
         raise InputError(
@@ -67,9 +64,6 @@ def rerank_with_gallery(
 
     Returns:
         Gallery rows, best first, shape (Q, min(K, N)), int64.
-
-    Raises:
-        InputError: If ``top`` is below 1.
     """
     if top < 1:
         raise InputError(f'rerank: top must be at least 1, got {top}')
@@ -94,16 +88,12 @@ def rerank_candidates(
     Args:
         query: L2-normalised, shape (D,).
         candidates: L2-normalised, in any order, shape (C, D).
-        method: Key of ``METHODS``. Defaults to ``'k_reciprocal'``.
+        method: Key of ``METHODS``.
         **settings: See :func:`build_reranker`.
 
     Returns:
         Rows of ``candidates``, best first, shape (C,), int64, and their scores, shape
         (C,), float32, descending. Scores of different queries cannot be compared.
-
-    Raises:
-        InputError: If there is no such method or setting, one is out of its range, or
-            the shapes do not fit.
     """
     reranker = build_reranker(method, **settings)
     query, candidates = (np.asarray(x, np.float32) for x in (query, candidates))

@@ -45,19 +45,15 @@ class KReciprocal:
 
     Args:
         k1: Neighbours of an image that may be reciprocal. About twice as many as a
-            person has images. Defaults to 8.
+            person has images.
         k2: Images that are averaged, the image itself among them; 1 averages nothing.
-            Defaults to 3.
-        seeds: First images that a caption is thought to be. Defaults to 6.
-        temperature: Of their weights, of similarities from 0 to 1. Defaults to 0.1.
-        similarity_share: λ, from 0 to 1. Defaults to 0.3.
-
-    Raises:
-        InputError: If one is out of its range.
+        seeds: First images that a caption is thought to be.
+        temperature: Of their weights, of similarities from 0 to 1.
+        similarity_share: λ, from 0 to 1.
 
     Source: Zhong et al., *Re-ranking Person Re-identification with k-reciprocal
     Encoding*, CVPR 2017, section 3, and λ of theirs. How a caption joins is ours, and
-    so are k1, k2 (there 20 and 6, for pictures as queries), seeds and temperature.
+    so are k1, k2 (there 20 and 6, for images as queries), seeds and temperature.
     """
 
     k1: int = 8
@@ -80,13 +76,10 @@ class KReciprocal:
         check_seeds('k_reciprocal', self.seeds, self.temperature)
 
     def over(self, gallery: Tensor) -> Scorer:
-        """Encode a gallery; give what scores shortlists of it.
+        """Encode a gallery (N, D), L2-normalised; give what scores shortlists.
 
         Neighbours are found chunk by chunk; what stays is a few times k1 numbers an
         image, and a shortlist takes as much as the sets of its images.
-
-        Args:
-            gallery: L2-normalised, shape (N, D).
 
         Returns:
             (order, similarity), both of shape (Q, K), best first -> scores (Q, K),
@@ -102,18 +95,13 @@ class KReciprocal:
             shared = _shared_weight(sets, first, sizes, order, weights)
             # Both weigh 1: the larger weights sum to what the smaller ones leave of 2.
             likeness = shared / (2 - shared)
-            share = self.similarity_share
-            return (1 - share) * likeness + share * relative
+            return likeness.lerp(relative, self.similarity_share)
 
         return scores
 
 
 def _shared_weight(
-    sets: WeightedSets,
-    first: Tensor,
-    sizes: Tensor,
-    order: Tensor,
-    weights: Tensor,
+    sets: WeightedSets, first: Tensor, sizes: Tensor, order: Tensor, weights: Tensor
 ) -> Tensor:
     """Return Σ min(V_q, V_g) of each query and each image of its shortlist.
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from numbers import Integral
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from gckd_mm.errors import InputError
-
-Features: TypeAlias = torch.Tensor | np.ndarray
-PersonIds: TypeAlias = torch.Tensor | np.ndarray | Sequence[int]
-Shortlist: TypeAlias = torch.Tensor | np.ndarray
+from gckd_mm.evaluation.ranking_inputs import (
+    Features,
+    PersonIds,
+    Shortlist,
+    as_features,
+    as_pids,
+    as_shortlist,
+    check_products,
+    largest_norm,
+    positive_int,
+)
 
 # Large enough for the matrix product to run at full speed, small beside the features.
 _CHUNK_BYTES = 64 * 2**20
@@ -49,22 +53,19 @@ def rank_metrics(
     Ties and rounding are described in :func:`rank_of_positives`.
 
     Args:
-        query_feats (Tensor | ndarray): Caption embeddings, shape ``(Q, D)``, any
-            floating-point dtype.
-        gallery_feats (Tensor | ndarray): Image embeddings, shape ``(G, D)``, any
-            floating-point dtype.
-        query_pids (Tensor | ndarray | Sequence[int]): Person ids, shape ``(Q,)``.
-        gallery_pids (Tensor | ndarray | Sequence[int]): Person ids, shape ``(G,)``.
-        ks (Sequence[int]): The ``k`` of each Rank-k. Defaults to ``(1, 5, 10)``.
-        chunk_size (int, optional): Queries scored at a time. Defaults to as many as
-            fill 64 MiB of similarities.
-        shortlist (Tensor | ndarray, optional): Another order of the head of each
-            ranking, shape ``(Q, K)``: see :func:`rank_of_positives`.
+        query_feats: Caption embeddings, shape ``(Q, D)``, any floating-point dtype.
+        gallery_feats: Image embeddings, shape ``(G, D)``, any floating-point dtype.
+        query_pids: Person ids, shape ``(Q,)``.
+        gallery_pids: Person ids, shape ``(G,)``.
+        ks: The ``k`` of each Rank-k.
+        chunk_size: Queries scored at a time. Defaults to as many as fill 64 MiB of
+            similarities.
+        shortlist: Another order of the head of each ranking, shape ``(Q, K)``: see
+            :func:`rank_of_positives`.
 
     Returns:
-        dict[str, float]: ``R<k>`` for each ``k``, ``mAP`` and ``mINP``, in percent
-        (``nan`` when no query has a match); ``num_queries``, all the queries, and
-        ``num_unmatched``, as ints.
+        ``R<k>`` for each ``k``, ``mAP`` and ``mINP``, in percent (``nan`` when no query
+        has a match); ``num_queries``, all the queries, and ``num_unmatched``, as ints.
 
     Raises:
         TypeError: Features that are not floating-point arrays, or ids, ``ks``,
@@ -86,7 +87,7 @@ def rank_metrics(
     (AP); Ye et al., *Deep Learning for Person Re-identification: A Survey and Outlook*,
     TPAMI 2021 (INP). Leaving out and reporting unmatched queries is ours.
     """
-    ks = [_positive_int(k, 'each of ks') for k in ks]
+    ks = [positive_int(k, 'each of ks') for k in ks]
     blocks = rank_of_positives(
         query_feats, gallery_feats, query_pids, gallery_pids, chunk_size, shortlist
     )
@@ -130,31 +131,28 @@ def rank_of_positives(
     the gallery for a query with hundreds of positives, where sorting is cheaper.
 
     Args:
-        query_feats (Tensor | ndarray): Shape ``(Q, D)``, any floating-point dtype.
-        gallery_feats (Tensor | ndarray): Shape ``(G, D)``, any floating-point dtype.
-        query_pids (Tensor | ndarray | Sequence[int]): Person ids, shape ``(Q,)``.
-        gallery_pids (Tensor | ndarray | Sequence[int]): Person ids, shape ``(G,)``.
-        chunk_size (int, optional): Queries scored at a time. Defaults to as many as
-            fill 64 MiB of similarities.
-        shortlist (Tensor | ndarray, optional): Gallery indices that come first, in this
-            order and whatever their similarity, shape ``(Q, K)``; all others follow by
-            similarity. Where it holds the K most similar images, as a re-ranker gives
-            them, every other image keeps its rank.
+        query_feats: As those of :func:`rank_metrics`, and so are the next four.
+        gallery_feats: Shape ``(G, D)``.
+        query_pids: Shape ``(Q,)``.
+        gallery_pids: Shape ``(G,)``.
+        chunk_size: Queries scored at a time.
+        shortlist: Gallery indices that come first, in this order and whatever their
+            similarity, shape ``(Q, K)``; all others follow by similarity. Where it
+            holds the K most similar images, as a re-ranker gives them, every other
+            image keeps its rank.
 
     Returns:
-        Iterator[tuple[ndarray, ndarray]]: Blocks of ``B`` queries of one person:
-        query indices ``(B,)`` and the 1-based ranks of their ``P`` positives
-        ``(B, P)``, ascending along each row, both int64. Blocks come in ascending order
-        of person id, and queries without a positive in no block.
+        Blocks of ``B`` queries of one person: query indices ``(B,)`` and the 1-based
+        ranks of their ``P`` positives ``(B, P)``, ascending along each row, both int64.
+        Blocks come in ascending order of person id, and queries without a positive in
+        no block.
 
     Raises:
-        TypeError: As :func:`rank_metrics`, at the call and not at the first block.
-        ValueError: As :func:`rank_metrics`, at the call and not at the first block.
-
-    Source: ours.
+        TypeError, ValueError: As :func:`rank_metrics`, at the call and not at the first
+            block.
     """
-    query = _as_features(query_feats, 'query_feats')
-    gallery = _as_features(gallery_feats, 'gallery_feats')
+    query = as_features(query_feats, 'query_feats')
+    gallery = as_features(gallery_feats, 'gallery_feats')
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             'query_feats and gallery_feats must have the same dimension, got shapes '
@@ -163,14 +161,14 @@ def rank_of_positives(
         )
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     query, gallery = query.to(dtype), gallery.to(dtype)
-    _check_products(query, gallery)
-    query_ids = _as_pids(query_pids, len(query), 'query_pids', 'query_feats')
-    gallery_ids = _as_pids(gallery_pids, len(gallery), 'gallery_pids', 'gallery_feats')
+    check_products(query, gallery)
+    query_ids = as_pids(query_pids, len(query), 'query_pids', 'query_feats')
+    gallery_ids = as_pids(gallery_pids, len(gallery), 'gallery_pids', 'gallery_feats')
     if chunk_size is None:
         chunk_size = max(1, _CHUNK_BYTES // (len(gallery) * gallery.element_size()))
-    chunk_size = _positive_int(chunk_size, 'chunk_size')
+    chunk_size = positive_int(chunk_size, 'chunk_size')
     if shortlist is not None:
-        shortlist = _as_shortlist(shortlist, len(query), len(gallery))
+        shortlist = as_shortlist(shortlist, len(query), len(gallery))
     return _iterate_ranks(query, gallery, query_ids, gallery_ids, chunk_size, shortlist)
 
 
@@ -186,23 +184,14 @@ def top_matches(
         query_feats: Shape (Q, D).
         gallery_feats: Shape (G, D).
         k: At most G are returned.
-        chunk_size: Queries sorted at a time. Defaults to as many as fill 64 MiB of
-            similarities.
+        chunk_size: Queries sorted at a time, by default 64 MiB of similarities.
 
     Returns:
         Indices and scores, each of shape (Q, min(k, G)), best first; among equal scores
         the lower index comes first.
-
-    Raises:
-        InputError: If a feature is NaN or infinite.
     """
-    for name, feats in (('query_feats', query_feats), ('gallery_feats', gallery_feats)):
-        bad = np.flatnonzero(~np.isfinite(feats).all(axis=1))
-        if len(bad):
-            raise InputError(
-                f'{name}: row {bad[0]} is the first of {len(bad)} with NaN or infinite '
-                f'values: check the model and its mixed precision'
-            )
+    largest_norm(query_feats, 'query_feats')
+    largest_norm(gallery_feats, 'gallery_feats')
     if chunk_size is None:
         row_bytes = len(gallery_feats) * gallery_feats.itemsize
         chunk_size = max(1, _CHUNK_BYTES // row_bytes)
@@ -314,102 +303,3 @@ def _ranks_by_sorting(scores: np.ndarray, positives: np.ndarray) -> np.ndarray:
 def _mean_percent(values: np.ndarray) -> float:
     """Return the mean in percent, or nan of nothing (without numpy's warning)."""
     return 100.0 * float(values.mean()) if len(values) else float('nan')
-
-
-def _positive_int(value: Any, name: str) -> int:
-    """Return ``value`` as an int, or raise an error that names it."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f'{name} must be an integer, got {value!r}')
-    if value < 1:
-        raise ValueError(f'{name} must be at least 1, got {value}')
-    return int(value)
-
-
-def _as_features(feats: Features, name: str) -> torch.Tensor:
-    """Return ``feats`` as a float32 or float64 CPU tensor, without a copy if it is."""
-    if not isinstance(feats, torch.Tensor | np.ndarray):
-        raise TypeError(
-            f'{name} must be a torch tensor or a numpy array, '
-            f'got {type(feats).__name__}'
-        )
-    if feats.ndim != 2 or 0 in feats.shape:
-        raise ValueError(
-            f'{name} must have shape (N, D) with N and D at least 1, '
-            f'got {tuple(feats.shape)}'
-        )
-    if isinstance(feats, torch.Tensor):
-        is_float = feats.is_floating_point()
-    else:
-        is_float = np.issubdtype(feats.dtype, np.floating)
-    if not is_float:
-        raise TypeError(
-            f'{name} must be floating-point, got {feats.dtype}: convert it to float32'
-        )
-    wide = feats.dtype.itemsize > 4
-    if isinstance(feats, torch.Tensor):
-        return feats.detach().to('cpu', torch.float64 if wide else torch.float32)
-    # torch warns of read-only arrays and refuses negative strides.
-    return torch.from_numpy(
-        np.require(feats, np.float64 if wide else np.float32, ['C', 'W'])
-    )
-
-
-def _check_products(query: torch.Tensor, gallery: torch.Tensor) -> None:
-    """Refuse features whose inner products would be NaN or infinite."""
-    norms = []
-    for name, feats in (('query_feats', query), ('gallery_feats', gallery)):
-        rows = feats.numpy()
-        # einsum accumulates in float64 without a float64 copy of the features
-        squares = np.einsum('nd,nd->n', rows, rows, dtype=np.float64)
-        bad = np.flatnonzero(~np.isfinite(squares))
-        if len(bad):
-            raise InputError(
-                f'{name}: row {bad[0]} is the first of {len(bad)} with NaN, infinite '
-                'or overflowing values: check the model and its mixed precision'
-            )
-        norms.append(float(np.sqrt(squares.max())))
-    # |<q, g>| <= |q| |g| bounds the partial sums of the product too
-    if norms[0] * norms[1] > torch.finfo(query.dtype).max:
-        raise ValueError(
-            f'query_feats and gallery_feats have rows of norm {norms[0]:.3g} and '
-            f'{norms[1]:.3g}, whose product overflows {query.dtype}: L2-normalise them'
-        )
-
-
-def _as_pids(pids: PersonIds, count: int, name: str, feats_name: str) -> np.ndarray:
-    """Return ``pids`` as an int64 array of ``count`` ids."""
-    if isinstance(pids, torch.Tensor):
-        pids = pids.cpu().numpy()
-    array = np.asarray(pids)
-    if array.shape != (count,):
-        raise ValueError(
-            f'{name} must hold one id for each of the {count} rows of {feats_name}, '
-            f'got shape {array.shape}'
-        )
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f'{name} must be integers, got {array.dtype}')
-    return array.astype(np.int64)
-
-
-def _as_shortlist(
-    shortlist: Shortlist, num_queries: int, num_gallery: int
-) -> np.ndarray:
-    """Return ``shortlist`` as an int64 array of different gallery indices in a row."""
-    if isinstance(shortlist, torch.Tensor):
-        shortlist = shortlist.cpu().numpy()
-    if shortlist.ndim != 2 or len(shortlist) != num_queries:
-        raise ValueError(
-            f'shortlist must have shape (Q, K) with Q = {num_queries}, got '
-            f'{shortlist.shape}'
-        )
-    if not np.issubdtype(shortlist.dtype, np.integer):
-        raise TypeError(f'shortlist must be integers, got {shortlist.dtype}')
-    ascending = np.sort(shortlist, axis=1)
-    if np.any(ascending < 0) or np.any(ascending >= num_gallery):
-        raise ValueError(
-            f'shortlist must hold indices of the {num_gallery} gallery images, got '
-            f'{ascending.min()} to {ascending.max()}'
-        )
-    if np.any(ascending[:, 1:] == ascending[:, :-1]):
-        raise ValueError('shortlist must not name an image twice for one query')
-    return shortlist.astype(np.int64)

@@ -35,15 +35,10 @@ def rerank(
         weight: How much a certain match adds to the similarity, not negative.
         similarity: Cosine similarities of the items of ``order``, shape (Q, K),
             descending.
-        chunk_size: Pairs a call of ``scorer``. Defaults to 1024.
+        chunk_size: Pairs a call of ``scorer``.
 
     Returns:
         The same gallery rows in their new order, shape (Q, K), int64.
-
-    Raises:
-        InputError: If the weight is negative or ``chunk_size`` below 1.
-        ValueError: If ``order`` and ``similarity`` differ in shape, or if a logit is
-            NaN.
 
     Source: ours; the retrieval code of Li et al., *BLIP*, ICML 2022, adds the logit
     itself, which is without bound and so needs a weight of another size for each head.
@@ -71,15 +66,7 @@ def rerank(
 
 
 def reordered(order: Tensor, scores: Tensor) -> Tensor:
-    """Sort shortlists by other scores; equal ones keep their first order.
-
-    Args:
-        order: Shape (Q, K), int64.
-        scores: Of the items of ``order``, shape (Q, K).
-
-    Returns:
-        Shape (Q, K).
-    """
+    """Sort shortlists (Q, K) by other scores (Q, K); equal ones keep their order."""
     best_first = scores.argsort(dim=1, descending=True, stable=True)
     return order.gather(1, best_first.to(order.device))
 
@@ -89,15 +76,7 @@ def relative_similarity(similarity: Tensor) -> Tensor:
 
     Captions are less similar to images than images are to each other, by how much
     depends on the model and the caption. Of a shortlist so scaled, nothing of that is
-    left.
-
-    Args:
-        similarity: Shape (Q, K), descending.
-
-    Returns:
-        Shape (Q, K), from 0 to 1; 1 where all of a shortlist are equal.
-
-    Source: ours.
+    left. It has shape (Q, K), descends, and becomes 1 where all of it is equal.
     """
     best, last = similarity[:, :1], similarity[:, -1:]
     spread = best - last
@@ -107,26 +86,15 @@ def relative_similarity(similarity: Tensor) -> Tensor:
 def seed_weights(similarity: Tensor, seeds: int, temperature: float) -> Tensor:
     """Weigh the first images of each query: what it is thought to be.
 
-    Args:
-        similarity: Shape (Q, K), descending.
-        seeds: How many of them, all where K is less.
-        temperature: Of a softmax over their :func:`relative_similarity`.
-
-    Returns:
-        Shape (Q, min(seeds, K)); rows sum to 1.
-
-    Source: ours.
+    A softmax over their :func:`relative_similarity`, of ``similarity`` (Q, K),
+    descending; shape (Q, min(seeds, K)).
     """
     relative = relative_similarity(similarity)[:, :seeds]
     return torch.softmax(relative / temperature, dim=1)
 
 
 def check_seeds(method: str, seeds: int, temperature: float) -> None:
-    """Refuse what :func:`seed_weights` cannot take.
-
-    Raises:
-        InputError: If ``seeds`` is below 1 or ``temperature`` not positive.
-    """
+    """Refuse what :func:`seed_weights` cannot take."""
     if seeds < 1 or not temperature > 0:
         raise InputError(
             f'{method}: needs seeds of at least 1 and a positive temperature, got '

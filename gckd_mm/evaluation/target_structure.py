@@ -4,7 +4,11 @@ Every measure asks whether two modalities that were embedded apart have found on
 structure. None knows what is right: they are candidates for a signal that tells,
 without labels, whether an adaptation has helped. N captions meet M images; lists of
 neighbours are int64, the most similar first. Most values change with N and M: compare
-runs that embed as many of each.
+runs that embed as many of each. Measures without a source are ours.
+
+``best_images``, shape (N,), are the most similar image of each caption, and
+``best_captions``, (M,), the most similar caption of each image; ``near_captions``,
+(N, A), and ``near_images``, (M, B), the nearest of the own modality, without itself.
 """
 
 from __future__ import annotations
@@ -91,11 +95,9 @@ def target_structure(captions: Tensor, images: Tensor) -> dict[str, float]:
 
 
 def mutual_rate(best_images: Tensor, nearest_captions: Tensor) -> float:
-    """Return the share of captions that are among the n nearest of their best image.
+    """Return the fraction of captions among the n nearest of their best image.
 
-    Args:
-        best_images: Of each caption, shape (N,).
-        nearest_captions: Of each image, shape (M, n).
+    Those, ``nearest_captions``, have shape (M, n).
 
     Returns:
         In [0, 1]; chance is about n / N.
@@ -104,21 +106,17 @@ def mutual_rate(best_images: Tensor, nearest_captions: Tensor) -> float:
     Translation Without Parallel Data*, ICLR 2018.
     """
     own = torch.arange(len(best_images), device=best_images.device)[:, None]
-    return _share((nearest_captions[best_images] == own).any(dim=1))
+    return _fraction((nearest_captions[best_images] == own).any(dim=1))
 
 
 def hubness(lists: Tensor, size: int) -> float:
     """Return the skewness of how often each item is on the others' lists.
 
     S = E[(c − μ)³] / σ³, where c counts the lists that an item is on. A few items on
-    very many lists, hubs, give a large value; they draw matches that are not theirs.
+    very many lists, hubs, give a large value; they attract matches that are not theirs.
 
-    Args:
-        lists: The k nearest items of each query, shape (Q, k), in 0 … size − 1.
-        size: Number of items.
-
-    Returns:
-        Unbounded, about 0 without hubs; 0 if every item is on as many lists.
+    ``lists``, shape (Q, k), are the nearest of ``size`` items for each query. The value
+    is unbounded, about 0 without hubs, and 0 if every item is on as many lists.
 
     Source: Radovanović et al., *Hubs in Space: Popular Nearest Neighbors in
     High-Dimensional Data*, JMLR 2010, eq. 1. From one modality to the other: ours.
@@ -132,17 +130,10 @@ def hubness(lists: Tensor, size: int) -> float:
 
 
 def coverage(best: Tensor, size: int) -> float:
-    """Return the share of items that are the best of at least one query.
+    """Return the fraction of items that are the best of at least one query.
 
-    Args:
-        best: The best item of each query, shape (Q,), in 0 … size − 1.
-        size: Number of items.
-
-    Returns:
-        In (0, min(1, Q / size)]; about 1 − exp(−Q / size) if every query chose at
-        random.
-
-    Source: ours.
+    ``best``, shape (Q,), is the best of ``size`` items for each query. The value is
+    about 1 − exp(−Q / size) if every query chose at random.
     """
     return len(best.unique()) / size
 
@@ -156,15 +147,9 @@ def matching_entropy(
 ) -> float:
     """Return how undecided the captions are between the images.
 
-    The entropy of softmax_j(s_kj / τ), divided by log M, mean over the captions k.
-    Computed in float32, under autocast too. At most ``chunk_size`` × M similarities
-    exist at a time.
-
-    Args:
-        captions: L2-normalised, shape (N, D).
-        images: L2-normalised, shape (M, D), M > 1.
-        temperature: τ. Defaults to 0.02, that of :class:`ContrastiveHead`'s default.
-        chunk_size: Captions compared at a time. Defaults to 1024.
+    The entropy of softmax_j(s_kj / τ), divided by log M, mean over the captions k; τ is
+    ``temperature``, by default that of :class:`ContrastiveHead`. Computed in float32,
+    under autocast too. At most ``chunk_size`` × M similarities exist at a time.
 
     Returns:
         In [0, 1]: 0 if each caption has one image, 1 if all images are alike to it.
@@ -187,22 +172,17 @@ def assignment_gain(
     epsilon: float = 0.06,
     iterations: int = 4,
 ) -> float:
-    """Return the share of captions whose best image changes when images are shared out.
+    """Return the fraction of captions whose best image an assignment changes.
 
-    Sharing out adds to each image the potential that balanced assignment gives it. If
+    Assigning adds to each image the potential that balanced assignment gives it. If
     every image is asked for about as often as any other, there is nothing to change.
 
     Args:
         by_caption: The nearest images of each caption, shapes (N, K1).
         by_image: The nearest captions of each image, shapes (M, K2). The pairs on
             either list are those that may be assigned.
-        epsilon: Of :func:`sinkhorn_potentials`. Defaults to 0.06.
-        iterations: Of :func:`sinkhorn_potentials`. Defaults to 4.
-
-    Returns:
-        In [0, 1].
-
-    Source: ours.
+        epsilon: Of :func:`sinkhorn_potentials`, as ``iterations`` is.
+        iterations: Of it.
     """
     num_captions, num_images = len(by_caption.index), len(by_image.index)
     edges = candidate_edges(by_caption, by_image)
@@ -213,7 +193,7 @@ def assignment_gain(
     highest = corrected.new_full((num_captions,), -torch.inf)
     highest.scatter_reduce_(0, edges.rows, corrected, 'amax')
     first = by_caption.similarity[:, 0] + potentials[by_caption.index[:, 0]]
-    return _share(first < highest)
+    return _fraction(first < highest)
 
 
 def neighbourhood_agreement(
@@ -225,16 +205,9 @@ def neighbourhood_agreement(
     the captions nearest to k, and j with the images nearest to j. Mean over the
     captions.
 
-    Args:
-        best_images: Of each caption, shape (N,).
-        near_captions: The captions nearest to each caption, without itself, (N, A).
-        near_images: The images nearest to each image, without itself, (M, B).
-
     Returns:
         In [0, 1], and at most A / (B + 1) where that is smaller. Captions that all
         point to one hub get 1 / (B + 1).
-
-    Source: ours.
     """
     pointed = best_images[near_captions]
     around = torch.cat([best_images[:, None], near_images[best_images]], dim=1)
@@ -251,16 +224,10 @@ def cycle_rate(
     near_captions: Tensor,
     near_images: Tensor,
 ) -> float:
-    """Return the share of captions that a walk through the images returns to.
+    """Return the fraction of captions that a walk through the images returns to.
 
     caption k → its best image → the images nearest to that one → the best caption of
     each. The walk returns if one of these is k or one of the captions nearest to k.
-
-    Args:
-        best_images: Of each caption, shape (N,).
-        best_captions: Of each image, shape (M,).
-        near_captions: The captions nearest to each caption, without itself, (N, A).
-        near_images: The images nearest to each image, without itself, (M, B).
 
     Returns:
         In [0, 1]; chance is about B · (A + 1) / N.
@@ -271,22 +238,15 @@ def cycle_rate(
     ends = best_captions[near_images[best_images]]
     own = torch.arange(len(best_images), device=best_images.device)[:, None]
     home = torch.cat([own, near_captions], dim=1)
-    return _share((ends[:, :, None] == home[:, None, :]).any(dim=2).any(dim=1))
+    return _fraction((ends[:, :, None] == home[:, None, :]).any(dim=2).any(dim=1))
 
 
 @torch.no_grad()
 def embedding_gap(feats: Tensor, others: Tensor) -> float:
-    """Return the Euclidean distance between the means of two sets of embeddings.
+    """Return the distance of the means of embeddings (N, D) and (M, D), in [0, 2].
 
     Between modalities it is the modality gap; between domains, the shift of the mean
     that alignment by moments takes away.
-
-    Args:
-        feats: L2-normalised, shape (N, D).
-        others: L2-normalised, shape (M, D).
-
-    Returns:
-        In [0, 2].
 
     Source: Liang et al., *Mind the Gap: Understanding the Modality Gap in Multi-modal
     Contrastive Representation Learning*, NeurIPS 2022, section 4.1 (Δ_gap).
@@ -306,5 +266,5 @@ def _within(feats: Tensor, k: int) -> Tensor:
     return nearest_neighbours(feats, feats, k, own, _CHUNK_SIZE).index
 
 
-def _share(flags: Tensor) -> float:
+def _fraction(flags: Tensor) -> float:
     return flags.double().mean().item()

@@ -36,17 +36,6 @@ def infer_clip_config(
 
     Sizes are read off the weights; heads and the activation are OpenAI's (64 channels a
     head, QuickGELU). What ``given`` says goes before both.
-
-    Args:
-        weights: Under our names.
-        where: The file, for messages.
-        given: A ``config.json`` of a ``CLIPModel``. Defaults to None.
-
-    Returns:
-        The config; without ``image_size`` where the position grid is not square.
-
-    Raises:
-        CheckpointError: If the weights that tell the sizes are not there.
     """
     given = given or {}
     shapes = {}
@@ -109,14 +98,7 @@ def infer_clip_config(
 
 
 def clip_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
-    """Return our name -> shape for every weight of a CLIP.
-
-    Args:
-        config: From :func:`infer_clip_config`.
-
-    Returns:
-        Shapes; None for a position grid of which the config does not tell the size.
-    """
+    """Return our name -> shape for every weight of a CLIP."""
     vision, text = config['vision_config'], config['text_config']
     patch, size = vision['patch_size'], config['projection_dim']
     width, text_width = vision['hidden_size'], text['hidden_size']

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gckd_mm.checkpoint_structure import check_tensors
-from gckd_mm.checkpoint_values import check_finite
+from gckd_mm.checkpoint.structure import check_tensors
+from gckd_mm.checkpoint.values import check_finite
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.interop.clip_config import clip_shapes, infer_clip_config
 from gckd_mm.interop.efficientnet_lite import map_efficientnet_lite0
@@ -41,22 +41,13 @@ _LIGHTNING = 'model.'
 
 
 class Conversion(NamedTuple):
-    """Converted weights, and what became of the rest.
-
-    Attributes:
-        weights: Name -> tensor.
-        config: ``config.json`` of a transformers ``CLIPModel`` of these sizes; empty
-            for what is no CLIP.
-        ignored: Keys of the file that have no place in what was made.
-        unused: Keys of the file that no mapping knows.
-        missing: Keys that should have been made.
-    """
+    """Converted weights, and what became of the rest."""
 
     weights: dict[str, Tensor]
-    config: dict[str, Any]
-    ignored: list[str]
-    unused: list[str]
-    missing: list[str]
+    config: dict[str, Any]  # of a CLIPModel of these sizes; empty for what is no CLIP
+    ignored: list[str]  # keys of the file that have no place in what was made
+    unused: list[str]  # keys of the file that no mapping knows
+    missing: list[str]  # keys that should have been made
 
 
 def convert(
@@ -113,22 +104,12 @@ def convert_backbone(
 ) -> Conversion:
     """Turn a public image model into the image backbone of a :class:`DualEncoder`.
 
-    Args:
-        state_dict: Name -> tensor, under the family's names.
-        family: One of :data:`BACKBONES`.
-        where: The file, for messages.
-        allow_unused: Whether unknown keys of the file are left out.
-        allow_missing: Whether weights may be missing.
-
     Returns:
         Names after ``image_backbone.``; dtypes and values kept.
-
-    Raises:
-        CheckpointError: Lists unknown and missing keys that are not allowed.
     """
     state_dict, names = _unwrapped(state_dict, where)
     mapped, missing = BACKBONES[family](state_dict)
-    mapped = _under_own_names(mapped, names)
+    mapped = mapped.under(names)
     _raise_any(where, _gaps(mapped, missing, allow_unused, allow_missing))
     check_finite(mapped.weights, where)
     return Conversion(mapped.weights, {}, mapped.ignored, mapped.unused, missing)
@@ -143,26 +124,9 @@ def export_hf(
     allow_unused: bool = False,
     allow_missing: bool = False,
 ) -> Conversion:
-    """Turn the weights of a retriever of two CLIP towers into a ``CLIPModel``'s.
-
-    Args:
-        state_dict: Of a :class:`DualEncoder`, or of a retriever that adapts.
-        where: The file, for messages.
-        given: See :func:`convert`.
-        grid: See :func:`convert`.
-        image_size: See :func:`convert`; a ``CLIPModel`` takes square images alone.
-        allow_unused: See :func:`convert`.
-        allow_missing: See :func:`convert`.
-
-    Returns:
-        transformers' names and a ``config.json``; ``logit_scale`` is the config's.
-
-    Raises:
-        CheckpointError: See :func:`convert`.
-        InputError: If the images are not square.
-    """
+    """Turn the weights of a retriever of two CLIP towers into a ``CLIPModel``'s."""
     state_dict, names = _unwrapped(state_dict, where)
-    out = _under_own_names(map_to_hf_clip(state_dict), names)
+    out = map_to_hf_clip(state_dict).under(names)
     weights = map_hf_clip(out.weights, where).weights
     config = infer_clip_config(weights, where, given)
     mapped = Mapped(weights, out.ignored, out.unused)
@@ -217,7 +181,7 @@ def _mapped(
     where: str,
 ) -> Mapped:
     try:
-        return _under_own_names(mapping(state_dict, where), names)
+        return mapping(state_dict, where).under(names)
     # A matrix that is none, such as a number where three matrices are to be.
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
@@ -226,15 +190,6 @@ def _mapped(
             f'{where}: cannot be converted, a weight has another shape than a CLIP '
             f'has ({error})'
         ) from error
-
-
-def _under_own_names(mapped: Mapped, names: Mapping[str, str]) -> Mapped:
-    """Report keys as the file has them."""
-    return Mapped(
-        mapped.weights,
-        [names[name] for name in mapped.ignored],
-        [names[name] for name in mapped.unused],
-    )
 
 
 def _check(

@@ -42,9 +42,6 @@ def map_efficientnet_lite0(
 ) -> tuple[Mapped, list[str]]:
     """Map an EfficientNet-lite0 to ``tf_efficientnet_lite0`` of timm.
 
-    Args:
-        state_dict: Under the names of ``efficientnet_lite_pytorch``.
-
     Returns:
         The weights of ``dict(type='mmpretrain.TIMMBackbone',
         model_name='tf_efficientnet_lite0')`` in a :class:`DualEncoder`, with the

@@ -30,13 +30,6 @@ _PARTS = ('image_backbone.', 'image_neck.', 'text_backbone.', 'text_neck.')
 def map_hf_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
     """Map the weights of transformers' ``CLIPModel``.
 
-    Args:
-        state_dict: As ``CLIPModel.state_dict()`` gives it, in any version.
-        where: Left alone.
-
-    Returns:
-        The weights under our names.
-
     Source: the names of https://github.com/huggingface/transformers.
     """
     weights: dict[str, Tensor] = {}
@@ -53,15 +46,7 @@ def map_hf_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
 
 
 def map_to_hf_clip(state_dict: Mapping[str, Tensor]) -> Mapped:
-    """Map the weights of a retriever of two CLIP towers: :func:`map_hf_clip` undone.
-
-    Args:
-        state_dict: Of a :class:`DualEncoder`, or of a retriever that adapts.
-
-    Returns:
-        The weights under transformers' names; all outside the encoders and their
-        necks (heads, memories, the tokenizer) is ignored.
-    """
+    """Map the weights of a retriever of two CLIP towers: :func:`map_hf_clip` undone."""
     weights: dict[str, Tensor] = {}
     ignored, unused = [], []
     for key, value in state_dict.items():

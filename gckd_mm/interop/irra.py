@@ -10,7 +10,6 @@ from gckd_mm.errors import CheckpointError
 from gckd_mm.interop.keys import Mapped
 from gckd_mm.interop.openai_clip import map_openai_clip
 
-_WRAPPER = 'module.'
 _CLIP = 'base_model.'
 #: parts that these codes train beside the two towers, and that ranking leaves aside
 _IGNORED = (
@@ -34,41 +33,25 @@ def map_irra(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
     modelling, and RDE's token selection are ignored: what is left ranks by the global
     embeddings.
 
-    Args:
-        state_dict: Of the model, with OpenAI's names after ``base_model.``.
-        where: The file, for messages.
-
-    Returns:
-        See :func:`map_openai_clip`; keys are reported under the file's names.
-
-    Raises:
-        CheckpointError: If no key begins with ``base_model.``.
-
     Source: the names of Jiang and Ye, *Cross-Modal Implicit Relation Reasoning and
     Aligning for Text-to-Image Person Retrieval*, CVPR 2023,
     https://github.com/anosorae/IRRA, and of Qin et al., *Noisy-Correspondence
     Learning for Text-to-Image Person Re-identification*, CVPR 2024,
     https://github.com/QinYang79/RDE.
     """
-    names = {key.removeprefix(_WRAPPER): key for key in state_dict}
     towers = {
-        name.removeprefix(_CLIP): state_dict[key]
-        for name, key in names.items()
-        if name.startswith(_CLIP)
+        key.removeprefix(_CLIP): value
+        for key, value in state_dict.items()
+        if key.startswith(_CLIP)
     }
     if not towers:
         raise CheckpointError(
             f'{where}: no key begins with {_CLIP!r}, as all of IRRA and RDE do: name '
             f'the right family with --from'
         )
-    mapped = map_openai_clip(towers, where)
-    others = [name for name in names if not name.startswith(_CLIP)]
-    ignored = [_CLIP + name for name in mapped.ignored] + [
-        name for name in others if name.split('.')[0] in _IGNORED
-    ]
-    unused = [_CLIP + name for name in mapped.unused] + [
-        name for name in others if name.split('.')[0] not in _IGNORED
-    ]
-    return Mapped(
-        mapped.weights, [names[name] for name in ignored], [names[n] for n in unused]
-    )
+    mapped = map_openai_clip(towers, where).under({key: _CLIP + key for key in towers})
+    for key in state_dict:
+        if not key.startswith(_CLIP):
+            known = key.split('.')[0] in _IGNORED
+            (mapped.ignored if known else mapped.unused).append(key)
+    return mapped

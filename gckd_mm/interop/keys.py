@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -21,23 +21,16 @@ TEXT_POSITIONS = f'{TEXT}embeddings.position_embedding.weight'
 
 
 class Mapped(NamedTuple):
-    """What a key mapping makes of a state dict.
+    """What a key mapping makes of a state dict."""
 
-    Attributes:
-        weights: Name in a :class:`DualEncoder` -> tensor, the dtype kept.
-        ignored: Keys that are known to have no place in one.
-        unused: Keys that the mapping does not know.
-    """
+    weights: dict[str, Tensor]  # name in a :class:`DualEncoder`; the dtype is kept
+    ignored: list[str]  # keys that are known to have no place in one
+    unused: list[str]  # keys that the mapping does not know
 
-    weights: dict[str, Tensor]
-    ignored: list[str]
-    unused: list[str]
-
-
-def summarise(keys: Iterable[str]) -> dict[str, int]:
-    """Count keys by their first part: ``{'mlm_head': 6}``."""
-    counts: dict[str, int] = {}
-    for key in keys:
-        part = key.split('.')[0]
-        counts[part] = counts.get(part, 0) + 1
-    return counts
+    def under(self, names: Mapping[str, str]) -> Mapped:
+        """Report keys as the file has them: ``names`` is name -> key."""
+        return Mapped(
+            self.weights,
+            [names[name] for name in self.ignored],
+            [names[name] for name in self.unused],
+        )

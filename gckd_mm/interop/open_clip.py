@@ -8,8 +8,8 @@ from torch import Tensor
 
 from gckd_mm.interop.keys import Mapped
 from gckd_mm.interop.openai_clip import map_openai_clip
+from gckd_mm.model_wrapper import bare_name
 
-_WRAPPER = 'module.'
 #: the text tower of ``CustomTextCLIP``
 _TEXT = 'text.'
 
@@ -17,25 +17,8 @@ _TEXT = 'text.'
 def map_open_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
     """Map the weights of an open_clip model with OpenAI's two transformers.
 
-    Args:
-        state_dict: Of ``CLIP`` or ``CustomTextCLIP``, from one process or from
-            DistributedDataParallel.
-        where: The file, for messages.
-
-    Returns:
-        See :func:`map_openai_clip`; keys are reported under the file's names.
-
-    Raises:
-        CheckpointError: See :func:`map_openai_clip`.
-
     Source: the names of https://github.com/mlfoundations/open_clip.
     """
-    names = {key.removeprefix(_WRAPPER).removeprefix(_TEXT): key for key in state_dict}
-    mapped = map_openai_clip(
-        {name: state_dict[key] for name, key in names.items()}, where
-    )
-    return Mapped(
-        mapped.weights,
-        [names[name] for name in mapped.ignored],
-        [names[name] for name in mapped.unused],
-    )
+    names = {bare_name(key).removeprefix(_TEXT): key for key in state_dict}
+    towers = {name: state_dict[key] for name, key in names.items()}
+    return map_openai_clip(towers, where).under(names)

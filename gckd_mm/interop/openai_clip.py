@@ -64,16 +64,6 @@ def map_openai_clip(state_dict: Mapping[str, Tensor], where: str) -> Mapped:
 
     OpenAI's layers keep query, key and value in one matrix; transformers' keep three.
 
-    Args:
-        state_dict: As OpenAI's ``CLIP.state_dict()`` gives it.
-        where: The file, for messages.
-
-    Returns:
-        The weights under our names, contiguous, the dtype kept.
-
-    Raises:
-        CheckpointError: If the image tower is a ResNet.
-
     Source: the names of Radford et al., *Learning Transferable Visual Models From
     Natural Language Supervision*, ICML 2021, https://github.com/openai/CLIP.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,14 +19,7 @@ _FEWEST = 4
 
 
 def family_of(checkpoint: Mapping[str, Any]) -> str | None:
-    """Return the ``--from`` of ``tools/convert_checkpoint.py`` that fits best.
-
-    Args:
-        checkpoint: A state dict, or a dict with one under ``state_dict`` or ``model``.
-
-    Returns:
-        The family of which most of the keys are; None if they are of none.
-    """
+    """Return the ``--from`` of ``tools/convert_checkpoint.py`` that fits best."""
     found = [_best(names) for names in _candidates(checkpoint)]
     return max(found, default=(0, None))[1]
 
@@ -43,17 +37,14 @@ def _best(names: list[str]) -> tuple[int, str | None]:
     # Names alone count; the mappings of whole weights would copy them.
     empty = torch.empty(3, 3, device='meta')
     state_dict = {name: empty for name in bare_names(names)}
-    best: tuple[int, str | None] = (0, None)
+    counts = {
+        family: len(of_backbone(state_dict)[0].weights)
+        for family, of_backbone in BACKBONES.items()
+    }
     for family, mapping in FAMILIES.items():
-        try:
-            count = len(mapping(state_dict, '').weights)
-        except CheckpointError:  # of this family's names there are none
-            continue
-        if count > best[0]:
-            best = (count, family)
-    for family, of_backbone in BACKBONES.items():
-        count = len(of_backbone(state_dict)[0].weights)
-        if count > best[0]:
-            best = (count, family)
+        # Of this family's names there may be none.
+        with contextlib.suppress(CheckpointError):
+            counts[family] = len(mapping(state_dict, '').weights)
+    best = max(counts, key=lambda family: counts[family])
     enough = max(_FEWEST, _MOST_UNKNOWN * len(names))
-    return best if best[0] >= enough else (0, None)
+    return (counts[best], best) if counts[best] >= enough else (0, None)

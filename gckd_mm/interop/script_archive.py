@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gckd_mm.checkpoint_archive import (
+from gckd_mm.checkpoint.archive import (
     Archive,
     is_archive,
     read_entry,
     verify_archive,
 )
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import CheckpointError
-from gckd_mm.unverifiable import say_not_verifiable
 
 _MARK = 'constants.pkl'
 
@@ -35,11 +35,7 @@ _DTYPES = {
 
 
 def is_script_archive(path: str) -> bool:
-    """Return whether a file is an archive of ``torch.jit.save``.
-
-    Raises:
-        CheckpointError: If it is a damaged archive of whatever kind.
-    """
+    """Return whether a file is an archive of ``torch.jit.save``."""
     with open(path, 'rb') as file:
         return is_archive(file) and _root_of(verify_archive(file, path)) is not None
 
@@ -49,16 +45,6 @@ def read_script_archive(path: str) -> dict[str, Tensor]:
 
     ``torch.jit.load`` would run what is in the file. Here modules are taken for bare
     holders of their tensors, whatever their class, and every other class is refused.
-
-    Args:
-        path: The archive.
-
-    Returns:
-        Name -> tensor, plain tensor attributes included.
-
-    Raises:
-        CheckpointError: If it is damaged, or holds anything but modules, tensors and
-            plain values.
     """
     try:
         with open(path, 'rb') as file:

@@ -12,30 +12,24 @@ import torch
 from torch import Tensor
 
 from gckd_mm.checkpoint import check_regular_file, local_path, read_checkpoint
-from gckd_mm.checkpoint_structure import check_structure
+from gckd_mm.checkpoint.safetensors_files import safetensors_bytes
+from gckd_mm.checkpoint.structure import check_structure
 from gckd_mm.errors import CheckpointError, InputError
 from gckd_mm.fileio import write_atomically
 from gckd_mm.interop.script_archive import is_script_archive, read_script_archive
-from gckd_mm.safetensors_files import safetensors_bytes
 
 _HF_INDICES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 _HF_FILES = ('model.safetensors', 'pytorch_model.bin')
 #: under which training codes keep the weights beside the optimiser
-NESTED = ('state_dict', 'model')
+NESTED = ('state_dict', 'model', 'net')
 
 
 class WeightFile(NamedTuple):
-    """What a file of weights holds.
-
-    Attributes:
-        state_dict: Name -> tensor.
-        meta: What it says about itself.
-        config: The ``config.json`` beside the weights, if any.
-    """
+    """What a file of weights holds."""
 
     state_dict: dict[str, Tensor]
-    meta: dict[str, Any]
-    config: dict[str, Any] | None
+    meta: dict[str, Any]  # what it says about itself
+    config: dict[str, Any] | None  # the config.json beside the weights
 
 
 def read_weights(path: str) -> WeightFile:
@@ -43,11 +37,8 @@ def read_weights(path: str) -> WeightFile:
 
     Args:
         path: ``.safetensors``, a file of ``torch.save`` (a state dict, or a dict with
-            one under ``state_dict`` or ``model``), an archive of TorchScript such as
-            OpenAI's, or a folder that transformers wrote.
-
-    Raises:
-        CheckpointError: If it cannot be read, is unsafe or holds no weights.
+            one under ``state_dict``, ``model`` or ``net``), an archive of
+            TorchScript such as OpenAI's, or a folder that transformers wrote.
     """
     folder = Path(local_path(path))
     if folder.is_dir():
@@ -76,13 +67,7 @@ def read_weights(path: str) -> WeightFile:
 def write_checkpoint(
     path: str, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint that the tools read.
-
-    Args:
-        path: ``.safetensors``, or else a file of ``torch.save``.
-        state_dict: Name -> tensor.
-        meta: Plain values.
-    """
+    """Write a checkpoint that the tools read."""
     if path.endswith('.safetensors'):
         data = safetensors_bytes(state_dict, dict(meta))
     else:
@@ -95,16 +80,7 @@ def write_checkpoint(
 def write_hf_folder(
     path: str, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> None:
-    """Write a folder that transformers' ``from_pretrained`` reads.
-
-    Args:
-        path: The folder; made if needed.
-        state_dict: Under transformers' names.
-        config: Its ``config.json``.
-
-    Raises:
-        InputError: If there is a file of that name.
-    """
+    """Write a folder that transformers' ``from_pretrained`` reads."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise InputError(f'{path}: is a file; name a folder to write')
@@ -113,11 +89,7 @@ def write_hf_folder(
 
 
 def read_hf_config(path: str | Path) -> dict[str, Any]:
-    """Read the ``config.json`` of a ``CLIPModel``, or of the folder that has one.
-
-    Raises:
-        CheckpointError: If it is not one.
-    """
+    """Read the ``config.json`` of a ``CLIPModel``, or of the folder that has one."""
     file = Path(path)
     file = file / 'config.json' if file.is_dir() else file
     config = _read_json(file)

@@ -1,5 +1,5 @@
-"""Pictures for papers and debugging."""
+"""Figures for papers and debugging."""
 
-from gckd_mm.visualization.rank_lists import RankList, draw_rank_lists
+from gckd_mm.visualization.rank_lists import RankList, render_rank_lists
 
-__all__ = ['RankList', 'draw_rank_lists']
+__all__ = ['RankList', 'render_rank_lists']

@@ -14,7 +14,7 @@ from gckd_mm.errors import InputError
 Group: TypeAlias = tuple[str, str]
 
 METHODS = ('tsne', 'umap')
-# Of Okabe and Ito: told apart with any of the common colour deficiencies.
+# Of Okabe and Ito: distinct with any of the common colour deficiencies.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7')
 MARKERS = {'images': 'o', 'captions': '^'}
 _PERPLEXITY = 30.0
@@ -34,24 +34,21 @@ def sample_people(
 ) -> dict[Group, np.ndarray]:
     """Choose people, with all of their images and captions.
 
-    Every domain has an equal share of the points. The choice depends on the ids and
-    the seed alone: two models are shown with the same people.
+    Every domain may show as many points. The choice depends on the ids and the seed
+    alone: two models are shown with the same people.
 
     Args:
         pids: Domain and modality -> person ids, shape (N,).
         max_points: Of all domains together; a domain shows at least one person.
-        seed: Of the choice. Defaults to 0.
+        seed: Of the choice.
 
     Returns:
         Domain and modality -> rows that were chosen, ascending, shape (n,), int64.
-
-    Raises:
-        InputError: If ``max_points`` is below 1.
     """
     if max_points < 1:
         raise InputError(f'a map needs at least 1 point, got max_points={max_points}')
     domains = list(dict.fromkeys(domain for domain, _ in pids))
-    share = max_points // len(domains)
+    most = max_points // len(domains)
     chosen = {}
     for number, domain in enumerate(domains):
         groups = [group for group in pids if group[0] == domain]
@@ -59,7 +56,7 @@ def sample_people(
             np.concatenate([pids[group] for group in groups]), return_counts=True
         )
         order = np.random.default_rng([seed, number]).permutation(len(people))
-        fitting = int((counts[order].cumsum() <= share).sum())
+        fitting = int((counts[order].cumsum() <= most).sum())
         shown = people[order[: max(1, fitting)]]
         for group in groups:
             chosen[group] = np.flatnonzero(np.isin(pids[group], shown))
@@ -77,17 +74,12 @@ def project(
     Args:
         feats: Domain and modality -> embeddings, shape (N, D); only their directions
             count.
-        method: ``'tsne'``, of scikit-learn, or ``'umap'``, of umap-learn. Defaults to
-            ``'tsne'``.
+        method: ``'tsne'``, of scikit-learn, or ``'umap'``, of umap-learn.
         seed: Of the method; t-SNE begins with the principal components and hardly
-            needs it. Defaults to 0.
+            needs it.
 
     Returns:
         Domain and modality -> positions, shape (N, 2), float32.
-
-    Raises:
-        InputError: If the method is unknown or not installed, or if there are fewer
-            than 5 points.
 
     Source: van der Maaten and Hinton, *Visualizing Data using t-SNE*, JMLR 2008;
     McInnes et al., *UMAP*, arXiv 1802.03426, 2018. What is near on a map was near in
@@ -105,21 +97,14 @@ def project(
     return dict(zip(feats, np.split(positions, ends), strict=True))
 
 
-def draw_embedding_map(panels: Sequence[Panel]) -> Figure:
-    """Draw maps side by side: colours are domains, shapes are modalities.
+def plot_embedding_map(panels: Sequence[Panel]) -> Figure:
+    """Plot maps side by side: colours are domains, shapes are modalities.
 
     Args:
         panels: At least one, all with the same groups.
-
-    Returns:
-        The figure, with its legend below the maps.
-
-    Raises:
-        InputError: If there are more domains than colours.
-        ValueError: If there is nothing to draw.
     """
     if not panels:
-        raise ValueError('there are no maps to draw')
+        raise ValueError('there are no maps to plot')
     domains = list(dict.fromkeys(domain for domain, _ in panels[0].positions))
     if len(domains) > len(COLOURS):
         raise InputError(
@@ -158,11 +143,7 @@ def draw_embedding_map(panels: Sequence[Panel]) -> Figure:
 
 
 def require(method: str) -> None:
-    """Say now that a method is not installed, and not after what it is needed for.
-
-    Raises:
-        InputError: If it is not.
-    """
+    """Refuse a method that is not installed, before what it is needed for."""
     if method == 'umap':
         _import_umap()
     else:

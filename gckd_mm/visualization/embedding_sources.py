@@ -20,11 +20,7 @@ MODALITIES = {'images': 'gallery', 'captions': 'query'}
 
 
 class EmbeddingSource(Protocol):
-    """Images and captions of some test sets, as one model embeds them.
-
-    Attributes:
-        name: For messages.
-    """
+    """Images and captions of some test sets, as one model embeds them."""
 
     name: str
 
@@ -41,9 +37,6 @@ class DumpedEmbeddings:
     Args:
         path: The ``.npz`` file.
         domains: Test sets to read. Defaults to all that it has.
-
-    Raises:
-        InputError: If the file is missing or damaged, or does not hold a test set.
     """
 
     def __init__(self, path: str, domains: Sequence[str] = ()) -> None:
@@ -98,9 +91,6 @@ class CheckpointEmbeddings:
         config: Names the test sets. Defaults to the one in the checkpoint.
         domains: Those of its test sets that are wanted. Defaults to all of them.
         device: Such as ``'cuda:0'``. Defaults to the GPU if there is one.
-
-    Raises:
-        InputError: If the checkpoint or the data are missing or do not fit.
     """
 
     def __init__(
@@ -154,11 +144,7 @@ class CheckpointEmbeddings:
 
 
 def check_same_people(sources: Sequence[EmbeddingSource]) -> None:
-    """Refuse sources of other test sets: their maps could not be compared.
-
-    Raises:
-        InputError: If one has other images, captions or people than the first.
-    """
+    """Refuse sources of other test sets: their maps could not be compared."""
     first, *others = sources
     expected = first.pids()
     for source in others:

@@ -23,25 +23,17 @@ _DPI = 150
 
 
 def check_figure_path(path: str) -> None:
-    """Refuse the name of a file that no figure can be written to.
-
-    Raises:
-        InputError: If it does not end in ``.png``, ``.svg`` or ``.pdf``.
-    """
+    """Refuse the name of a file that no figure can be written to."""
     if Path(path).suffix not in _METADATA:
         raise InputError(f'{path}: must end in {", ".join(_METADATA)}')
 
 
 def save_figure(figure: Figure, path: str) -> None:
-    """Write a figure in the format of the file's suffix.
-
-    Raises:
-        InputError: See :func:`check_figure_path`.
-    """
+    """Write a figure in the format of the file's suffix."""
     check_figure_path(path)
     suffix = Path(path).suffix
     buffer = io.BytesIO()
-    # Names inside an SVG are drawn at random without a salt.
+    # Names inside an SVG are random without a salt.
     with matplotlib.rc_context({'svg.hashsalt': 'gckd_mm'}):
         figure.savefig(
             buffer, format=suffix[1:], dpi=_DPI, metadata=_METADATA[suffix] or None

@@ -18,7 +18,7 @@ def place_nodes(
 ) -> np.ndarray:
     """Place rectangles so that edges are short and no two of them touch.
 
-    Nothing is drawn at random: equal graphs have equal layouts.
+    Nothing is random: equal graphs have equal layouts.
 
     Args:
         sizes: Width and height of each node, shape (N, 2).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,7 +12,7 @@ from gckd_mm.errors import InputError
 from gckd_mm.models import GCKD
 from gckd_mm.models.gckd.memory import EmbeddingMemory, Neighbours
 from gckd_mm.models.gckd.relations import MODALITIES, edge_type
-from gckd_mm.models.necks.graph_propagation_neck import EdgeType, GraphPropagationNeck
+from gckd_mm.models.necks.graph_propagation_neck import EdgeType
 
 
 class GraphNode(NamedTuple):
@@ -25,7 +25,7 @@ class GraphNode(NamedTuple):
 
 
 class GraphEdge(NamedTuple):
-    """One node hears another."""
+    """One node receives the message of another."""
 
     sender: int  # position among the nodes
     receiver: int
@@ -34,7 +34,7 @@ class GraphEdge(NamedTuple):
 
 
 class PropagationGraph(NamedTuple):
-    """Some seeds, and the neighbours that they hear."""
+    """Some seeds, and the neighbours that their in-edges come from."""
 
     nodes: list[GraphNode]
     edges: list[GraphEdge]
@@ -57,9 +57,6 @@ def fill_memories(
 
     Returns:
         Modality -> which samples of the target the last batch holds.
-
-    Raises:
-        InputError: If ``steps`` is below 1 or there is no batch with a target.
     """
     if steps < 1:
         raise InputError(f'steps must be at least 1, got {steps}')
@@ -91,9 +88,6 @@ def read_edges(model: GCKD) -> dict[EdgeType, Neighbours]:
         (type of the senders, relation, type of the receivers) -> the rows of the
         senders' memory that are neighbours of each row of the receivers'. Types are
         ``<domain>_<modality>``.
-
-    Raises:
-        InputError: If the model propagates nothing.
     """
     if model.graph.neck is None:
         raise InputError(
@@ -114,50 +108,46 @@ def neighbourhood(
     num_seeds: int = 8,
     most: int = 4,
 ) -> PropagationGraph:
-    """Choose some target samples of a batch, and what they hear.
+    """Choose some target samples of a batch, and their in-edges.
 
     Of each modality the first sample of the batch and those most similar to it are the
-    seeds: they share neighbours, so that the picture holds together.
+    seeds: they share neighbours, so that the figure holds together.
 
     Args:
         model: Its memories filled: see :func:`fill_memories`.
         dataset: The training data whose samples the memories hold.
         batch: Modality -> samples of the target.
         num_seeds: Target nodes, of both modalities together, at least one of each that
-            there is. Defaults to 8.
-        most: Neighbours of a seed by each relation, the first of its list. Defaults to
-            4.
+            there is.
+        most: Neighbours of a seed by each relation, the first of its list.
 
     Returns:
         The seeds, images first, then their neighbours, in the order of the seeds.
-
-    Raises:
-        InputError: If the model has no graph, or a number is below 1.
     """
     if min(num_seeds, most) < 1:
         raise InputError(
-            f'a picture needs at least 1 seed and 1 neighbour, got {num_seeds} and '
+            f'a figure needs at least 1 seed and 1 neighbour, got {num_seeds} and '
             f'{most}'
         )
     edges = read_edges(model)
-    share = max(1, num_seeds // len(batch))
+    of_each = max(1, num_seeds // len(batch))
     seeds = [
         (f'target_{modality}', slot)
         for modality, keys in batch.items()
-        for slot in _similar(_memory(model, f'target_{modality}'), keys, share)
+        for slot in _similar(_memory(model, f'target_{modality}'), keys, of_each)
     ]
     places = {seed: place for place, seed in enumerate(seeds)}
     shown = []
-    neck = cast(GraphPropagationNeck, model.graph.neck)
+    neck: Any = model.graph.neck
     averages = neck.layer == 'parameter_free'
     for receiver, row in seeds:
-        heard = _heard(edges, receiver, row)
-        similarity = torch.tensor([value for *_, value in heard])
+        received = _in_edges(edges, receiver, row)
+        similarity = torch.tensor([value for *_, value in received])
         weights = similarity.clamp(min=0)
         if averages:
             weights = (similarity / neck.temperature).softmax(dim=0)
         for (sender, relation, place, slot, _), weight in zip(
-            heard, weights.tolist(), strict=True
+            received, weights.tolist(), strict=True
         ):
             if place < most:
                 number = places.setdefault((sender, slot), len(places))
@@ -168,13 +158,13 @@ def neighbourhood(
         for (kind, slot), number in places.items()
     ]
     # A neck that learns weighs by what it has learned, which is no one number an edge.
-    return PropagationGraph(
-        nodes, shown, "share of the neck's average" if averages else 'cosine similarity'
-    )
+    weights_are = "part of the neck's average" if averages else 'cosine similarity'
+    return PropagationGraph(nodes, shown, weights_are)
 
 
 def _memory(model: GCKD, kind: str) -> EmbeddingMemory:
-    return cast(EmbeddingMemory, model.memories[kind])
+    memories: Any = model.memories
+    return memories[kind]
 
 
 def _similar(memory: EmbeddingMemory, keys: list[int], num: int) -> list[int]:
@@ -190,11 +180,11 @@ def _similar(memory: EmbeddingMemory, keys: list[int], num: int) -> list[int]:
     return slots[order[:num]].tolist()
 
 
-def _heard(
+def _in_edges(
     edges: Mapping[EdgeType, Neighbours], receiver: str, row: int
 ) -> list[tuple[str, str, int, int, float]]:
     """Return sender, relation, place on the list, slot and similarity of each."""
-    heard = []
+    found = []
     for (sender, relation, to), neighbours in edges.items():
         if to != receiver:
             continue
@@ -202,8 +192,8 @@ def _heard(
         similarity = neighbours.similarity[row].tolist()
         for place, slot in enumerate(slots):
             if slot >= 0:
-                heard.append((sender, relation, place, slot, similarity[place]))
-    return heard
+                found.append((sender, relation, place, slot, similarity[place]))
+    return found
 
 
 def _node(

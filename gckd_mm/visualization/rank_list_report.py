@@ -89,13 +89,7 @@ def make_rank_list_report(
         test_sets: What was searched.
         num: Queries of each test set.
         title: What was tested, such as the checkpoint's name.
-        top: Images of each query. Defaults to 8.
-
-    Returns:
-        The page.
-
-    Raises:
-        InputError: If an image cannot be read.
+        top: Images of each query.
     """
     rows, articles = [], []
     for test_set in test_sets:
@@ -125,7 +119,7 @@ def make_rank_list_report(
 <tbody>
 {''.join(rows)}</tbody>
 </table></div>
-<p class="faint">Ranked by cosine similarity, shown under each image. The first picture
+<p class="faint">Ranked by cosine similarity, shown under each image. The first image
 of a query is its first right image, wherever it came. Unmatched queries, whose person
 is on no image, are left out.</p>
 {''.join(articles)}</body>

@@ -28,32 +28,22 @@ class RankList(NamedTuple):
     ids: Sequence[str] | None = None  # who is on the images; None where nobody knows
 
 
-def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Image:
-    """Draw rank lists one below the other: right crops green, wrong ones red.
+def render_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Image:
+    """Render rank lists one below the other: right crops green, wrong ones red.
 
     Where nobody knows which are right, there are no frames; ids are written where they
     are known.
-
-    Args:
-        rank_lists: At least one.
-        title: Written above. Defaults to none.
-
-    Returns:
-        The picture.
-
-    Raises:
-        ValueError: If there is nothing to draw.
     """
     if not rank_lists:
-        raise ValueError('there are no rank lists to draw')
+        raise ValueError('there are no rank lists to render')
     font = ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 13)
     columns = max(len(rank_list.images) for rank_list in rank_lists)
     lines = 2 if any(rank_list.ids for rank_list in rank_lists) else 1
     row_height = _CROP[1] + lines * _LINE + 2 * _MARGIN
     top = 2 * _MARGIN + _LINE if title else _MARGIN
     width = _CAPTION_WIDTH + columns * (_CROP[0] + _MARGIN) + 2 * _MARGIN
-    picture = Image.new('RGB', (width, top + row_height * len(rank_lists)), PAPER)
-    draw = ImageDraw.Draw(picture)
+    sheet = Image.new('RGB', (width, top + row_height * len(rank_lists)), PAPER)
+    draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, fill=INK, font=font)
     for row, rank_list in enumerate(rank_lists):
         y = top + row * row_height
@@ -63,12 +53,12 @@ def draw_rank_lists(rank_lists: Sequence[RankList], title: str = '') -> Image.Im
         draw.multiline_text((_MARGIN, y), caption, fill=INK, font=font, spacing=4)
         for column in range(len(rank_list.images)):
             x = _CAPTION_WIDTH + column * (_CROP[0] + _MARGIN)
-            _draw_match(picture, draw, font, rank_list, column, (x, y))
-    return picture
+            _render_match(sheet, draw, font, rank_list, column, (x, y))
+    return sheet
 
 
-def _draw_match(
-    picture: Image.Image,
+def _render_match(
+    sheet: Image.Image,
     draw: ImageDraw.ImageDraw,
     font: ImageFont.FreeTypeFont,
     rank_list: RankList,
@@ -83,7 +73,7 @@ def _draw_match(
     crop = Image.fromarray(read_image(str(Path(rank_list.images[column]))))
     box = (x - _FRAME, y - _FRAME, x + _CROP[0] + _FRAME, y + _CROP[1] + _FRAME)
     draw.rectangle(box, fill=colour)
-    picture.paste(crop.resize(_CROP, Image.Resampling.BICUBIC), (x, y))
+    sheet.paste(crop.resize(_CROP, Image.Resampling.BICUBIC), (x, y))
     label = f'{mark}{rank_list.scores[column]:.2f}'
     ink = INK if rank_list.correct is None else colour
     y += _CROP[1] + _FRAME + 2

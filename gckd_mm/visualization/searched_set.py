@@ -104,15 +104,7 @@ def searched_sets(
     loaders: Mapping[str, Mapping[str, Any]],
     embeddings: Mapping[str, Mapping[str, Embeddings]],
 ) -> list[SearchedSet]:
-    """Join the loaders of a loop and the embeddings that its metric has kept.
-
-    Args:
-        loaders: Test set -> ``gallery`` and ``query`` -> loader.
-        embeddings: Test set -> ``images`` and ``captions`` -> embeddings.
-
-    Returns:
-        The test sets in the order of the loaders.
-    """
+    """Join the loaders of a loop and the embeddings that its metric has kept."""
     return [
         SearchedSet(
             name,

@@ -19,6 +19,7 @@ from gckd_mm.engine.error_messages import keys_of, message_of, nearest
 from gckd_mm.engine.launch import user_errors
 from gckd_mm.errors import InputError
 from gckd_mm.fileio import write_atomically
+from tests.training import small_config, train
 
 PARTS = Registry('parts')
 
@@ -198,3 +199,18 @@ def test_it_is_a_decorator_too() -> None:
 
 def test_a_bug_of_a_model_is_no_mistake_of_a_config() -> None:
     assert message(lambda: nn.Linear(2, 2)(torch.zeros(3))) is None
+
+
+@pytest.mark.parametrize('part', ['image_neck', 'text_neck'])
+def test_a_first_step_that_fails_names_the_part(
+    part: str, miniature: Path, tmp_path: Path
+) -> None:
+    overrides = {f'model__{part}__in_channels': 5}
+    cfg = small_config(miniature, tmp_path, **overrides)
+    kind = cfg.model[part].type
+
+    found = message(lambda: train(cfg))
+
+    assert found is not None
+    assert found.startswith(f'{kind} (model.{part}) fails in its first step: Runtime')
+    assert '\n' not in found

@@ -19,7 +19,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from gckd_mm.checkpoint import local_path, read_checkpoint, use_strict_loading
-from gckd_mm.safetensors_files import safetensors_bytes
+from gckd_mm.checkpoint.safetensors_files import safetensors_bytes
 from gckd_mm.search.apis import PersonSearchInferencer
 from tests.fuzz.conftest import Cases
 from tests.fuzz.damage import (

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gckd_mm.checkpoint import check_resumable, load_weights, read_checkpoint
-from gckd_mm.checkpoint_config import config_of
+from gckd_mm.checkpoint.stored_config import config_of
 from gckd_mm.errors import CheckpointError
 from gckd_mm.interop import convert
 from gckd_mm.interop.recognition import family_of
@@ -56,6 +56,7 @@ def test_a_family_is_recognised_and_converts(
     assert family_of(state) == family
     assert family_of({'model': state, 'epoch': 3}) == family
     assert family_of({'state_dict': state}) == family
+    assert family_of({'net': state, 'acc': 0.5}) == family
 
     found = convert(state, family, 'x.pth')
     expected = convert(make(), family, 'x.pth')

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gckd_mm.checkpoint import read_checkpoint
-from gckd_mm.checkpoint_archive import verify_archive
+from gckd_mm.checkpoint.archive import verify_archive
 from gckd_mm.errors import CheckpointError
 from gckd_mm.interop import convert
 from gckd_mm.interop.script_archive import is_script_archive, read_script_archive

@@ -1,4 +1,4 @@
-"""The tool that draws, called as from the shell, on good and bad input."""
+"""The tool that plots, called as from the shell, on good and bad input."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def adapted(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def panels(monkeypatch: pytest.MonkeyPatch) -> list[Panel]:
-    """The maps that are drawn."""
-    drawn: list[Panel] = []
-    original = visualize.draw_embedding_map
+    """The maps that are plotted."""
+    plotted: list[Panel] = []
+    original = visualize.plot_embedding_map
 
-    def draw(maps: list[Panel]) -> Any:
-        drawn.extend(maps)
+    def plot(maps: list[Panel]) -> Any:
+        plotted.extend(maps)
         return original(maps)
 
-    monkeypatch.setattr(visualize, 'draw_embedding_map', draw)
-    return drawn
+    monkeypatch.setattr(visualize, 'plot_embedding_map', plot)
+    return plotted
 
 
 def test_maps_before_and_after_an_adaptation(
@@ -85,19 +85,19 @@ def test_two_maps_have_titles_of_their_own(
 def test_the_graph_of_a_checkpoint(
     adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    drawn: list[PropagationGraph] = []
-    original = visualize.draw_propagation_graph
+    plotted: list[PropagationGraph] = []
+    original = visualize.plot_propagation_graph
 
-    def draw(graph: PropagationGraph) -> Any:
-        drawn.append(graph)
+    def plot(graph: PropagationGraph) -> Any:
+        plotted.append(graph)
         return original(graph)
 
-    monkeypatch.setattr(visualize, 'draw_propagation_graph', draw)
+    monkeypatch.setattr(visualize, 'plot_propagation_graph', plot)
     arguments = ['graph', str(adapted / 'config.py'), str(adapted / name)]
     options = ['--steps', '2', '--num-seeds', '4', '--neighbours', '2']
     for out in ('one.png', 'two.png'):
         visualize.main([*arguments, *options, '--out', str(tmp_path / out)])
-    first, second = drawn
+    first, second = plotted
     assert first == second
     assert sum(node.is_seed for node in first.nodes) == 4
     assert {'near', 'cross_domain'} <= {edge.relation for edge in first.edges}

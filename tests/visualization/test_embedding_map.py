@@ -17,7 +17,7 @@ from gckd_mm.visualization.embedding_map import (
     METHODS,
     Group,
     Panel,
-    draw_embedding_map,
+    plot_embedding_map,
     project,
     require,
     sample_people,
@@ -169,7 +169,7 @@ def _positions(seed: int) -> dict[Group, np.ndarray]:
 
 def test_colours_are_domains_and_shapes_are_modalities() -> None:
     panels = [Panel('before', _positions(0)), Panel('after', _positions(1))]
-    figure = draw_embedding_map(panels)
+    figure = plot_embedding_map(panels)
     assert [axes.get_title() for axes in figure.axes] == ['before', 'after']
     for axes, panel in zip(figure.axes, panels, strict=True):
         assert len(axes.collections) == len(GROUPS)
@@ -187,7 +187,7 @@ def test_colours_are_domains_and_shapes_are_modalities() -> None:
 
 
 def test_nothing_is_written_over_the_points() -> None:
-    figure = draw_embedding_map([Panel('a $10 coat_', _positions(0))])
+    figure = plot_embedding_map([Panel('a $10 coat_', _positions(0))])
     FigureCanvasAgg(figure).draw()
     (legend,) = figure.legends
     (axes,) = figure.axes
@@ -198,9 +198,9 @@ def test_nothing_is_written_over_the_points() -> None:
     assert labels == [f'{domain}, {modality}' for domain, modality in GROUPS]
 
 
-def test_what_cannot_be_drawn() -> None:
+def test_what_cannot_be_plotted() -> None:
     with pytest.raises(ValueError, match='no maps'):
-        draw_embedding_map([])
+        plot_embedding_map([])
     positions = {(f'd{n}', 'images'): np.zeros((1, 2)) for n in range(5)}
     with pytest.raises(InputError, match=r'colours for 4 domains, got 5 \(d0, d1'):
-        draw_embedding_map([Panel('many', positions)])
+        plot_embedding_map([Panel('many', positions)])

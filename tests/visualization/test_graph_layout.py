@@ -59,7 +59,7 @@ def test_equal_graphs_have_equal_layouts_and_no_state_is_drawn_from() -> None:
     assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_the_picture_is_of_a_size_that_can_be_read() -> None:
+def test_the_figure_is_of_a_size_that_can_be_read() -> None:
     sizes, edges = _stars(8, 7)
     middles = place_nodes(sizes, edges, GAP)
     area = np.prod(

@@ -132,9 +132,9 @@ def test_the_neighbourhood_of_the_seeds_is_what_the_neck_averages(
     seeds = [number for number, node in enumerate(graph.nodes) if node.is_seed]
     assert seeds == list(range(6))
     for seed in seeds:
-        heard = [edge for edge in graph.edges if edge.receiver == seed]
-        assert Counter(edge.relation for edge in heard) == K
-        average = sum(edge.weight * vectors[edge.sender] for edge in heard)
+        received = [edge for edge in graph.edges if edge.receiver == seed]
+        assert Counter(edge.relation for edge in received) == K
+        average = sum(edge.weight * vectors[edge.sender] for edge in received)
         own = vectors[seed]
         expected = F.normalize(own + neck.alpha * (average - own), dim=0)
         node = graph.nodes[seed]
@@ -188,9 +188,9 @@ def test_a_few_neighbours_are_the_first_and_their_weights_stay(world: World) -> 
         for most in (99, 1)
     )
     for seed in (0, 1):
-        heard = [edge for edge in few.edges if edge.receiver == seed]
-        assert Counter(edge.relation for edge in heard) == dict.fromkeys(K, 1)
-        for edge in heard:
+        received = [edge for edge in few.edges if edge.receiver == seed]
+        assert Counter(edge.relation for edge in received) == dict.fromkeys(K, 1)
+        for edge in received:
             best = max(
                 (
                     e
@@ -208,6 +208,7 @@ def test_a_neck_that_learns_shows_similarities(miniature: Path) -> None:
     pytest.importorskip('torch_geometric')
     world = _world(
         miniature,
+        model__type='GCKDWithLearnedGraph',
         model__graph__neck={
             '_delete_': True,
             'type': 'GraphPropagationNeck',

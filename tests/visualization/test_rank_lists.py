@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from gckd_mm.visualization import RankList, draw_rank_lists
+from gckd_mm.visualization import RankList, render_rank_lists
 from gckd_mm.visualization.rank_lists import PAPER, RIGHT, WRONG
 
 
@@ -21,15 +21,15 @@ def crop(tmp_path: Path) -> str:
 
 def test_frames_tell_right_from_wrong(crop: str) -> None:
     rank_list = RankList('a blue coat ' * 40, [crop] * 3, [0.9, 0.8, 0.7], [True] * 3)
-    pictures = [
-        draw_rank_lists([rank_list._replace(correct=[correct] * 3)] * 2, title='t')
+    sheets = [
+        render_rank_lists([rank_list._replace(correct=[correct] * 3)] * 2, title='t')
         for correct in (True, False)
     ]
-    assert pictures[0].size == pictures[1].size
-    for picture, present, absent in zip(
-        pictures, (RIGHT, WRONG), (WRONG, RIGHT), strict=True
+    assert sheets[0].size == sheets[1].size
+    for sheet, present, absent in zip(
+        sheets, (RIGHT, WRONG), (WRONG, RIGHT), strict=True
     ):
-        colours = {colour for _, colour in picture.getcolors(maxcolors=2**16)}
+        colours = {colour for _, colour in sheet.getcolors(maxcolors=2**16)}
         assert ImageColor.getrgb(present) in colours
         assert ImageColor.getrgb(absent) not in colours
         assert ImageColor.getrgb('blue') in colours
@@ -38,7 +38,7 @@ def test_frames_tell_right_from_wrong(crop: str) -> None:
 def test_each_crop_is_in_its_own_frame(crop: str) -> None:
     correct = [[True, False, True], [False, False, True]]
     lists = [RankList('a coat', [crop] * 3, [0.9, 0.8, 0.7], row) for row in correct]
-    pixels = np.asarray(draw_rank_lists(lists))
+    pixels = np.asarray(render_rank_lists(lists))
     blue = (pixels == ImageColor.getrgb('blue')).all(axis=-1)
     tops, lefts = (_starts(blue.any(axis=axis)) for axis in (1, 0))
     assert (len(tops), len(lefts)) == (2, 3)
@@ -55,8 +55,8 @@ def _starts(mask: np.ndarray) -> list[int]:
 
 
 def test_without_knowledge_there_are_no_frames(crop: str) -> None:
-    picture = draw_rank_lists([RankList('a coat', [crop], [0.9])])
-    colours = {colour for _, colour in picture.getcolors(maxcolors=2**16)}
+    sheet = render_rank_lists([RankList('a coat', [crop], [0.9])])
+    colours = {colour for _, colour in sheet.getcolors(maxcolors=2**16)}
     assert not {ImageColor.getrgb(RIGHT), ImageColor.getrgb(WRONG)} & colours
 
 
@@ -73,7 +73,7 @@ def test_ids_are_written_where_they_are_known(crop: str) -> None:
 
 
 def _ink_below_the_crops(rank_list: RankList) -> np.ndarray:
-    pixels = np.asarray(draw_rank_lists([rank_list]))
+    pixels = np.asarray(render_rank_lists([rank_list]))
     ink = (pixels != ImageColor.getrgb(PAPER)).any(axis=-1)
     blue = (pixels == ImageColor.getrgb('blue')).all(axis=-1)
     return ink[np.flatnonzero(blue.any(axis=1)).max() + 6 :]
@@ -81,4 +81,4 @@ def _ink_below_the_crops(rank_list: RankList) -> np.ndarray:
 
 def test_nothing_to_draw() -> None:
     with pytest.raises(ValueError, match='no rank lists'):
-        draw_rank_lists([])
+        render_rank_lists([])

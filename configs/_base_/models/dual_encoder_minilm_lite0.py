@@ -1,5 +1,5 @@
 # EfficientNet-lite0 and all-MiniLM-L6-v2: 28 million weights, trained apart from each other
-# (docs/real_pictures.md tells where they are to be had).
+# (docs/real_images.md tells where they are to be had).
 _minilm = 'sentence-transformers/all-MiniLM-L6-v2'
 _vocabulary = 30522
 

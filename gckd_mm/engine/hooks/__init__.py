@@ -1,4 +1,4 @@
-"""Hooks: adaptation, exact resumption, whole checkpoints, probes, pictures."""
+"""Hooks: adaptation, exact resumption, whole checkpoints, probes, figures."""
 
 from gckd_mm.engine.hooks.adabn_hook import AdaBNHook
 from gckd_mm.engine.hooks.adaptation_hook import AdaptationHook

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from gckd_mm.datasets.collate import collate_person_text
 from gckd_mm.datasets.draw import Draw
 from gckd_mm.datasets.person_text import PersonTextDataset
+from gckd_mm.engine.evaluation_guard import evaluating
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.models.retrievers.towers import TwoTowers
@@ -27,11 +26,11 @@ class AdaBNHook(Hook):
     """Replace the statistics of all batch normalisations by those of the target.
 
     After the last iteration, before anything of it is logged, scored or saved, the
-    encoders and necks look once at every training sample of the target. Each layer
+    encoders and necks embed once every training sample of the target. Each layer
     forgets its running mean and variance and takes the average of those of its batches.
     No weight changes, and of the target nothing but images and captions is used.
 
-    Every rank looks at the whole target: all end with the statistics that one process
+    Every rank embeds the whole target: all end with the statistics that one process
     ends with. The samples are shuffled, since an annotation file lists a person's
     images together, and a batch of few people has too small a variance. Only the model
     itself is adapted, not a teacher within it.
@@ -41,13 +40,8 @@ class AdaBNHook(Hook):
             of the test's images: no augmentation. Its ``view`` is set here. Captions,
             which go as they are, are asked of it only if the text encoder has batch
             normalisations.
-        batch_size: The most samples of a batch; batches differ in size by 1 at most,
-            so that all samples count the same. Defaults to 64.
-
-    Raises:
-        InputError: If the batch size is below 2, the model has no batch normalisation
-            with running statistics, or the target is not the ``'train'`` split or has
-            fewer than 2 samples.
+        batch_size: The most samples of a batch; batches differ in size by 1 at most, so
+            that all samples count the same.
 
     Source: Li et al., *Revisiting Batch Normalization for Practical Domain Adaptation*,
     2016, and in Pattern Recognition, 2018, as *Adaptive Batch Normalization …*. The
@@ -87,7 +81,7 @@ class AdaBNHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Adapt the model after the last iteration."""
         if not self.is_last_train_iter(runner):
@@ -155,28 +149,16 @@ def _estimate(
         dataset,
         batch_sampler=batches,
         collate_fn=collate_person_text,
-        generator=torch.Generator(),  # a loader would draw from the run's own
+        generator=torch.Generator(),  # a loader would advance the run's own
     )
-    with _only_these_learn(model, layers):
+    momenta = [layer.momentum for layer in layers]
+    with evaluating(model):
+        for layer in layers:
+            layer.train()
+            layer.reset_running_stats()
+            layer.momentum = None  # the average of all batches since
         for batch in loader:
             prepared = model.data_preprocessor({'inputs': batch['inputs']})
             model.extract_feat(prepared['inputs'])
-
-
-@contextmanager
-def _only_these_learn(model: nn.Module, layers: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Put these layers in training mode and all else, such as dropout, out of it."""
-    training = {module: module.training for module in model.modules()}
-    momenta = [layer.momentum for layer in layers]
-    model.eval()
-    for layer in layers:
-        layer.train()
-        layer.reset_running_stats()
-        layer.momentum = None  # the average of all batches since
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

@@ -75,13 +75,7 @@ class AdaptationHook(Hook):
         self._source_checkpoint = source_checkpoint
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the model, the data and the loop agree on the two stages.
-
-        Raises:
-            InputError: If the model does not adapt; if the loop has no two stages; if
-                the source stage ends between two optimiser steps; if a memory does not
-                hold a batch; or if there is nothing to branch off for.
-        """
+        """Check that the model, the data and the loop agree on the two stages."""
         model, loop = unwrapped(runner.model), runner.train_loop
         missing = [name for name in _CONTRACT if not hasattr(model, name)]
         if missing:
@@ -115,9 +109,6 @@ class AdaptationHook(Hook):
 
         mmengine calls this after every ``before_train``, in which other hooks must
         still see a fresh run, and before it advances the data.
-
-        Raises:
-            CheckpointError: If the checkpoint does not fit the model.
         """
         if self._source_checkpoint is not None and runner.iter == 0:
             _branch_off(runner, self._source_checkpoint)
@@ -137,7 +128,7 @@ class AdaptationHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Keep the end of the source stage; let the teacher follow the student."""
         model = unwrapped(runner.model)
@@ -161,12 +152,7 @@ class AdaptationHook(Hook):
         checkpoint['meta'][STAGES] = [loop.source_iters, loop.adapt_iters]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse to resume a run of other lengths: its steps would have been others.
-
-        Raises:
-            InputError: If the stages are not those of the run; names the command that
-                begins an adaptation of another length.
-        """
+        """Refuse to resume a run of other lengths: its steps would have been others."""
         loop = runner._train_loop
         if not runner._resume or not isinstance(loop, TwoStageTrainLoop):
             return

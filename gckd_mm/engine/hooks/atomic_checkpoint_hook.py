@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -20,18 +19,21 @@ import gckd_mm.fileio  # noqa: F401 - registers the backend 'atomic'
 from gckd_mm.checkpoint import (
     check_resumable,
     check_state_dict,
+    find_last_checkpoint,
     first_non_finite,
     refuse_foreign,
 )
-from gckd_mm.checkpoint_resume import check_run_state
-from gckd_mm.engine.error_messages import keys_of_saving, nearest
-from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
+from gckd_mm.checkpoint.resume import check_run_state
+from gckd_mm.engine.error_messages import check_options_of_saving
+from gckd_mm.engine.hooks.checkpoint_selection import (
+    check_selection,
+    check_settings,
+)
 from gckd_mm.engine.training_lock import (
     hold_work_dir_on_all_ranks,
     release_work_dir,
 )
 from gckd_mm.errors import CheckpointError, DivergedError, InputError
-from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.fileio import write_atomically
 from gckd_mm.model_wrapper import unwrapped, without_wrapper
 from gckd_mm.registry import HOOKS
@@ -40,10 +42,8 @@ from gckd_mm.work_dir import (
     POINTER,
     checkpoint_to_resume,
     checkpoints_in,
-    pointed_checkpoint,
 )
 
-SELECTIONS = ('last', 'source_val', 'oracle')
 #: in the message hub: checkpoints of this run that are deleted next
 _OUTDATED = 'outdated_ckpt_ids'
 _FILE_NAME = re.compile(r'[^{}/\\]*\{(:\w+)?\}[^{}/\\]*\.pth')
@@ -69,17 +69,13 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Args:
         interval: Iterations between checkpoints.
-        max_keep_ckpts: How many to keep; -1 keeps all. Defaults to 1.
+        max_keep_ckpts: How many to keep; -1 keeps all.
         selection: How the checkpoint is chosen: the ``'last'`` iteration (no
             ``save_best``), ``'source_val'`` (``save_best`` names a metric of the
             source's val split) or ``'oracle'``: labels that no one has in deployment
             may choose, by ``save_best`` or by stopping early. Validation on anything
-            but the source's val split needs it. Defaults to ``'last'``.
+            but the source's val split needs it.
         **kwargs: Further arguments of :class:`mmengine.hooks.CheckpointHook`.
-
-    Raises:
-        InputError: If ``selection`` and ``save_best`` contradict each other, or if
-            other labels than the source's could choose without the name ``'oracle'``.
     """
 
     def __init__(
@@ -96,20 +92,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 'AtomicCheckpointHook counts iterations: resuming inside an epoch is '
                 'exact only with IterBasedTrainLoop; remove by_epoch=True'
             )
-        if selection not in SELECTIONS:
-            raise InputError(
-                f'selection must be one of {SELECTIONS}, got {selection!r}'
-            )
-        if selection == 'last' and kwargs.get('save_best') is not None:
-            raise InputError(
-                f"save_best={kwargs['save_best']!r} contradicts selection='last': set "
-                f"selection='source_val', or 'oracle' if the target's labels choose"
-            )
-        for name, number in (
-            ('interval', interval),
-            ('max_keep_ckpts', max_keep_ckpts),
-        ):
-            if not isinstance(number, int) or isinstance(number, bool):
+        check_settings(selection, kwargs.get('save_best'))
+        for name, number in {
+            'interval': interval,
+            'max_keep_ckpts': max_keep_ckpts,
+        }.items():
+            if type(number) is not int:
                 raise InputError(
                     f'AtomicCheckpointHook: {name} must be a whole number, got '
                     f'{number!r}'
@@ -131,12 +119,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._saving_best = False
 
     def before_run(self, runner: Runner) -> None:
-        """Hold the work dir, and find the checkpoint to resume.
-
-        Raises:
-            LockedError: If another process trains there.
-            CheckpointError: If there are checkpoints and none is named to be resumed.
-        """
+        """Hold the work dir, and find the checkpoint to resume."""
         if not _is_about_to_train(runner):
             return
         hold_work_dir_on_all_ranks(runner.work_dir)
@@ -149,13 +132,7 @@ class AtomicCheckpointHook(CheckpointHook):
         release_work_dir(runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another architecture, and to resume another run.
-
-        Raises:
-            CheckpointError: See :func:`gckd_mm.checkpoint.check_state_dict` and
-                :func:`gckd_mm.checkpoint_resume.check_run_state`; or if the run to
-                resume had another seed or another global batch size.
-        """
+        """Refuse weights of another architecture, and to resume another run."""
         where = str(runner._load_from or 'the checkpoint to load')
         refuse_foreign(checkpoint, where)
         # mmengine, which loads it next, strips the prefix of DDP alone
@@ -176,12 +153,7 @@ class AtomicCheckpointHook(CheckpointHook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Find what an interrupted run left behind.
-
-        Raises:
-            InputError: If the train loop counts epochs, or if the selection
-                contradicts the validation data.
-        """
+        """Find what an interrupted run left behind."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             raise InputError(
                 f'AtomicCheckpointHook needs train_cfg.type IterBasedTrainLoop, got '
@@ -189,11 +161,13 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'would an epoch'
             )
         super().before_train(runner)
-        self._check_selection(runner)
+        check_selection(runner, self.selection, self.save_best)
         if runner.iter > 0:
             self._adopt(runner)
             # Killed after the checkpoint, before the validation at the same iteration.
-            if self.save_best is not None and _is_validated_now(runner.train_loop):
+            loop = runner.train_loop
+            was_due = loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters
+            if self.save_best is not None and was_due and loop.iter >= loop.val_begin:
                 runner.val_loop.run()
         elif is_main_process():
             self._leave_older_run(runner)
@@ -203,7 +177,7 @@ class AtomicCheckpointHook(CheckpointHook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Save if due, as soon as the optimiser has stepped."""
         self._due |= self.every_n_train_iters(runner, self.interval, self.save_begin)
@@ -214,16 +188,11 @@ class AtomicCheckpointHook(CheckpointHook):
             self._due = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write down how this checkpoint was chosen, and of what run it is.
-
-        Raises:
-            DivergedError: If a weight is not finite; nothing is written then.
-        """
+        """Write down how this checkpoint was chosen, and of what run it is."""
         model = unwrapped(runner.model)
-        buffers = {name for name, _ in model.named_buffers()}
-        spoilt = first_non_finite(model.state_dict(), buffers)
+        spoilt = first_non_finite(model.state_dict(), model)
         if spoilt is not None:
-            last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
+            last_good = find_last_checkpoint(runner.work_dir) or 'none yet'
             raise DivergedError(
                 f'iteration {checkpoint["meta"].get("iter")}: {spoilt} is not finite: '
                 f'the training has diverged, and this checkpoint is not written. Last '
@@ -292,9 +261,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _adopt(self, runner: Runner) -> None:
         """Take up the checkpoints that this run has written so far, and no others."""
-        elsewhere = not _is_same_folder(
-            os.path.dirname(runner._load_from), self.out_dir
-        )
+        folder = os.path.dirname(runner._load_from)
+        elsewhere = os.path.realpath(folder) != os.path.realpath(self.out_dir)
         if elsewhere:  # those lie in the work dir of another run
             self.keep_ckpt_ids = deque()
             runner.message_hub.update_info('keep_ckpt_ids', [])
@@ -331,49 +299,6 @@ class AtomicCheckpointHook(CheckpointHook):
         # Resuming must not take an older run's checkpoint for one of this.
         self._remove([os.path.join(runner.work_dir, POINTER)])
 
-    def _check_selection(self, runner: Runner) -> None:
-        if runner.val_loop is None:
-            if self.save_best is not None:
-                raise InputError('save_best needs a val_dataloader')
-            return
-        if not isinstance(runner.val_loop, RetrievalValLoop):
-            raise InputError(
-                f'AtomicCheckpointHook needs val_cfg.type RetrievalValLoop, got '
-                f'{type(runner.val_loop).__name__}'
-            )
-        self._check_save_best(runner.val_loop)
-        if self.selection == 'oracle':
-            return
-        train = runner.train_dataloader.dataset
-        source = getattr(train, 'source', train)
-        for name, loaders in runner.val_loop.dataloader.items():
-            for loader in loaders.values():
-                if not _is_val_split_of(source, loader.dataset):
-                    raise InputError(
-                        f'val_dataloader {name!r} is not the val split of the training '
-                        f'source, and could choose a checkpoint by labels that no one '
-                        f"has in deployment: call it selection='oracle', or look at it "
-                        f'with TargetProbeHook, which chooses nothing'
-                    )
-
-    def _check_save_best(self, loop: RetrievalValLoop) -> None:
-        """Refuse a metric that no validation will compute."""
-        metrics = loop.evaluator.metrics
-        if not all(isinstance(metric, PersonRetrievalMetric) for metric in metrics):
-            return  # what another metric computes is known only afterwards
-        known = [
-            f'{test_set}/{name}'
-            for test_set in loop.dataloader
-            for metric in metrics
-            for name in metric.score_names
-        ]
-        for key in self.save_best or ():
-            if key not in (*known, 'auto'):
-                raise InputError(
-                    f'save_best={key!r} is no metric of val_evaluator: choose one of '
-                    f'{", ".join(known)}'
-                )
-
     def _path(self, step: int) -> str:
         return os.path.join(self.out_dir, self.filename_tmpl.format(step))
 
@@ -384,24 +309,19 @@ class AtomicCheckpointHook(CheckpointHook):
                 os.remove(path)
 
 
-def _is_same_folder(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
 def _is_about_to_train(runner: Runner) -> bool:
     """Tell :meth:`Runner.train` from a test or a validation, which start alike."""
     loop = runner._train_loop
     return isinstance(loop, BaseLoop) and loop.iter < loop.max_iters
 
 
-@torch.no_grad()
 @contextmanager
 def _naming_what_is_left(runner: Runner) -> Iterator[None]:
     """Say of a checkpoint that could not be written which one is still there."""
     try:
         yield
     except OSError as error:
-        last_good = pointed_checkpoint(runner.work_dir) or 'none yet'
+        last_good = find_last_checkpoint(runner.work_dir) or 'none yet'
         raise InputError(
             f'a checkpoint in {runner.work_dir} could not be written '
             f'({error.strerror or error}). Last good checkpoint: {last_good}. Make '
@@ -410,39 +330,14 @@ def _naming_what_is_left(runner: Runner) -> Iterator[None]:
 
 
 def _check_keys(options: dict[str, Any]) -> None:
-    """Refuse what neither mmengine's hook nor its saving knows, before any training.
-
-    Raises:
-        InputError: Names the key and the nearest one; or if the name of the files
-            cannot tell one checkpoint from the next.
-    """
-    known = keys_of_saving() | {'interval', 'max_keep_ckpts', 'selection'}
-    for key in options.keys() - known:
-        raise InputError(f'AtomicCheckpointHook has no {key!r}{nearest(key, known)}')
+    """Refuse what neither mmengine's hook nor its saving knows, before any training."""
+    check_options_of_saving('AtomicCheckpointHook', set(options), ['selection'])
     name = options.get('filename_tmpl')
-    if name is not None and not (
-        isinstance(name, str)
-        and re.fullmatch(r'[^{}/\\]*\{(:\w+)?\}[^{}/\\]*\.pth', name)
-    ):
+    if name is not None and not _FILE_NAME.fullmatch(str(name)):
         raise InputError(
             f'AtomicCheckpointHook: filename_tmpl must be a file name such as '
             f"'iter_{{}}.pth', with {{}} for the iteration, got {name!r}"
         )
-
-
-def _is_val_split_of(source: Any, dataset: Any) -> bool:
-    return (
-        type(dataset) is type(source)
-        and getattr(dataset, 'split', None) == 'val'
-        and os.path.realpath(dataset.ann_file) == os.path.realpath(source.ann_file)
-    )
-
-
-def _is_validated_now(loop: IterBasedTrainLoop) -> bool:
-    """Tell whether mmengine's loop validates after the iteration it is at."""
-    return loop.iter >= loop.val_begin and (
-        loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters
-    )
 
 
 def _global_batch_size(runner: Runner) -> int:
@@ -460,7 +355,7 @@ def _check_same_run(runner: Runner, meta: dict[str, Any]) -> None:
 
 
 class _DeferredRemoval:
-    """A file backend that only notes what it is told to remove."""
+    """A file backend that only notes what it is asked to remove."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend

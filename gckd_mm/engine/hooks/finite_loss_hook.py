@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
 
 from gckd_mm.checkpoint import (
     find_last_checkpoint,
@@ -16,7 +15,6 @@ from gckd_mm.checkpoint import (
     read_checkpoint,
 )
 from gckd_mm.errors import CheckpointError, DivergedError
-from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import HOOKS
 
 
@@ -30,26 +28,14 @@ class FiniteLossHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self) -> None:
-        self._buffers: set[str] = set()
-
-    def before_train(self, runner: Runner) -> None:
-        """Note which of the model's tensors are no weights."""
-        model = unwrapped(runner.model)
-        self._buffers = {name for name, _ in model.named_buffers()}
-
     def after_train_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict[str, Tensor] | None = None,
+        outputs: Any = None,
     ) -> None:
-        """Check the losses of this iteration.
-
-        Raises:
-            DivergedError: Names the terms, the iteration and the last good checkpoint.
-        """
+        """Check the losses of this iteration."""
         losses = {name: v for name, v in (outputs or {}).items() if 'loss' in name}
         if not losses:
             return
@@ -60,7 +46,7 @@ class FiniteLossHook(Hook):
             if not math.isfinite(value)
         ]
         if bad:
-            last_good = self._last_good_checkpoint(runner)
+            last_good = _last_good_checkpoint(runner)
             raise DivergedError(
                 f'iteration {runner.iter + 1}: {", ".join(bad)}: the training has '
                 f'diverged. Last good checkpoint: {last_good}. '
@@ -69,16 +55,17 @@ class FiniteLossHook(Hook):
                 f'optim_wrapper.clip_grad=dict(max_norm=1.0)'
             )
 
-    def _last_good_checkpoint(self, runner: Runner) -> str:
-        path = find_last_checkpoint(runner.work_dir)
-        if path is None:
-            return 'none yet'
-        # A step can spoil the weights one iteration before a loss shows it. Buffers
-        # may be infinite: the similarity of a neighbour that there is none of.
-        try:
-            state_dict = read_checkpoint(path)['state_dict']
-        except CheckpointError as error:
-            return f'none that can be read ({error})'
-        if first_non_finite(state_dict, self._buffers) is not None:
-            return f'none; {path} has weights that are not finite'
-        return path
+
+def _last_good_checkpoint(runner: Runner) -> str:
+    path = find_last_checkpoint(runner.work_dir)
+    if path is None:
+        return 'none yet'
+    # A step can spoil the weights one iteration before a loss shows it. Buffers
+    # may be infinite: the similarity of a neighbour that there is none of.
+    try:
+        state_dict = read_checkpoint(path)['state_dict']
+    except CheckpointError as error:
+        return f'none that can be read ({error})'
+    if first_non_finite(state_dict, runner.model) is not None:
+        return f'none; {path} has weights that are not finite'
+    return path

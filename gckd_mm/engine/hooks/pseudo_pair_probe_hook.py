@@ -22,15 +22,12 @@ class PseudoPairProbeHook(Hook):
     The labels live in this hook alone and go to the log alone, under ``probe/``: a run
     with the probe ends with identical weights. A pair is right if caption and image
     are of one person. ``probe/pair_precision`` counts every caption's best image,
-    ``probe/gated_pair_precision`` those that pass the gate; both are means since the
-    last look.
+    ``probe/gated_pair_precision`` those that pass the gate; both are means over
+    ``interval`` iterations.
 
     Args:
         target: Config of the target's training dataset, the same as the run's.
-        interval: Iterations between two looks. Defaults to 50.
-
-    Raises:
-        InputError: If the model makes no pseudo pairs, or the dataset is another one.
+        interval: Iterations between two lines of the log.
     """
 
     priority = 'LOW'
@@ -48,7 +45,7 @@ class PseudoPairProbeHook(Hook):
         labels = getattr(unwrapped(runner.model), 'labels', None)
         if labels is None:
             raise InputError(
-                'PseudoPairProbeHook looks at the pseudo-labels of GCKD with `labels`'
+                'PseudoPairProbeHook counts the pseudo-labels of GCKD with `labels`'
             )
         dataset = DATASETS.build({**self._target, 'lazy_init': True, 'view': 'images'})
         pid_of_image: dict[str, int] = {}
@@ -83,7 +80,7 @@ class PseudoPairProbeHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
         """Log every ``interval`` iterations."""
         if not self.every_n_train_iters(runner, self._interval) or not self._right:
@@ -100,10 +97,7 @@ class PseudoPairProbeHook(Hook):
         )
 
     def _count(
-        self,
-        module: PseudoLabels,
-        given: tuple[Any, ...],
-        found: dict[str, SoftLabels],
+        self, module: PseudoLabels, given: tuple[Any, ...], found: dict[str, SoftLabels]
     ) -> None:
         """Compare the labels of a step's captions; ``given`` is what made them."""
         _, keys, _, slots, _ = given

@@ -1,33 +1,28 @@
-"""Look at the target's labels while training, without touching the training."""
+"""Score the target by its labels while training, without touching the training."""
 
 from __future__ import annotations
 
 from mmengine.runner import Runner
 
-from gckd_mm.engine.hooks.retrieval_look_hook import RetrievalLookHook
+from gckd_mm.engine.hooks.evaluation_hook import EvaluationHook
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
-class TargetProbeHook(RetrievalLookHook):
+class TargetProbeHook(EvaluationHook):
     """Score labelled target data every few iterations, for the log alone.
 
     The labels live in this hook's own datasets. Scores go to the log and to the
     visualizer under ``probe/``, and nowhere that a checkpoint, a selection or a
-    schedule could read: a run with the probe ends with identical weights.
-
-    It also looks after the last iteration, and at a model that adapts when the
-    adaptation starts.
+    schedule could read: a run with the probe ends with identical weights. When it
+    scores: see :class:`EvaluationHook`.
 
     Args:
         test_sets: Name -> ``dict(gallery=…, query=…)`` of loader configs, as in
             ``test_dataloader``.
         evaluator: Config. Defaults to :class:`PersonRetrievalMetric`.
-        interval: Iterations between two looks. Defaults to 100.
-
-    Raises:
-        InputError: If ``interval`` is below 1.
+        interval: Iterations between two evaluations.
     """
 
     def __init__(

@@ -15,15 +15,15 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from gckd_mm.datasets.cross_domain import CrossDomainDataset, canonical_order
-from gckd_mm.datasets.draw import seeded_augmentation
 from gckd_mm.datasets.person_text import PersonTextDataset
+from gckd_mm.engine.evaluation_guard import evaluating
 from gckd_mm.errors import InputError
 from gckd_mm.evaluation.target_structure import embedding_gap, target_structure
 from gckd_mm.fileio import write_atomically
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.registry import DATASETS, HOOKS
 
-#: file in the work dir: all that was seen, a list of ``{'iteration': …, name: value}``
+#: file in the work dir: all measured, a list of ``{'iteration': …, name: value}``
 STRUCTURE_FILE = 'structure.json'
 
 
@@ -36,7 +36,7 @@ class _Unpaired(NamedTuple):
 
 @HOOKS.register_module()
 class TargetStructureHook(Hook):
-    """Look at the target's train set as the adaptation starts, and as it ends.
+    """Measure the target's train set as the adaptation starts, and as it ends.
 
     The student embeds images and captions in evaluation mode, and the measures of
     :func:`gckd_mm.evaluation.target_structure.target_structure` go to the log under
@@ -45,12 +45,12 @@ class TargetStructureHook(Hook):
     distances of the domains' mean embeddings.
 
     No label is read: images and captions come in the order of a hash of their names and
-    texts, in which neither ids nor pairs survive. Nothing that trains hears of it: a
-    run with the hook ends with identical weights.
+    texts, in which neither ids nor pairs survive. Nothing that trains reads the values:
+    a run with the hook ends with identical weights.
 
-    The first look is taken at iteration ``model.source_iters`` (0 for a model without
-    it), before the first step of the adaptation; the last one after the last iteration.
-    On several ranks the main process looks, and the others wait in their next step.
+    It measures at iteration ``model.source_iters`` (0 for a model without it), before
+    the first step of the adaptation, and after the last iteration. On several ranks the
+    main process does, and the others wait in their next step.
 
     Args:
         pipeline: Transforms of an image, those of the test sets: without augmentation,
@@ -58,13 +58,10 @@ class TargetStructureHook(Hook):
         target: Config of the target's training dataset; its pipeline has no effect.
             Defaults to None: the target of the run's :class:`CrossDomainDataset`.
         max_samples: Images, and captions, of a domain that are embedded: evenly spaced
-            in their order, the same at every look. Defaults to 2000.
-        batch_size: Images, or captions, embedded at a time. Defaults to 128.
-        interval: Iterations of the adaptation between two further looks. Defaults to
-            None: none but the first and the last.
-
-    Raises:
-        InputError: If a number is too small.
+            in their order, the same ones each time.
+        batch_size: Images, or captions, embedded at a time.
+        interval: Iterations of the adaptation between two further measurements.
+            Defaults to None: none but the first and the last.
     """
 
     # After the step, and before the checkpoint is written.
@@ -93,15 +90,11 @@ class TargetStructureHook(Hook):
         self._batch_size = batch_size
         self._interval = interval
         self._domains: dict[str, _Unpaired] = {}
-        self._looks: list[dict[str, float]] = []
+        self._measured: list[dict[str, float]] = []
         self._start = 0
 
     def before_train(self, runner: Runner) -> None:
-        """List what will be embedded, and what a resumed run has seen before.
-
-        Raises:
-            InputError: If there is no target, or too little of it.
-        """
+        """List what will be embedded, and what a resumed run has measured before."""
         self._start = getattr(unwrapped(runner.model), 'source_iters', 0)
         dataset = runner.train_dataloader.dataset
         domains = {'target': self._list_target(dataset)}
@@ -120,43 +113,38 @@ class TargetStructureHook(Hook):
             )
         path = Path(runner.work_dir) / STRUCTURE_FILE
         if runner.iter and path.is_file():
-            self._looks = json.loads(path.read_text())
+            self._measured = json.loads(path.read_text())
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Look before the first step of the adaptation."""
+        """Measure before the first step of the adaptation."""
         if runner.iter == self._start:
-            self._look(runner, runner.iter)
+            self._measure(runner, runner.iter)
 
     def after_train_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
-        """Look after the last step, and every ``interval`` steps of the adaptation."""
+        """Measure after the last step, and every ``interval`` adaptation steps."""
         done = runner.iter + 1
         steps = done - self._start
         due = self._interval and steps > 0 and steps % self._interval == 0
         if due or done == runner.max_iters:
-            self._look(runner, done)
+            self._measure(runner, done)
 
-    def _look(self, runner: Runner, iteration: int) -> None:
+    def _measure(self, runner: Runner, iteration: int) -> None:
         if not is_main_process():
             return
         model = unwrapped(runner.model)
-        device = next(model.parameters()).device
-        devices = [device] if device.type == 'cuda' else []
-        training = model.training
-        model.eval()
-        with seeded_augmentation(0), torch.random.fork_rng(devices):
+        with evaluating(model):
             feats = {
                 name: self._embed(model, domain)
                 for name, domain in self._domains.items()
             }
-        model.train(training)
         values = target_structure(**feats['target'])
         if 'source' in feats:
             for modality, rows in feats['source'].items():
@@ -189,11 +177,11 @@ class TargetStructureHook(Hook):
             f'Structure of the target (no labels) at {iteration}: '
             + '  '.join(f'{name}: {value:.3f}' for name, value in shown.items())
         )
-        # A resumed run sees again, and replaces, what is later than its checkpoint.
-        earlier = [look for look in self._looks if look['iteration'] < iteration]
-        self._looks = [*earlier, {'iteration': iteration, **values}]
+        # A resumed run measures again, and replaces, what is later than its checkpoint.
+        earlier = [row for row in self._measured if row['iteration'] < iteration]
+        self._measured = [*earlier, {'iteration': iteration, **values}]
         write_atomically(
-            Path(runner.work_dir) / STRUCTURE_FILE, json.dumps(self._looks, indent=1)
+            Path(runner.work_dir) / STRUCTURE_FILE, json.dumps(self._measured, indent=1)
         )
 
     def _list_target(self, dataset: Any) -> _Unpaired:
@@ -213,11 +201,7 @@ class TargetStructureHook(Hook):
 
 
 def _list_unpaired(dataset: PersonTextDataset) -> _Unpaired:
-    """Drop ids and pairs, as :class:`CrossDomainDataset` does.
-
-    Raises:
-        InputError: If it is not the train split.
-    """
+    """Drop ids and pairs, as :class:`CrossDomainDataset` does."""
     if dataset.split != 'train':
         raise InputError(
             f'TargetStructureHook: the {dataset.split!r} split must not be seen in '

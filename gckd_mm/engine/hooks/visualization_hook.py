@@ -1,17 +1,16 @@
-"""Draw rank lists and a map of the embeddings while training, to be looked at."""
+"""Write figures of rank lists, embeddings and the graph while training."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from gckd_mm.engine.hooks.retrieval_look_hook import RetrievalLookHook
+from gckd_mm.engine.hooks.evaluation_hook import EvaluationHook
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.errors import InputError
-from gckd_mm.evaluation.metrics import PersonRetrievalMetric
 from gckd_mm.model_wrapper import unwrapped
 from gckd_mm.models import GCKD
 from gckd_mm.models.gckd.relations import MODALITIES
@@ -20,15 +19,15 @@ from gckd_mm.visualization.embedding_map import (
     COLOURS,
     METHODS,
     Panel,
-    draw_embedding_map,
+    plot_embedding_map,
     project,
     require,
     sample_people,
 )
 from gckd_mm.visualization.figure_files import pixels_of
-from gckd_mm.visualization.graph_picture import draw_propagation_graph
+from gckd_mm.visualization.graph_figure import plot_propagation_graph
 from gckd_mm.visualization.propagation_graph import held_samples, neighbourhood
-from gckd_mm.visualization.rank_lists import draw_rank_lists
+from gckd_mm.visualization.rank_lists import render_rank_lists
 from gckd_mm.visualization.searched_set import (
     SearchedSet,
     evenly_spaced_rank_lists,
@@ -39,36 +38,28 @@ _FEWEST_POINTS = 20
 
 
 @HOOKS.register_module()
-class VisualizationHook(RetrievalLookHook):
-    """Write pictures of the test sets to the backends of the runner's visualizer.
+class VisualizationHook(EvaluationHook):
+    """Write figures of the test sets to the backends of the runner's visualizer.
 
-    ``rank_lists`` shows what the same captions find at every look, ``embedding_map``
-    the same people's images and captions, and ``propagation_graph``, once a GCKD
-    adapts, what some samples of the target hear; each under the iteration.
+    ``rank_lists`` shows what the same captions find at every iteration shown,
+    ``embedding_map`` the same people's images and captions, and ``propagation_graph``,
+    once a GCKD adapts, the in-edges of some samples of the target.
 
     **Test sets carry labels, and those of the target are what an adaptation must not
-    know.** What is drawn goes to the visualizer alone, and nothing that trains or
-    chooses reads it: a run with the hook ends with identical weights. Whoever looks at
-    a target's test set must choose nothing by it: no checkpoint, no setting, no end of
-    a run. No config of ours has this hook.
-
-    A look is taken every ``interval`` iterations and after the last one, of a model
-    that adapts also when the adaptation starts. It embeds all of the test sets.
+    know.** Nothing that trains or chooses reads the figures: a run with the hook ends
+    with identical weights. Choose nothing by those of a target's test set: no
+    checkpoint, no setting, no end of a run. No config of ours has this hook.
 
     Args:
         test_sets: Name -> ``dict(gallery=…, query=…)`` of loader configs. Defaults to
             None: the run's ``test_dataloader``, or else its ``val_dataloader``.
-        interval: Iterations between two looks. Defaults to 500.
-        num_rank_lists: Captions of each test set, spread evenly over it; 0 draws none.
-            Defaults to 4.
-        max_points: Of the map; 0 draws none, and at least 20 otherwise. t-SNE of 600
-            takes some seconds on a CPU. Defaults to 600.
-        method: ``'tsne'`` or ``'umap'``. Defaults to ``'tsne'``.
-        num_seeds: Samples of the target in the graph whose neighbours are shown; 0
-            draws none. Defaults to 8.
-
-    Raises:
-        InputError: If a number is too small or the method unknown.
+        interval: Iterations between two evaluations.
+        num_rank_lists: Captions of each test set, spread evenly over it; may be 0.
+        max_points: Of the map; 0 for no map, and at least 20 otherwise. t-SNE of 600
+            takes some seconds on a CPU.
+        method: ``'tsne'`` or ``'umap'``.
+        num_seeds: Samples of the target in the graph whose neighbours are shown; 0 for
+            no graph.
     """
 
     def __init__(
@@ -102,12 +93,7 @@ class VisualizationHook(RetrievalLookHook):
         self._num_seeds = num_seeds
 
     def build_loop(self, runner: Runner) -> RetrievalValLoop:
-        """Build the test sets.
-
-        Raises:
-            InputError: If there are no test sets, more than a map has colours for, or
-                if what draws the map is not installed.
-        """
+        """Build the test sets."""
         test_sets = self._test_sets or _named_by(runner.cfg)
         if self._max_points:
             require(self._method)
@@ -126,15 +112,14 @@ class VisualizationHook(RetrievalLookHook):
         scores: dict[str, float],
         done: int,
     ) -> None:
-        """Draw, where the embeddings of all ranks are."""
+        """Write the figures, where the embeddings of all ranks are."""
         if not is_main_process():
             return
-        (metric,) = loop.evaluator.metrics
-        embeddings = cast(PersonRetrievalMetric, metric).embeddings
-        test_sets = searched_sets(loop.dataloader, embeddings)
+        metric: Any = loop.evaluator.metrics[0]
+        test_sets = searched_sets(loop.dataloader, metric.embeddings)
         if self._num_rank_lists:
             rank_lists = evenly_spaced_rank_lists(test_sets, self._num_rank_lists)
-            image = np.asarray(draw_rank_lists(rank_lists))
+            image = np.asarray(render_rank_lists(rank_lists))
             runner.visualizer.add_image('rank_lists', image, step=done)
         if self._max_points:
             image = self._map(test_sets, f'iteration {done}')
@@ -144,11 +129,11 @@ class VisualizationHook(RetrievalLookHook):
             samples = held_samples(model)
             dataset = runner.train_dataloader.dataset
             shown = neighbourhood(model, dataset, samples, self._num_seeds)
-            image = pixels_of(draw_propagation_graph(shown, f'iteration {done}'))
+            image = pixels_of(plot_propagation_graph(shown, f'iteration {done}'))
             runner.visualizer.add_image('propagation_graph', image, step=done)
         runner.logger.info(
-            f'Pictures of {", ".join(loop.dataloader)} at {done}, to be looked at '
-            f'alone: nothing may be chosen by what a test set of the target shows'
+            f'Figures of {", ".join(loop.dataloader)} at {done}: nothing may be chosen '
+            f'by what a test set of the target shows'
         )
 
     def _map(self, test_sets: list[SearchedSet], title: str) -> np.ndarray:
@@ -162,7 +147,7 @@ class VisualizationHook(RetrievalLookHook):
         )
         feats = {group: parts[group].feats[rows[group]] for group in parts}
         positions = project(feats, self._method)
-        return pixels_of(draw_embedding_map([Panel(title, positions)]))
+        return pixels_of(plot_embedding_map([Panel(title, positions)]))
 
 
 def _propagates(model: Any) -> bool:
@@ -176,6 +161,6 @@ def _named_by(cfg: Any) -> dict[str, dict[str, dict]]:
     if not test_sets:
         raise InputError(
             'VisualizationHook: the config has neither test_dataloader nor '
-            'val_dataloader: name what is to be drawn in test_sets'
+            'val_dataloader: name the sets to be shown in test_sets'
         )
     return test_sets

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
@@ -43,7 +43,8 @@ class TestSets(dict[str, dict[str, DataLoader]]):
 
     def num_samples(self, name: str) -> int:
         """Return how many images and captions one test set has."""
-        return sum(len(cast(Sized, self[name][role].dataset)) for role in ROLES)
+        datasets: list[Any] = [self[name][role].dataset for role in ROLES]
+        return sum(map(len, datasets))
 
 
 class _RetrievalLoop(BaseLoop):
@@ -55,11 +56,7 @@ class _RetrievalLoop(BaseLoop):
             configs, whose datasets show images and captions.
         evaluator: Config of the metrics; each is computed per test set and reported as
             ``<test set>/<metric>``.
-        fp16: Whether to embed under autocast. Defaults to False.
-
-    Raises:
-        InputError: If ``dataloader`` is not of that form, or if no caption of a test
-            set has an image of its person.
+        fp16: Whether to embed under autocast.
     """
 
     stage = 'val'
@@ -98,18 +95,7 @@ class _RetrievalLoop(BaseLoop):
 
     @torch.no_grad()
     def score(self, call_hooks: bool = True) -> dict[str, float]:
-        """Score all test sets.
-
-        Args:
-            call_hooks: Whether to call the runner's hooks around each batch. Defaults
-                to True.
-
-        Returns:
-            ``<test set>/<metric>`` -> value.
-
-        Raises:
-            InputError: If a metric is to re-rank and the model has no matching head.
-        """
+        """Score all test sets."""
         self.runner.model.eval()
         self._connect_matching()
         metrics = {}

@@ -33,10 +33,6 @@ class TwoStageTrainLoop(IterBasedTrainLoop):
         source_iters: Iterations on the source alone, at least 0.
         adapt_iters: Iterations of the adaptation, at least 0.
         **options: Of :class:`mmengine.runner.IterBasedTrainLoop`.
-
-    Raises:
-        InputError: If a number is negative or both are 0, if ``max_iters`` is given, or
-            if the sampler or the model knows no stages.
     """
 
     def __init__(
@@ -69,11 +65,7 @@ class TwoStageTrainLoop(IterBasedTrainLoop):
 
 
 def check_lengths(train_cfg: Mapping[str, Any]) -> None:
-    """Check the lengths of the two stages.
-
-    Raises:
-        InputError: See :class:`TwoStageTrainLoop`.
-    """
+    """Check the lengths of the two stages."""
     if 'max_iters' in train_cfg:
         raise InputError(
             f'train_cfg.max_iters={train_cfg["max_iters"]}: a TwoStageTrainLoop has '

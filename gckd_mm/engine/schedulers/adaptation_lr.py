@@ -27,18 +27,12 @@ class AdaptationLR(LRSchedulerMixin, _ParamScheduler):
     Args:
         optimizer: The optimiser or its wrapper; given by the runner.
         factor: The highest learning rate, as a fraction of the optimiser's initial one.
-            Defaults to 1.
         warmup: How long the warm-up takes, as a fraction of the iterations, in [0, 1).
-            Defaults to 0.
         begin: First iteration: that of the adaptation, from
             :class:`gckd_mm.engine.loops.TwoStageTrainLoop`, as ``end`` is.
         end: Iteration before which it stops.
         last_step: See :class:`mmengine.optim._ParamScheduler`.
         by_epoch: Must be False, and be given: the runner reads it, too.
-
-    Raises:
-        InputError: If it is to count epochs, if ``factor`` is not positive, or if the
-            warm-up is no such fraction.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,32 +55,27 @@ class _ByGallery(NamedTuple):
 class PersonRetrievalMetric(BaseMetric):
     """Rank-k, mAP and mINP of captions (queries) against images (gallery), in percent.
 
-    Every rank of a distributed run embeds its share; the main process ranks all of them
+    Every rank of a distributed run embeds a part; the main process ranks all of them
     in the datasets' order, so that the number of ranks changes no number. The
     embeddings of the test sets scored last stay at hand in :attr:`embeddings`.
 
     Args:
-        ks: The k of Rank-k. Defaults to (1, 5, 10).
+        ks: The k of Rank-k.
         collect_device: See :class:`mmengine.evaluator.BaseMetric`.
         prefix: Put before the names of the metrics. Defaults to None: nothing.
         gallery_neck: Config of a :class:`GraphPropagationNeck` without parameters, by
-            which each image hears its nearest neighbours in the gallery before it is
-            ranked. Such a score looks at the whole gallery at once: report it under a
-            ``prefix`` of its own, beside the plain one. Defaults to None.
+            which each image aggregates its nearest neighbours in the gallery before it
+            is ranked. Such a score depends on the whole gallery: report it under a
+            ``prefix`` of its own, beside the plain one.
         rerank: Also report ``reranked_R1``, …, of another order of the ``top`` first
             images (128). ``dict(method='matching', top=128, weight=1.0)``, the default
             method: after :attr:`matcher` has compared the tokens of every caption with
             those of its first images; ``weight`` as in
-            :func:`gckd_mm.evaluation.reranking.rerank`.
-            ``dict(method='k_reciprocal', top=128, …)`` and ``'propagation'``: after a
-            look at the whole gallery, which needs no training; their settings are those
-            of :class:`gckd_mm.evaluation.k_reciprocal.KReciprocal` and
-            :class:`gckd_mm.evaluation.gallery_propagation.GalleryPropagation`. Defaults
-            to None.
-
-    Raises:
-        InputError: If ``gallery_neck`` has weights, which nobody has trained, or if a
-            setting of ``rerank`` is unknown or out of its range.
+            :func:`gckd_mm.evaluation.reranking.rerank`. ``dict(method='k_reciprocal',
+            top=128, …)`` and ``'propagation'``: by the whole gallery, which needs no
+            training; their settings are those of
+            :class:`gckd_mm.evaluation.k_reciprocal.KReciprocal` and
+            :class:`gckd_mm.evaluation.gallery_propagation.GalleryPropagation`.
     """
 
     default_prefix = ''  # None would make mmengine warn
@@ -127,11 +122,8 @@ class PersonRetrievalMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the embeddings of one batch.
 
-        Args:
-            data_batch: Unused.
-            data_samples: Each with ``feat`` of shape (D,), ``modality``, ``pid`` and
-                ``sample_idx``; where :attr:`asks_matcher`, also with ``tokens`` and, if
-                it is a caption, ``token_mask``.
+        Samples have ``feat`` of shape (D,), ``modality``, ``pid`` and ``sample_idx``;
+        where :attr:`asks_matcher`, also ``tokens`` and, of captions, ``token_mask``.
         """
         feats = torch.stack([sample['feat'] for sample in data_samples])
         batch = {
@@ -155,12 +147,6 @@ class PersonRetrievalMetric(BaseMetric):
         Returns:
             ``R1``, … in percent, ``num_queries`` and ``num_unmatched``, and where
             re-ranking is asked for ``reranked_R1``, …; equal on all ranks.
-
-        Raises:
-            InputError: If there is nothing to re-rank with: no tokens or no matcher; if
-                an embedding is not finite; if only images or only captions came; or if
-                no caption has an image of its person in the gallery.
-            RuntimeError: If some images or captions were not embedded.
         """
         batches = [batch for part in all_gather_object(self.results) for batch in part]
         self.results = []
@@ -217,21 +203,20 @@ class PersonRetrievalMetric(BaseMetric):
         if test_set in self._warned:
             return
         self._warned.add(test_set)
+        warnings = []
         if unmatched:
-            print_log(
+            warnings.append(
                 f'{test_set}: {unmatched} of {len(captions)} captions have no image of '
-                f'their person in the gallery, and count in no score',
-                'current',
-                logging.WARNING,
+                f'their person in the gallery, and count in no score'
             )
         if len(np.unique(images)) == 1:
-            print_log(
+            warnings.append(
                 f'{test_set}: all {len(images)} images of the gallery have the id '
                 f'{images[0]}: every caption of it finds them first, and the scores '
-                f'say nothing',
-                'current',
-                logging.WARNING,
+                f'say nothing'
             )
+        for warning in warnings:
+            print_log(warning, 'current', logging.WARNING)
 
     def _reranked(
         self, captions: Embeddings, images: Embeddings, gallery: np.ndarray
@@ -254,14 +239,13 @@ class PersonRetrievalMetric(BaseMetric):
         """Return the order of :attr:`matcher`."""
         matcher = self.matcher
         tokens = (images.tokens, captions.tokens, captions.token_mask)
-        if matcher is None or any(part is None for part in tokens):
+        arrays = [torch.from_numpy(part) for part in tokens if part is not None]
+        if matcher is None or len(arrays) < len(tokens):
             raise InputError(
                 'PersonRetrievalMetric: rerank needs a matcher and samples with '
                 'tokens, which RetrievalTestLoop gets from a model with a matching head'
             )
-        image_tokens, caption_tokens, mask = (
-            torch.from_numpy(cast(np.ndarray, part)) for part in tokens
-        )
+        image_tokens, caption_tokens, mask = arrays
 
         def score(caption_rows: Tensor, image_rows: Tensor) -> Tensor:
             return matcher(
@@ -277,12 +261,7 @@ class PersonRetrievalMetric(BaseMetric):
 
 
 def num_unmatched(images: np.ndarray, captions: np.ndarray) -> int:
-    """Return how many captions have no image of their person.
-
-    Args:
-        images: Person ids of the gallery, shape (G,).
-        captions: Person ids of the queries, shape (Q,).
-    """
+    """Return how many captions have no image of their person."""
     return int(np.count_nonzero(~np.isin(captions, images)))
 
 
@@ -302,12 +281,9 @@ def _some(pids: np.ndarray, limit: int = 3) -> str:
 
 
 def _checked_ks(ks: Any) -> tuple[int, ...]:
-    values = (
-        tuple(ks) if isinstance(ks, Sequence) and not isinstance(ks, str) else (ks,)
-    )
-    if not values or any(
-        not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in values
-    ):
+    is_list = isinstance(ks, Sequence) and not isinstance(ks, str)
+    values = tuple(ks) if is_list else (ks,)
+    if not values or any(type(k) is not int or k < 1 for k in values):
         raise InputError(
             f'PersonRetrievalMetric: ks must be whole numbers of at least 1, got {ks!r}'
         )
@@ -316,12 +292,11 @@ def _checked_ks(ks: Any) -> tuple[int, ...]:
 
 def _check_finite(embeddings: Embeddings, what: str) -> None:
     """Refuse NaN and infinity, which would be ranked in any order."""
-    good = np.isfinite(embeddings.feats).all(axis=1)
-    bad = np.flatnonzero(~good)
+    bad = np.flatnonzero(~np.isfinite(embeddings.feats).all(axis=1))
     if len(bad):
         raise InputError(
-            f'PersonRetrievalMetric: {len(bad)} of the {len(good)} embeddings of the '
-            f'{what} are NaN or infinite, the first is sample '
+            f'PersonRetrievalMetric: {len(bad)} of the {len(embeddings.feats)} '
+            f'embeddings of the {what} are NaN or infinite, the first is sample '
             f'{embeddings.indices[bad[0]]}: have the weights diverged, or is the '
             f'precision too low?'
         )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gckd_mm
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import InputError, MissingDataError
 from gckd_mm.fileio import write_atomically
-from gckd_mm.unverifiable import say_not_verifiable
 
 SETTINGS = 'export.json'
 TOKENIZER = 'tokenizer.json'

@@ -28,7 +28,7 @@ from gckd_mm.checkpoint import (
     refuse_foreign,
     weights_of_encoders,
 )
-from gckd_mm.checkpoint_structure import check_tensors
+from gckd_mm.checkpoint.structure import check_tensors
 from gckd_mm.engine.launch import read_config
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import without_wrapper

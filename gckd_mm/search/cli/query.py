@@ -17,7 +17,7 @@ from gckd_mm.search.apis.query import Found, Query
 from gckd_mm.search.cli.printing import print_table
 from gckd_mm.search.gallery import Gallery, Match, parse_condition
 from gckd_mm.search.gallery.items import shortened, shown_value
-from gckd_mm.visualization import RankList, draw_rank_lists
+from gckd_mm.visualization import RankList, render_rank_lists
 
 FOUND, NOTHING_FOUND = 0, 1
 
@@ -98,7 +98,7 @@ def _open_figure(gallery: Gallery, results: Sequence[Found]) -> None:
         lists.append(RankList(name, files, [match.score for match in there]))
     handle, path = tempfile.mkstemp(prefix='gckd-search-', suffix='.png')
     os.close(handle)
-    draw_rank_lists(lists).save(path)
+    render_rank_lists(lists).save(path)
     print(path, file=sys.stderr)
     if webbrowser.open(Path(path).as_uri()) is False:
         print('no program was found that shows it', file=sys.stderr)

@@ -22,7 +22,8 @@ INF, NAN = float('inf'), float('nan')
 
 
 def check(work_dir: Path, iteration: int = 41, **outputs: float) -> None:
-    runner = SimpleNamespace(work_dir=str(work_dir), iter=iteration)
+    model = torch.nn.Linear(1, 1)
+    runner = SimpleNamespace(work_dir=str(work_dir), iter=iteration, model=model)
     values = {name: torch.tensor(value) for name, value in outputs.items()}
     FiniteLossHook().after_train_iter(runner, iteration, outputs=values)
 

@@ -1,4 +1,4 @@
-"""Pictures are drawn when they should be, and the run does not notice."""
+"""Figures are written when they should be, and the run does not notice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _config(data: Path, work_dir: Path, *hooks: dict[str, Any]) -> Config:
 def _train_both(data: Path, folder: Path) -> None:
     hook = dict(type='VisualizationHook', interval=5, num_rank_lists=2, max_points=60)
     train(_config(data, folder / 'plain'))
-    train(_config(data, folder / 'drawn', hook))
+    train(_config(data, folder / 'plotted', hook))
 
 
 @pytest.fixture(scope='module')
@@ -51,19 +51,19 @@ def runs(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_with_the_hook_is_the_run_without_it(runs: Path) -> None:
     expected, found = (
         read_checkpoint(runs / name / f'iter_{MAX_ITERS}.pth')
-        for name in ('plain', 'drawn')
+        for name in ('plain', 'plotted')
     )
     assert expected['state_dict'].keys() == found['state_dict'].keys()
     for name, value in expected['state_dict'].items():
         assert torch.equal(found['state_dict'][name], value), name
     # Generators, modes and batches, before and after each iteration.
-    traces = [(runs / name / 'trace.json').read_text() for name in ('plain', 'drawn')]
+    traces = [(runs / name / 'trace.json').read_text() for name in ('plain', 'plotted')]
     assert traces[0] == traces[1]
     assert len(set(json.loads(traces[0]))) > MAX_ITERS
 
 
-def test_pictures_are_where_the_visualizer_puts_them(runs: Path) -> None:
-    (folder,) = (runs / 'drawn').glob('*/vis_data/vis_image')
+def test_figures_are_where_the_visualizer_puts_them(runs: Path) -> None:
+    (folder,) = (runs / 'plotted').glob('*/vis_data/vis_image')
     assert {path.name for path in folder.iterdir()} == {
         f'{name}_{step}.png'
         for name in ('rank_lists', 'embedding_map', 'propagation_graph')
@@ -85,8 +85,8 @@ def _colours(path: Path) -> set[tuple[int, ...]]:
 
 
 def test_the_log_says_that_nothing_may_be_chosen_by_it(runs: Path) -> None:
-    (log,) = (runs / 'drawn').glob('*/*.log')
-    lines = [line for line in log.read_text().splitlines() if 'Pictures of' in line]
+    (log,) = (runs / 'plotted').glob('*/*.log')
+    lines = [line for line in log.read_text().splitlines() if 'Figures of' in line]
     assert len(lines) == len(LOOKS)
     for line in lines:
         assert 'nothing may be chosen' in line
@@ -102,7 +102,7 @@ def test_no_config_of_ours_has_the_hook() -> None:
     ]
 
 
-def test_what_cannot_be_drawn_is_known_before_training(
+def test_what_cannot_be_plotted_is_known_before_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def begin(hook: VisualizationHook, **cfg: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import gckd_mm
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import InputError
 from gckd_mm.search.apis.export_folder import (
     ExportSettings,
@@ -21,7 +22,6 @@ from gckd_mm.search.apis.export_folder import (
     read_settings,
     write_settings,
 )
-from gckd_mm.unverifiable import say_not_verifiable
 
 SETTINGS = ExportSettings(
     name='small',

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import CheckpointError, InputError
-from gckd_mm.unverifiable import say_not_verifiable
 
 SUFFIX = '.safetensors'
 #: of safetensors' own metadata, which holds strings alone
@@ -30,17 +30,6 @@ def read_safetensors(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
 
     The format has no checksum. Files of :func:`safetensors_bytes` carry one, which is
     verified; of others it is logged once that they are not verifiable.
-
-    Args:
-        path: The file.
-        map_location: The device, such as ``'cpu'``.
-
-    Returns:
-        ``state_dict``, and ``meta`` if :func:`safetensors_bytes` wrote one.
-
-    Raises:
-        CheckpointError: If the file is damaged or no safetensors file.
-        InputError: If the package is not installed.
     """
     safetensors = _package()
     try:
@@ -86,15 +75,7 @@ def read_safetensors(path: str, map_location: Any = 'cpu') -> dict[str, Any]:
 def safetensors_bytes(
     tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None
 ) -> bytes:
-    """Return the contents of a file of safetensors.
-
-    Args:
-        tensors: Name -> tensor; each is stored whole, shared memory or not.
-        meta: Values that JSON can hold. Defaults to None.
-
-    Raises:
-        InputError: If the package is not installed.
-    """
+    """Return the contents of a file of safetensors."""
     _package()
     from safetensors.torch import save
 

@@ -1,32 +1,24 @@
-"""Embed test sets while training, without touching the training."""
+"""Evaluate on test sets while training, without touching the training."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from gckd_mm.datasets.draw import seeded_augmentation
+from gckd_mm.engine.evaluation_guard import evaluating
 from gckd_mm.engine.loops.retrieval_loop import RetrievalValLoop
 from gckd_mm.errors import InputError
 from gckd_mm.model_wrapper import unwrapped
 
 
-class RetrievalLookHook(Hook, ABC):
-    """Base of hooks that look at test sets, and that no run notices.
+class EvaluationHook(Hook, ABC):
+    """Base of hooks that evaluate on test sets; a run with one ends with equal weights.
 
-    A look is taken every ``interval`` iterations and after the last one, of a model
-    that adapts also when the adaptation starts. Random generators and the model's mode
-    are afterwards what they were: a run with the hook ends with identical weights.
-
-    Args:
-        interval: Iterations between two looks.
-
-    Raises:
-        InputError: If ``interval`` is below 1.
+    It evaluates every ``interval`` iterations and after the last one, a model that
+    adapts also when the adaptation starts.
     """
 
     # After the step, and before the checkpoint is written.
@@ -39,7 +31,7 @@ class RetrievalLookHook(Hook, ABC):
             )
         self._interval = interval
         self._loop: RetrievalValLoop | None = None
-        self._seen: int | None = None
+        self._evaluated: int | None = None
 
     @abstractmethod
     def build_loop(self, runner: Runner) -> RetrievalValLoop:
@@ -53,13 +45,9 @@ class RetrievalLookHook(Hook, ABC):
         scores: dict[str, float],
         done: int,
     ) -> None:
-        """Show what was seen.
+        """Show the scores, ``<test set>/<metric>`` -> value, after ``done`` iterations.
 
-        Args:
-            runner: Of the run.
-            loop: Its metrics hold the embeddings, on the main process.
-            scores: ``<test set>/<metric>`` -> value.
-            done: Iterations that have been trained.
+        The metrics of ``loop`` hold the embeddings, on the main process.
         """
 
     def before_train(self, runner: Runner) -> None:
@@ -69,31 +57,27 @@ class RetrievalLookHook(Hook, ABC):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Look before the first step of the adaptation."""
+        """Evaluate before the first step of the adaptation."""
         start = getattr(unwrapped(runner.model), 'source_iters', None)
         if runner.iter == start:
-            self._look(runner, runner.iter)
+            self._evaluate(runner, runner.iter)
 
     def after_train_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: Any = None,
     ) -> None:
-        """Look every ``interval`` iterations, and after the last one."""
+        """Evaluate every ``interval`` iterations, and after the last one."""
         done = runner.iter + 1
         if self.every_n_train_iters(runner, self._interval) or done == runner.max_iters:
-            self._look(runner, done)
+            self._evaluate(runner, done)
 
-    def _look(self, runner: Runner, done: int) -> None:
-        if self._loop is None or self._seen == done:
+    def _evaluate(self, runner: Runner, done: int) -> None:
+        if self._loop is None or self._evaluated == done:
             return
-        self._seen = done
-        training = runner.model.training
-        device = next(runner.model.parameters()).device
-        devices = [device] if device.type == 'cuda' else []
-        with seeded_augmentation(0), torch.random.fork_rng(devices):
+        self._evaluated = done
+        with evaluating(runner.model):
             scores = self._loop.score(call_hooks=False)
             self.show(runner, self._loop, scores, done)
-        runner.model.train(training)

@@ -1,4 +1,4 @@
-"""A picture of a propagation graph: crops and captions, and who hears whom."""
+"""A figure of a propagation graph: crops, captions, and the edges between them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from gckd_mm.datasets.transforms.load_person_image import read_image
 from gckd_mm.visualization.graph_layout import place_nodes
 from gckd_mm.visualization.propagation_graph import GraphNode, PropagationGraph
 
-# Of Okabe and Ito: told apart with any of the common colour deficiencies.
+# Of Okabe and Ito: distinct with any of the common colour deficiencies.
 DOMAIN_COLOURS = {'source': '#e69f00', 'target': '#0072b2'}
 _CARDS = {'source': '#fff4dc', 'target': '#e4f1fa'}
-#: relation -> colour and dashes; the source speaks through broken lines
+#: relation -> colour and dashes; broken lines are edges from the source
 RELATION_STYLES: dict[str, tuple[str, Any]] = {
     'near': ('#555555', 'solid'),
     'cross_domain': ('#d55e00', (0, (4, 2))),
     'cross_modal': ('#009e73', 'solid'),
-    'pair': ('#cc79a7', (0, (1, 1))),
 }
 _THUMBNAIL = (96, 192)  # pixels
 _SIZES = {'images': (0.42, 0.84), 'captions': (1.5, 0.66)}  # inches
@@ -34,27 +33,18 @@ _LINE_WIDTHS = (0.6, 4.5)  # points, of the weakest weight that there may be, an
 _FONT_SIZE, _LINE_LENGTH, _LINES = 6.0, 27, 5
 
 
-def draw_propagation_graph(graph: PropagationGraph, title: str = '') -> Figure:
-    """Draw the seeds of a graph, the neighbours that they hear, and how loudly.
+def plot_propagation_graph(graph: PropagationGraph, title: str = '') -> Figure:
+    """Plot the seeds of a graph, their in-edges and the weight of each.
 
-    Seeds are larger and have thick frames. An arrow leads from a node to who hears it,
-    the wider the more its weight; edges from the source are broken lines of a colour of
+    Seeds are larger and have thick frames. An arrow leads from a sender to a receiver,
+    the wider the more it weighs; edges from the source are broken lines of a colour of
     their own. Crops stand for images, cards of text for captions; the colour of a
     frame tells the domain.
 
-    Args:
-        graph: At least one node.
-        title: Written above. Defaults to none.
-
-    Returns:
-        The figure. Equal graphs give equal figures.
-
-    Raises:
-        InputError: If an image cannot be read.
-        ValueError: If there is nothing to draw.
+    Equal graphs give equal figures.
     """
     if not graph.nodes:
-        raise ValueError('the graph has no nodes to draw')
+        raise ValueError('the graph has no nodes to plot')
     sizes = np.array([_size(node) for node in graph.nodes])
     ends = [(edge.sender, edge.receiver) for edge in graph.edges]
     middles = place_nodes(sizes, ends, _GAP)
@@ -68,14 +58,14 @@ def draw_propagation_graph(graph: PropagationGraph, title: str = '') -> Figure:
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    _draw_edges(axes, graph, middles, sizes)
+    _plot_edges(axes, graph, middles, sizes)
     for node, middle, size in zip(graph.nodes, middles, sizes, strict=True):
-        _draw_node(axes, node, middle, size)
+        _plot_node(axes, node, middle, size)
     middle_x = (low[0] + high[0]) / 2
     # One unit is an inch, so that sizes above and in points fit together.
     axes.set_xlim(middle_x - width / 2, middle_x + width / 2)
     axes.set_ylim(low[1], high[1])
-    _draw_legend(figure, graph)
+    _plot_legend(figure, graph)
     if title:
         top = 1 - 0.1 / height
         figure.text(0.5, top, title, ha='center', va='top', parse_math=False)
@@ -88,10 +78,10 @@ def _size(node: GraphNode) -> tuple[float, float]:
     return scale * width, scale * height
 
 
-def _draw_edges(
+def _plot_edges(
     axes: Axes, graph: PropagationGraph, middles: np.ndarray, sizes: np.ndarray
 ) -> None:
-    loudest = max((edge.weight for edge in graph.edges), default=0.0) or 1.0
+    largest = max((edge.weight for edge in graph.edges), default=0.0) or 1.0
     thin, thick = _LINE_WIDTHS
     for edge in graph.edges:
         colour, dashes = RELATION_STYLES[edge.relation]
@@ -106,7 +96,7 @@ def _draw_edges(
                 shrinkB=1,
                 color=colour,
                 linestyle=dashes,
-                linewidth=thin + (thick - thin) * edge.weight / loudest,
+                linewidth=thin + (thick - thin) * edge.weight / largest,
                 alpha=0.75,
                 zorder=1,
                 gid=f'edge {edge.sender} {edge.receiver} {edge.relation}',
@@ -118,11 +108,11 @@ def _on_border(begin: np.ndarray, end: np.ndarray, size: np.ndarray) -> np.ndarr
     """Return where the line to the middle of a rectangle enters it."""
     line = begin - end
     with np.errstate(divide='ignore'):
-        share = (size / 2 / np.abs(line)).min()
-    return end + line * min(1.0, float(share))
+        fraction = (size / 2 / np.abs(line)).min()
+    return end + line * min(1.0, float(fraction))
 
 
-def _draw_node(
+def _plot_node(
     axes: Axes, node: GraphNode, middle: np.ndarray, size: np.ndarray
 ) -> None:
     left, bottom = middle - size / 2
@@ -160,7 +150,7 @@ def _card(caption: str) -> str:
     return '\n'.join(wrap(caption, _LINE_LENGTH, max_lines=_LINES, placeholder=' …'))
 
 
-def _draw_legend(figure: Figure, graph: PropagationGraph) -> None:
+def _plot_legend(figure: Figure, graph: PropagationGraph) -> None:
     relations = dict.fromkeys(edge.relation for edge in graph.edges)
     handles: list[Line2D | Patch] = [
         Patch(facecolor='none', edgecolor=colour, linewidth=2, label=f'of the {domain}')

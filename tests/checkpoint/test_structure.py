@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gckd_mm.checkpoint import check_state_dict, load_weights, read_checkpoint
-from gckd_mm.checkpoint_structure import check_structure
+from gckd_mm.checkpoint.structure import check_structure
 from gckd_mm.errors import CheckpointError
 
 GOOD = {'state_dict': {'a': torch.zeros(2)}, 'meta': {'iter': 3, 'cfg': 'a = 1'}}

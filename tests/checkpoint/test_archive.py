@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from gckd_mm.checkpoint import read_checkpoint
-from gckd_mm.checkpoint_archive import read_entry, verify_archive
+from gckd_mm.checkpoint.archive import read_entry, verify_archive
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import CheckpointError
-from gckd_mm.unverifiable import say_not_verifiable
 
 STATE = {f'layer{n}.weight': torch.randn(40, 40) for n in range(3)}
 
@@ -161,6 +161,14 @@ def _with_a_comment(data: bytes) -> bytes:
     return data[:-2] + struct.pack('<H', 4) + b'text'
 
 
+def _with_the_length_of_a_comment(data: bytes) -> bytes:
+    return data[:-2] + struct.pack('<H', 1)
+
+
+def _with_another_count(data: bytes) -> bytes:
+    return data[:-12] + struct.pack('<H', 1) + data[-10:]
+
+
 def _with_a_hole(data: bytes) -> bytes:
     # Of the first entry's data the directory forgets the last byte.
     position = data.index(b'PK\x01\x02')
@@ -184,6 +192,8 @@ def _with_an_overlap(data: bytes) -> bytes:
         _with_trailing_bytes,
         _with_leading_bytes,
         _with_a_comment,
+        _with_the_length_of_a_comment,
+        _with_another_count,
         _with_a_hole,
         _with_another_local_name,
         _with_an_overlap,
@@ -191,6 +201,7 @@ def _with_an_overlap(data: bytes) -> bytes:
         lambda data: data[:100],
         lambda data: data[-22:],
         lambda data: b'PK\x03\x04',
+        lambda data: b'PK\x03\x04' + data[-22:],
     ],
 )
 def test_what_readers_could_read_differently_is_refused(
@@ -239,3 +250,14 @@ def test_an_archive_may_be_large_in_number() -> None:
         for number in range(70_000):
             new.writestr(zipfile.ZipInfo(f'a/{number}'), b'')
     assert len(verify_archive(buffer, 'it').entries) == 70_000
+
+
+def test_the_zip64_record_is_the_one_that_other_readers_find() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as new:
+        for number in range(70_000):
+            new.writestr(zipfile.ZipInfo(f'a/{number}'), b'')
+    data = bytearray(buffer.getvalue())
+    struct.pack_into('<Q', data, data.rindex(b'PK\x06\x07') + 8, 17)
+    with pytest.raises(CheckpointError, match='zip64 record is not where'):
+        verify_archive(io.BytesIO(data), 'it')

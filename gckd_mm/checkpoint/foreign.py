@@ -10,15 +10,7 @@ from gckd_mm.errors import CheckpointError
 
 
 def refuse_foreign(checkpoint: Mapping[str, Any], where: str) -> None:
-    """Refuse the checkpoint of another project, and say how to convert it.
-
-    Args:
-        checkpoint: A state dict, or a dict with one under ``state_dict`` or ``model``.
-        where: The file, for messages.
-
-    Raises:
-        CheckpointError: If its keys are those of a family that can be converted.
-    """
+    """Refuse the checkpoint of another project, and say how to convert it."""
     # That package reads its files through the module that calls this.
     from gckd_mm.interop.recognition import family_of
 

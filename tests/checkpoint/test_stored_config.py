@@ -10,12 +10,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gckd_mm.checkpoint import read_checkpoint
-from gckd_mm.checkpoint_config import built_from, config_of
-from gckd_mm.errors import CheckpointError, InputError
-from gckd_mm.registry import MODELS
-from gckd_mm.search.apis import PersonSearchInferencer
+from gckd_mm.checkpoint import config_of, read_checkpoint
+from gckd_mm.errors import CheckpointError
 from tests.training import last_checkpoint
+from tools import test as test_tool
 
 WEIGHTS = {'a': torch.zeros(4, 4)}
 
@@ -175,53 +173,46 @@ def test_what_no_test_needs_is_refused(parts: dict[str, Any]) -> None:
         config_of({'state_dict': WEIGHTS, 'meta': {'cfg': source}}, 'x')
 
 
-def _with_config(trained: Path, path: Path, old: str, new: str) -> Path:
-    checkpoint = torch.load(last_checkpoint(trained), weights_only=False)
-    source = checkpoint['meta']['cfg']
-    assert old in source
-    checkpoint['meta']['cfg'] = source.replace(old, new)
-    torch.save(checkpoint, path)
-    return path
+def test_config_of_reads_what_mmengine_wrote() -> None:
+    model = dict(a=(1, 2), b=[None, True, -0.5], c='text', d={'1': {'x': 'y'}})
+    cfg = Config(dict(model=model, test_cfg=dict(type='gckd_mm.RetrievalTestLoop')))
+    found = config_of({'meta': {'cfg': cfg.pretty_text}}, 'file.pth')
+    assert found.to_dict() == cfg.to_dict()
 
 
 @pytest.mark.parametrize(
-    ('old', 'new'),
+    'config',
     [
-        ("type='TinyTextEncoder'", "num_layers=60000, type='TinyTextEncoder'"),
-        ('vocab_size=1500', 'vocab_size=65536000'),
-        ("type='TinyImageEncoder'", "blocks=(30000, 1, 1), type='TinyImageEncoder'"),
-        ("type='ImageProjection'", "nonsense=1, type='ImageProjection'"),
-        ("type='TinyImageEncoder'", "groups=0, type='TinyImageEncoder'"),
-        ("type='TinyImageEncoder'", "blocks='text', type='TinyImageEncoder'"),
-        ("type='WordPieceTokenizer'", "max_length='x', type='WordPieceTokenizer'"),
+        "model = dict(type='subprocess.check_call', args=['touch', '{marker}'])",
+        "model = dict(type='DualEncoder', heads=dict(a=dict(type='os.system')))",
+        "test_dataloader = dict(a=dict(query=[dict(_scope_='antigravity')]))",
+        "default_scope = 'antigravity'",
+        # It would unpickle what it downloads; so would models that come from a hub.
+        "test_dataloader = dict(a=dict(type='BaseDataset', ann_file='http://a/b.pkl'))",
+        "model = dict(type='mmpretrain.HuggingFaceClassifier', model_name='a/b')",
     ],
 )
-def test_a_model_that_is_not_of_the_weights_is_not_built(
-    trained: Path, tmp_path: Path, old: str, new: str
+def test_the_config_in_a_checkpoint_names_our_components_alone(
+    tmp_path: Path, trained: Path, config: str
 ) -> None:
-    path = _with_config(trained, tmp_path / 'it.pth', old, new)
-    with pytest.raises(InputError):
-        PersonSearchInferencer(path)
+    marker, path = tmp_path / 'executed', tmp_path / 'evil.pth'
+    checkpoint = torch.load(last_checkpoint(trained), weights_only=False)
+    checkpoint['meta']['cfg'] += '\n' + config.format(marker=marker)
+    torch.save(checkpoint, path)
+    with pytest.raises(SystemExit, match='which is no component of') as stop:
+        test_tool.main([str(path), '--work-dir', str(tmp_path / 'work')])
+    assert 'Nothing was executed' in str(stop.value)
+    assert not marker.exists()
 
 
-def test_the_budget_is_that_of_the_weights() -> None:
-    linear = torch.nn.Linear
-    with built_from({'state_dict': WEIGHTS}, 'x'):
-        linear(100, 100)
-    with (
-        pytest.raises(CheckpointError, match=r'much larger model .*Linear\.weight'),
-        built_from({'state_dict': WEIGHTS}, 'x'),
-    ):
-        linear(1 << 14, 1 << 14)
-    linear(3, 3)  # outside of it nothing is counted
-
-
-def test_what_breaks_inside_is_told_in_one_line() -> None:
-    with (
-        pytest.raises(CheckpointError, match=r'^x: its config cannot be used'),
-        built_from({'state_dict': WEIGHTS}, 'x'),
-    ):
-        MODELS.build(dict(type='there is none of this name'))
+@pytest.mark.parametrize(
+    'source', ['import os', 'a = open("x")', 'a = dict(b=__import__("os"))', 'a = (']
+)
+def test_config_of_executes_nothing(source: str) -> None:
+    with pytest.raises(CheckpointError, match='its config cannot be read'):
+        config_of({'meta': {'cfg': source}}, 'file.pth')
+    with pytest.raises(CheckpointError, match='holds no config'):
+        config_of({}, 'file.pth')
 
 
 @pytest.mark.parametrize(

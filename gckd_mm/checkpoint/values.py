@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gckd_mm.checkpoint.parts import ENCODERS, TEACHER
 from gckd_mm.errors import CheckpointError
 from gckd_mm.model_wrapper import unwrapped
 
 #: buffers of ours that are infinite or NaN where there is nothing: the similarity of a
 #: neighbour, the bound of a list, the threshold of a clustering
 EMPTY_VALUES = ('similarity', 'bound', 'threshold')
-#: the parts of a retriever that embed; their buffers are statistics
-_ENCODERS = ('image_backbone.', 'image_neck.', 'text_backbone.', 'text_neck.')
 _STATISTICS = ('running_mean', 'running_var')
 
 
 def first_non_finite(
-    state_dict: Mapping[str, Any], buffers: Collection[str] | None = None
+    state_dict: Mapping[str, Any], model: nn.Module | None = None
 ) -> str | None:
     """Return the name of the first tensor that is NaN or infinite and must not be.
 
     Parameters must be finite. Buffers may be infinite: the similarity of a neighbour
     that there is none of. Those of an encoder must not be NaN, and the statistics of a
     normalisation must be finite.
-
-    Args:
-        state_dict: Name -> tensor.
-        buffers: Names of what is no parameter. Defaults to None: it is not known, and
-            only those of :data:`EMPTY_VALUES` are taken for buffers.
     """
+    buffers = None
+    if model is not None:
+        buffers = {name for name, _ in unwrapped(model).named_buffers()}
     for name, value in state_dict.items():
         if not isinstance(value, Tensor) or is_finite(value):
             continue
@@ -40,30 +37,17 @@ def first_non_finite(
         if last in _STATISTICS:
             return name
         is_buffer = last in EMPTY_VALUES if buffers is None else name in buffers
-        if not is_buffer or (_is_of_encoder(name) and bool(value.isnan().any())):
+        of_encoder = name.removeprefix(TEACHER).startswith(ENCODERS)
+        if not is_buffer or (of_encoder and bool(value.isnan().any())):
             return name
     return None
 
 
 def check_finite(
-    state_dict: Mapping[str, Any],
-    where: str,
-    model: nn.Module | None = None,
+    state_dict: Mapping[str, Any], where: str, model: nn.Module | None = None
 ) -> None:
-    """Refuse weights that are NaN or infinite.
-
-    Args:
-        state_dict: Name -> tensor.
-        where: The file, for messages.
-        model: Whose weights they are. Defaults to None: not known.
-
-    Raises:
-        CheckpointError: Names the first one.
-    """
-    buffers = None
-    if model is not None:
-        buffers = {name for name, _ in unwrapped(model).named_buffers()}
-    name = first_non_finite(state_dict, buffers)
+    """Refuse weights that are NaN or infinite: see :func:`first_non_finite`."""
+    name = first_non_finite(state_dict, model)
     if name is not None:
         raise CheckpointError(
             f'{where}: {name} holds NaN or infinite numbers: the training had '
@@ -82,7 +66,3 @@ def is_finite(tensor: Tensor) -> bool:
     if bool(tensor.sum(dtype=wide).isfinite()):
         return True
     return bool(tensor.isfinite().all())
-
-
-def _is_of_encoder(name: str) -> bool:
-    return name.removeprefix('teacher.module.').startswith(_ENCODERS)

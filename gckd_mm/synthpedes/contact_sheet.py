@@ -1,4 +1,4 @@
-"""Contact sheets: what the pictures and the captions of some datasets look like."""
+"""Contact sheets: images and captions of some datasets."""
 
 from __future__ import annotations
 
@@ -23,25 +23,17 @@ class ContactRow(NamedTuple):
     captions: Sequence[tuple[int, str]] = ()  # index of the crop, what is said of it
 
 
-def draw_contact_sheet(rows: Sequence[ContactRow]) -> Image.Image:
-    """Draw a row of crops for each dataset: its name above, captions below.
+def render_contact_sheet(rows: Sequence[ContactRow]) -> Image.Image:
+    """Render a row of crops for each dataset: its name above, captions below.
 
-    A letter under a crop and before a caption tells which belong together.
-
-    Args:
-        rows: At least one, each with a crop.
-
-    Returns:
-        The picture; all crops are enlarged to the same height.
-
-    Raises:
-        ValueError: If there is nothing to draw, or a caption of no crop.
+    A letter under a crop and before a caption tells which belong together. All crops
+    are enlarged to the same height.
     """
     if not rows:
-        raise ValueError('there are no rows to draw')
+        raise ValueError('there are no rows to render')
     for row in rows:
         if not row.crops:
-            raise ValueError(f'row {row.name!r} has no crops to draw')
+            raise ValueError(f'row {row.name!r} has no crops to render')
         for index, _ in row.captions:
             if not 0 <= index < len(row.crops):
                 raise ValueError(
@@ -60,18 +52,16 @@ def draw_contact_sheet(rows: Sequence[ContactRow]) -> Image.Image:
     ]
     sheet = Image.new('RGB', (inner + 2 * _MARGIN, sum(heights) + _MARGIN), PAPER)
     y = _MARGIN
-    for row, pictures, lines, height in zip(
-        rows, crops, captions, heights, strict=True
-    ):
-        _draw_row(sheet, row, pictures, lines, y)
+    for row, images, lines, height in zip(rows, crops, captions, heights, strict=True):
+        _render_row(sheet, row, images, lines, y)
         y += height
     return sheet
 
 
-def _draw_row(
+def _render_row(
     sheet: Image.Image,
     row: ContactRow,
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     captions: Sequence[Sequence[str]],
     y: int,
 ) -> None:
@@ -83,11 +73,11 @@ def _draw_row(
         index: chr(ord('a') + number) for number, (index, _) in enumerate(row.captions)
     }
     x = _MARGIN
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (x, y))
-        middle = (x + picture.width // 2, y + _HEIGHT + 2)
+    for index, image in enumerate(images):
+        sheet.paste(image, (x, y))
+        middle = (x + image.width // 2, y + _HEIGHT + 2)
         draw.text(middle, letters.get(index, ''), fill=INK, font=font, anchor='ma')
-        x += picture.width + _GAP
+        x += image.width + _GAP
     y += _HEIGHT + _LINE
     for (index, _), lines in zip(row.captions, captions, strict=True):
         draw.text((_MARGIN, y), letters[index], fill=INK, font=font)
@@ -102,8 +92,8 @@ def _enlarge(crop: np.ndarray) -> Image.Image:
     return Image.fromarray(crop).resize(size, Image.Resampling.BICUBIC)
 
 
-def _width(pictures: Sequence[Image.Image]) -> int:
-    return sum(picture.width for picture in pictures) + _GAP * (len(pictures) - 1)
+def _width(images: Sequence[Image.Image]) -> int:
+    return sum(image.width for image in images) + _GAP * (len(images) - 1)
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

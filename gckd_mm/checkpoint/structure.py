@@ -51,16 +51,7 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, HistoryBuffer)
 
 
 def check_structure(checkpoint: Any, where: str, most_bytes: int) -> None:
-    """Refuse what no tool could use, before any of them meets it.
-
-    Args:
-        checkpoint: What a file holds.
-        where: The file, for messages.
-        most_bytes: That all tensors and arrays may take: no more than the file's.
-
-    Raises:
-        CheckpointError: Names the part, what was expected and what was got.
-    """
+    """Refuse what no tool could use, before any of them meets it."""
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'{where}: must hold a dict, got {type(checkpoint).__name__}'
@@ -75,11 +66,7 @@ def check_structure(checkpoint: Any, where: str, most_bytes: int) -> None:
 
 
 def check_names(state_dict: Mapping[Any, Any], where: str) -> None:
-    """Refuse a state dict whose keys are no names.
-
-    Raises:
-        CheckpointError: Names the first one.
-    """
+    """Refuse a state dict whose keys are no names."""
     for key in state_dict:
         if not isinstance(key, str):
             raise CheckpointError(
@@ -89,11 +76,7 @@ def check_names(state_dict: Mapping[Any, Any], where: str) -> None:
 
 
 def check_tensors(state_dict: Mapping[Any, Any], where: str) -> None:
-    """Refuse a state dict that holds anything but named tensors.
-
-    Raises:
-        CheckpointError: Names the first key that is no name, or has no tensor.
-    """
+    """Refuse a state dict that holds anything but named tensors."""
     check_names(state_dict, where)
     for key, value in state_dict.items():
         if not isinstance(value, Tensor) and not key.endswith(_EXTRA_STATE):

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load, save_file
 
 from gckd_mm.checkpoint import read_checkpoint
+from gckd_mm.checkpoint.safetensors_files import safetensors_bytes
+from gckd_mm.checkpoint.unverifiable import say_not_verifiable
 from gckd_mm.errors import CheckpointError
-from gckd_mm.safetensors_files import safetensors_bytes
-from gckd_mm.unverifiable import say_not_verifiable
 
 TENSORS = {'a': torch.randn(2, 3), 'b': torch.arange(4, dtype=torch.uint8)}
 

@@ -1,4 +1,4 @@
-"""A graph's picture has its nodes, its edges, and nothing else."""
+"""A graph's figure has its nodes, its edges, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
 from gckd_mm.visualization.figure_files import pixels_of
-from gckd_mm.visualization.graph_picture import (
+from gckd_mm.visualization.graph_figure import (
     DOMAIN_COLOURS,
     RELATION_STYLES,
-    draw_propagation_graph,
+    plot_propagation_graph,
 )
 from gckd_mm.visualization.propagation_graph import (
     GraphEdge,
@@ -51,7 +51,7 @@ def _arrows(figure: Figure) -> list[FancyArrowPatch]:
 
 
 def test_every_edge_is_an_arrow_and_no_more(graph: PropagationGraph) -> None:
-    arrows = _arrows(draw_propagation_graph(graph))
+    arrows = _arrows(plot_propagation_graph(graph))
     assert [arrow.get_gid() for arrow in arrows] == [
         'edge 1 0 cross_domain',
         'edge 2 0 cross_modal',
@@ -69,7 +69,7 @@ def test_every_edge_is_an_arrow_and_no_more(graph: PropagationGraph) -> None:
 def test_edges_from_the_source_are_broken_and_of_their_own_colour(
     graph: PropagationGraph,
 ) -> None:
-    arrows = _arrows(draw_propagation_graph(graph))
+    arrows = _arrows(plot_propagation_graph(graph))
     colours = [to_hex(arrow.get_edgecolor()) for arrow in arrows]
     assert colours[0] == colours[2] == RELATION_STYLES['cross_domain'][0]
     assert len({*colours}) == 3
@@ -84,7 +84,7 @@ def test_edges_from_the_source_are_broken_and_of_their_own_colour(
 def test_arrows_lead_from_the_middle_of_one_to_the_frame_of_the_other(
     graph: PropagationGraph,
 ) -> None:
-    figure = draw_propagation_graph(graph)
+    figure = plot_propagation_graph(graph)
     frames = _frames(figure)
     middles = [_middle(frame) for frame in frames]
     for edge, arrow in zip(graph.edges, _arrows(figure), strict=True):
@@ -107,17 +107,17 @@ def _middle(frame: Rectangle) -> np.ndarray:
 
 
 def test_frames_tell_domains_and_seeds(graph: PropagationGraph) -> None:
-    frames = _frames(draw_propagation_graph(graph))
+    frames = _frames(plot_propagation_graph(graph))
     colours = [to_hex(frame.get_edgecolor()) for frame in frames]
     assert colours == [DOMAIN_COLOURS[node.domain] for node in graph.nodes]
     assert frames[0].get_linewidth() > 2 * frames[1].get_linewidth()
     assert frames[0].get_width() > frames[1].get_width()
-    # A card is tinted; a picture is what is behind its frame.
+    # A card is tinted; an image is what is behind its frame.
     assert [frame.get_facecolor()[3] for frame in frames] == [0, 0, 1, 1]
 
 
 def test_thumbnails_are_where_their_frames_are(graph: PropagationGraph) -> None:
-    figure = draw_propagation_graph(graph)
+    figure = plot_propagation_graph(graph)
     (axes,) = figure.axes
     assert len(axes.images) == 2
     pixels = pixels_of(figure)
@@ -127,7 +127,7 @@ def test_thumbnails_are_where_their_frames_are(graph: PropagationGraph) -> None:
 
 
 def test_captions_are_short_cards_of_plain_text(graph: PropagationGraph) -> None:
-    figure = draw_propagation_graph(graph, title='$x')
+    figure = plot_propagation_graph(graph, title='$x')
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # would fail to parse what is between dollars
     (axes,) = figure.axes
@@ -144,7 +144,7 @@ def test_captions_are_short_cards_of_plain_text(graph: PropagationGraph) -> None
 
 
 def test_the_legend_explains_what_there_is(graph: PropagationGraph) -> None:
-    figure = draw_propagation_graph(graph)
+    figure = plot_propagation_graph(graph)
     FigureCanvasAgg(figure).draw()
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
@@ -161,10 +161,10 @@ def test_the_legend_explains_what_there_is(graph: PropagationGraph) -> None:
 
 
 def test_equal_graphs_have_equal_pixels(graph: PropagationGraph) -> None:
-    first, second = (pixels_of(draw_propagation_graph(graph)) for _ in range(2))
+    first, second = (pixels_of(plot_propagation_graph(graph)) for _ in range(2))
     assert np.array_equal(first, second)
 
 
 def test_nothing_to_draw() -> None:
     with pytest.raises(ValueError, match='no nodes'):
-        draw_propagation_graph(PropagationGraph([], [], ''))
+        plot_propagation_graph(PropagationGraph([], [], ''))

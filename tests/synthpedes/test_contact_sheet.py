@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
-from gckd_mm.visualization.contact_sheet import ContactRow, draw_contact_sheet
+from gckd_mm.synthpedes.contact_sheet import ContactRow, render_contact_sheet
 from gckd_mm.visualization.rank_lists import PAPER
 
 COLOURS = ('blue', 'lime', 'red')
@@ -20,7 +20,7 @@ def test_every_crop_has_the_same_height() -> None:
         ContactRow('street', CROPS),
         ContactRow('mall', [crop[::4, ::2] for crop in CROPS]),
     ]
-    pixels = np.asarray(draw_contact_sheet(rows))
+    pixels = np.asarray(render_contact_sheet(rows))
     for colour in COLOURS:
         found = (pixels == ImageColor.getrgb(colour)).all(axis=-1)
         assert found.sum() == 200 * 100 + 200 * 200  # of 80 x 160, of 40 x 40
@@ -31,7 +31,7 @@ def test_captions_make_room_for_themselves() -> None:
     row = ContactRow('street', CROPS)
     caption = 'A woman in a blue coat. ' * 8
     heights = [
-        draw_contact_sheet([row._replace(captions=captions)]).height
+        render_contact_sheet([row._replace(captions=captions)]).height
         for captions in ([], [(0, 'A man.')], [(0, caption), (2, caption)])
     ]
     assert heights == sorted(set(heights))
@@ -39,7 +39,7 @@ def test_captions_make_room_for_themselves() -> None:
 
 def test_nothing_is_written_on_the_margin() -> None:
     row = ContactRow('street', CROPS, [(1, 'A woman in a blue coat. ' * 20)])
-    pixels = np.asarray(draw_contact_sheet([row] * 2))
+    pixels = np.asarray(render_contact_sheet([row] * 2))
     ink = (pixels != ImageColor.getrgb(PAPER)).any(axis=-1)
     assert not ink[:, -12:].any()
     assert not ink[:, :12].any()
@@ -49,7 +49,9 @@ def test_nothing_is_written_on_the_margin() -> None:
 
 def test_letters_tell_which_crop_a_caption_is_of() -> None:
     sheets = [
-        np.asarray(draw_contact_sheet([ContactRow('mall', CROPS, [(index, 'A man.')])]))
+        np.asarray(
+            render_contact_sheet([ContactRow('mall', CROPS, [(index, 'A man.')])])
+        )
         for index in range(3)
     ]
     below = [sheet[20 + 26 + 200 :][:18] for sheet in sheets]
@@ -57,10 +59,10 @@ def test_letters_tell_which_crop_a_caption_is_of() -> None:
     assert columns == pytest.approx([20 + 50, 128 + 50, 236 + 50], abs=3)
 
 
-def test_what_cannot_be_drawn() -> None:
+def test_what_cannot_be_plotted() -> None:
     with pytest.raises(ValueError, match='no rows'):
-        draw_contact_sheet([])
+        render_contact_sheet([])
     with pytest.raises(ValueError, match="'street' has no crops"):
-        draw_contact_sheet([ContactRow('street', [])])
+        render_contact_sheet([ContactRow('street', [])])
     with pytest.raises(ValueError, match='has 3 crops, but a caption of crop 3'):
-        draw_contact_sheet([ContactRow('street', CROPS, [(3, 'A man.')])])
+        render_contact_sheet([ContactRow('street', CROPS, [(3, 'A man.')])])

@@ -8,12 +8,7 @@ import logging
 
 @functools.cache
 def say_not_verifiable(where: str, reason: str) -> None:
-    """Log that a file holds no checksums; once for each file in a process.
-
-    Args:
-        where: The file.
-        reason: Why there are none.
-    """
+    """Log that a file holds no checksums; once for each file in a process."""
     # Not mmengine's logger: it writes to stdout, where results go.
     logging.getLogger('gckd_mm').warning(
         '%s: not verifiable: %s. Damaged numbers would not be noticed', where, reason

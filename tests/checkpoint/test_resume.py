@@ -15,9 +15,9 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from gckd_mm.checkpoint import read_checkpoint
-from gckd_mm.checkpoint_resume import check_resumable, check_run_state
+from gckd_mm.checkpoint.resume import check_resumable, check_run_state
+from gckd_mm.checkpoint.safetensors_files import safetensors_bytes
 from gckd_mm.errors import CheckpointError
-from gckd_mm.safetensors_files import safetensors_bytes
 from tests.training import in_process, last_checkpoint, small_config
 from tools import train as train_tool
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gckd_mm.checkpoint import check_state_dict, load_weights
-from gckd_mm.checkpoint_values import check_finite, first_non_finite, is_finite
+from gckd_mm.checkpoint.values import check_finite, first_non_finite, is_finite
 from gckd_mm.errors import CheckpointError
 from gckd_mm.interop import convert
 from tests.interop.openai_model import TinyOpenAIClip
@@ -84,7 +84,10 @@ def test_without_the_model_only_known_buffers_may_be_infinite() -> None:
     assert first_non_finite(state) is None
     state['b'] = torch.tensor(math.inf)
     assert first_non_finite(state) == 'b'
-    assert first_non_finite(state, set(state)) is None
+    model = nn.Module()
+    for name in ('a', 'b'):
+        model.register_buffer(name, state[name])
+    assert first_non_finite(model.state_dict(), model) is None
     with pytest.raises(CheckpointError, match='x: b holds'):
         check_finite({**state, 'b': torch.tensor(math.nan)}, 'x')
 
