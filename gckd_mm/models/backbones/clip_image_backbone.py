@@ -24,25 +24,12 @@ class CLIPImageBackbone(HFBackbone):
     read (see :func:`resize_position_grid`), and are saved and trained at that size.
 
     Args:
-        pretrained: A folder that transformers' ``save_pretrained`` wrote, or a name on
-            the hub such as ``'openai/clip-vit-base-patch16'``; of a whole CLIP, or of
-            its image tower. None, the default, leaves the weights random. With
-            ``pretrained`` alone, sizes and weights are read at once. With ``config``
-            too, only ``init_weights`` reads it, which mmengine calls before training
-            and not before testing: a checkpoint is then tested where the pretrained
-            weights are not.
-        config: Sizes, as transformers' ``CLIPVisionConfig`` names them; its
-            ``image_size`` is that of the pretraining, a square. Defaults to those of
-            ``pretrained``, or of ViT-B/16.
         image_size: Height and width in pixels, or one for both. Defaults to (384, 128),
             the field's.
-        attn_implementation: ``'sdpa'`` or ``'eager'``, or another that transformers
-            knows. Defaults to ``'sdpa'``.
-        gradient_checkpointing: Whether to compute each layer again in the backward
-            pass instead of keeping it in memory. Defaults to False.
-        frozen_stages: What is not trained, as in mmpretrain: -1 nothing, 0 the
-            embeddings, n the embeddings and the first n layers. Defaults to -1.
-        init_cfg: See :class:`mmengine.model.BaseModule`.
+        **backbone: See :class:`HFBackbone`; ``pretrained`` is a whole CLIP, or its
+            image tower, and ``config`` names sizes as ``CLIPVisionConfig`` does, its
+            ``image_size`` being that of the pretraining, a square; without either they
+            are those of ViT-B/16.
 
     Raises:
         InputError: If the image size is no multiple of the patch, there is no such
@@ -57,23 +44,14 @@ class CLIPImageBackbone(HFBackbone):
         pretrained: str | None = None,
         config: dict[str, Any] | None = None,
         image_size: int | tuple[int, int] = (384, 128),
-        attn_implementation: str = 'sdpa',
-        gradient_checkpointing: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
+        **backbone: Any,
     ) -> None:
         height, width = (
             (image_size, image_size) if isinstance(image_size, int) else image_size
         )
         self.image_size = (height, width)
-        super().__init__(
-            pretrained,
-            config,
-            attn_implementation,
-            gradient_checkpointing,
-            frozen_stages,
-            init_cfg,
-        )
+        backbone = {'attn_implementation': 'sdpa', **backbone}
+        super().__init__(pretrained, config, **backbone)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Encode a batch of images.

@@ -17,22 +17,9 @@ class CLIPTextBackbone(HFBackbone):
     """The text tower of CLIP: causal, so that the last token has seen the caption.
 
     Args:
-        pretrained: A folder that transformers' ``save_pretrained`` wrote, or a name on
-            the hub such as ``'openai/clip-vit-base-patch16'``; of a whole CLIP, or of
-            its text tower. None, the default, leaves the weights random. With
-            ``pretrained`` alone, sizes and weights are read at once. With ``config``
-            too, only ``init_weights`` reads it, which mmengine calls before training
-            and not before testing: a checkpoint is then tested where the pretrained
-            weights are not.
-        config: Sizes, as transformers' ``CLIPTextConfig`` names them. Defaults to those
-            of ``pretrained``, or of ViT-B/16.
-        attn_implementation: ``'sdpa'`` or ``'eager'``, or another that transformers
-            knows. Defaults to ``'sdpa'``.
-        gradient_checkpointing: Whether to compute each layer again in the backward
-            pass instead of keeping it in memory. Defaults to False.
-        frozen_stages: What is not trained, as in mmpretrain: -1 nothing, 0 the
-            embeddings, n the embeddings and the first n layers. Defaults to -1.
-        init_cfg: See :class:`mmengine.model.BaseModule`.
+        **backbone: See :class:`HFBackbone`; ``pretrained`` is a whole CLIP, or its text
+            tower, and ``config`` names sizes as ``CLIPTextConfig`` does; without
+            either they are those of ViT-B/16.
 
     Raises:
         InputError: If there is no such model, or it is no CLIP.
@@ -41,27 +28,14 @@ class CLIPTextBackbone(HFBackbone):
     Supervision*, ICML 2021.
     """
 
-    def __init__(
-        self,
-        pretrained: str | None = None,
-        config: dict[str, Any] | None = None,
-        attn_implementation: str = 'sdpa',
-        gradient_checkpointing: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(
-            pretrained,
-            config,
-            attn_implementation,
-            gradient_checkpointing,
-            frozen_stages,
-            init_cfg,
-        )
+    def __init__(self, pretrained: str | None = None, **backbone: Any) -> None:
+        super().__init__(pretrained, **{'attn_implementation': 'sdpa', **backbone})
         sizes: Any = self.model.config
-        self.vocab_size = int(sizes.vocab_size)
-        self.context_length = int(sizes.max_position_embeddings)
-        self.has_published_vocabulary = pretrained is not None
+        self._take_captions(
+            int(sizes.vocab_size),
+            int(sizes.max_position_embeddings),
+            pretrained is not None,
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode a batch of captions.
@@ -79,12 +53,7 @@ class CLIPTextBackbone(HFBackbone):
         Raises:
             InputError: If the captions are longer than the context.
         """
-        if input_ids.shape[1] > self.context_length:
-            raise InputError(
-                f'captions of {input_ids.shape[1]} tokens, but the text backbone has '
-                f'{self.context_length} positions: set tokenizer.max_length to at most '
-                f'{self.context_length}'
-            )
+        self._check_length(input_ids)
         return self.model(input_ids=input_ids, return_dict=True).last_hidden_state
 
     def _config(self, config: dict[str, Any] | None) -> Any:

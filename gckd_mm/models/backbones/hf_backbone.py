@@ -20,18 +20,20 @@ class HFBackbone(BaseModule):
     """A model of transformers as a backbone: pretrained or not, frozen up to a layer.
 
     Args:
-        pretrained: A folder that ``save_pretrained`` wrote, or a name on the hub. None
-            leaves the weights random. With ``pretrained`` alone, sizes and weights are
-            read at once. With ``config`` too, only ``init_weights`` reads it, which
-            mmengine calls before training and not before testing: a checkpoint is then
-            tested where the pretrained weights are not.
-        config: Sizes, as transformers' config of this model names them.
+        pretrained: A folder that transformers' ``save_pretrained`` wrote, or a name on
+            the hub. None, the default, leaves the weights random. With ``pretrained``
+            alone, sizes and weights are read at once. With ``config`` too, only
+            ``init_weights`` reads it, which mmengine calls before training and not
+            before testing: a checkpoint is then tested where the pretrained weights
+            are not.
+        config: Sizes, as transformers' config of this model names them. Defaults to
+            those of ``pretrained``.
         attn_implementation: ``'sdpa'`` or ``'eager'``, or another that transformers
-            knows; None for transformers' choice.
+            knows. Defaults to ``'sdpa'`` where the model has it.
         gradient_checkpointing: Whether to compute each layer again in the backward
-            pass instead of keeping it in memory.
+            pass instead of keeping it in memory. Defaults to False.
         frozen_stages: What is not trained, as in mmpretrain: -1 nothing, 0 the
-            embeddings, n the embeddings and the first n layers.
+            embeddings, n the embeddings and the first n layers. Defaults to -1.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -43,12 +45,12 @@ class HFBackbone(BaseModule):
 
     def __init__(
         self,
-        pretrained: str | None,
-        config: dict[str, Any] | None,
-        attn_implementation: str | None,
-        gradient_checkpointing: bool,
-        frozen_stages: int,
-        init_cfg: dict | None,
+        pretrained: str | None = None,
+        config: dict[str, Any] | None = None,
+        attn_implementation: str | None = None,
+        gradient_checkpointing: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.frozen_stages = frozen_stages
@@ -103,6 +105,23 @@ class HFBackbone(BaseModule):
             if name.startswith(f'{layer}.'):
                 return number + 1, depths
         return depths - 1, depths
+
+    def _take_captions(
+        self, vocab_size: int, context_length: int, is_published: bool
+    ) -> None:
+        """Say what a tokenizer may give: see :class:`DualEncoder`."""
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+        self.has_published_vocabulary = is_published
+
+    def _check_length(self, input_ids: Tensor) -> None:
+        """Refuse captions that are longer than the context."""
+        if input_ids.shape[1] > self.context_length:
+            raise InputError(
+                f'captions of {input_ids.shape[1]} tokens, but the text backbone has '
+                f'{self.context_length} positions: set tokenizer.max_length to at most '
+                f'{self.context_length}'
+            )
 
     def _config(self, config: dict[str, Any] | None) -> Any:
         """Return transformers' config of the sizes that the user stated."""

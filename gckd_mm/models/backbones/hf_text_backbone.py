@@ -21,48 +21,19 @@ class HFTextBackbone(HFBackbone):
     MiniLM. The model's own pooler is left out.
 
     Args:
-        pretrained: A folder that transformers' ``save_pretrained`` wrote, or a name on
-            the hub such as ``'google-bert/bert-base-uncased'``. None leaves the weights
-            random. With ``pretrained`` alone, sizes and weights are read at once. With
-            ``config`` too, only ``init_weights`` reads it, which mmengine calls before
-            training and not before testing: a checkpoint is then tested where the
-            pretrained weights are not.
-        config: Sizes, as transformers' config of the model names them, and
-            ``model_type``, such as ``'bert'``. Defaults to those of ``pretrained``.
-        attn_implementation: ``'sdpa'`` or ``'eager'``, or another that transformers
-            knows. Defaults to ``'sdpa'`` where the model has it.
-        gradient_checkpointing: Whether to compute each layer again in the backward
-            pass instead of keeping it in memory. Defaults to False.
-        frozen_stages: What is not trained, as in mmpretrain: -1 nothing, 0 the
-            embeddings, n the embeddings and the first n layers. Defaults to -1.
-        init_cfg: See :class:`mmengine.model.BaseModule`.
+        **backbone: See :class:`HFBackbone`; ``config`` names the ``model_type``, too,
+            such as ``'bert'``. One of ``pretrained`` and ``config`` is needed.
 
     Raises:
-        InputError: If neither ``pretrained`` nor ``config`` is given, if there is no
-            such model, or if it is no encoder of text alone.
+        InputError: If neither is given, if there is no such model, or if it is no
+            encoder of text alone.
     """
 
-    def __init__(
-        self,
-        pretrained: str | None = None,
-        config: dict[str, Any] | None = None,
-        attn_implementation: str | None = None,
-        gradient_checkpointing: bool = False,
-        frozen_stages: int = -1,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(
-            pretrained,
-            config,
-            attn_implementation,
-            gradient_checkpointing,
-            frozen_stages,
-            init_cfg,
-        )
+    def __init__(self, pretrained: str | None = None, **backbone: Any) -> None:
+        super().__init__(pretrained, **backbone)
         model: Any = self.model
-        self.vocab_size = int(model.get_input_embeddings().num_embeddings)
-        self.context_length = _context_length(model)
-        self.has_published_vocabulary = pretrained is not None
+        tokens = int(model.get_input_embeddings().num_embeddings)
+        self._take_captions(tokens, _context_length(model), pretrained is not None)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode a batch of captions.
@@ -78,12 +49,7 @@ class HFTextBackbone(HFBackbone):
         Raises:
             InputError: If the captions are longer than the context.
         """
-        if input_ids.shape[1] > self.context_length:
-            raise InputError(
-                f'captions of {input_ids.shape[1]} tokens, but the text backbone has '
-                f'{self.context_length} positions: set tokenizer.max_length to at most '
-                f'{self.context_length}'
-            )
+        self._check_length(input_ids)
         return self.model(
             input_ids=input_ids, attention_mask=attention_mask.long(), return_dict=True
         ).last_hidden_state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from gckd_mm.errors import InputError
@@ -42,3 +43,34 @@ def check_dimensions(
             f'{where}: expected {" or ".join(expected.values())}, got features of '
             f'shape {tuple(feats.shape)}: {hint}'
         )
+
+
+def pool_tokens(tokens: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+    """Pool the tokens of each row, shape (N, C).
+
+    Args:
+        tokens: Shape (N, L, C), or (N, C) if they are pooled already.
+        mask: Shape (N, L), bool, False on padding; None where there is none.
+        pooling: ``'max'`` or ``'mean'`` of all that are no padding, ``'eos'`` (the last
+            that is none), ``'cls'`` or ``'first'`` (the first).
+
+    Raises:
+        InputError: If the features have another number of dimensions.
+    """
+    expected = {2: 'pooled features (N, C)', 3: 'tokens (N, L, C)'}
+    hint = 'feature maps need an ImageProjection'
+    check_dimensions('a projection of tokens', tokens, expected, hint)
+    if tokens.ndim == 2:
+        return tokens
+    if pooling in ('cls', 'first'):
+        return tokens[:, 0]
+    if mask is None:
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    if pooling == 'eos':
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = (mask * positions).argmax(dim=1)
+        return tokens[torch.arange(len(tokens), device=mask.device), last]
+    kept = mask[..., None]
+    if pooling == 'max':
+        return tokens.masked_fill(~kept, float('-inf')).amax(dim=1)
+    return tokens.masked_fill(~kept, 0).sum(dim=1) / kept.sum(dim=1)

@@ -6,12 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.necks.features import (
-    Features,
-    check_dimensions,
-    last_of,
-    with_last,
-)
+from gckd_mm.models.necks.features import Features, last_of, pool_tokens, with_last
 from gckd_mm.registry import MODELS
 
 POOLINGS = ('max', 'mean', 'first')
@@ -62,21 +57,5 @@ class TextProjection(BaseModule):
         Raises:
             InputError: If the features have another number of dimensions.
         """
-        pooled = self._pool(last_of(tokens), attention_mask)
+        pooled = pool_tokens(last_of(tokens), attention_mask, self.pooling)
         return with_last(tokens, self.projection(pooled))
-
-    def _pool(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
-        expected = {2: 'pooled features (N, C)', 3: 'tokens (N, L, C)'}
-        check_dimensions(
-            'TextProjection', tokens, expected, 'feature maps need an ImageProjection'
-        )
-        if tokens.ndim == 2:
-            return tokens
-        if self.pooling == 'first':
-            return tokens[:, 0]
-        if attention_mask is None:
-            return tokens.amax(dim=1) if self.pooling == 'max' else tokens.mean(dim=1)
-        mask = attention_mask[..., None]
-        if self.pooling == 'max':
-            return tokens.masked_fill(~mask, float('-inf')).amax(dim=1)
-        return tokens.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1)

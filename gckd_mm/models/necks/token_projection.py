@@ -8,12 +8,7 @@ from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.hugging_face import read_model
-from gckd_mm.models.necks.features import (
-    Features,
-    check_dimensions,
-    last_of,
-    with_last,
-)
+from gckd_mm.models.necks.features import Features, last_of, pool_tokens, with_last
 from gckd_mm.registry import MODELS
 
 #: pooling -> the projection of a transformers CLIP that follows it
@@ -89,24 +84,8 @@ class TokenProjection(BaseModule):
         Raises:
             InputError: If the features have another number of dimensions.
         """
-        pooled = self._pool(last_of(tokens), attention_mask)
+        pooled = pool_tokens(last_of(tokens), attention_mask, self.pooling)
         return with_last(tokens, self.projection(pooled))
-
-    def _pool(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        expected = {2: 'pooled features (N, C)', 3: 'tokens (N, L, C)'}
-        check_dimensions(
-            'TokenProjection', tokens, expected, 'feature maps need an ImageProjection'
-        )
-        if tokens.ndim == 2:
-            return tokens
-        if self.pooling == 'cls':
-            return tokens[:, 0]
-        if self.pooling == 'eos':
-            return tokens[:, -1] if mask is None else _last(tokens, mask)
-        if mask is None:
-            return tokens.mean(dim=1)
-        kept = mask[..., None]
-        return tokens.masked_fill(~kept, 0).sum(dim=1) / kept.sum(dim=1)
 
     def _read(self, where: str) -> None:
         name = _OF_CLIP[self.pooling]
@@ -123,10 +102,3 @@ class TokenProjection(BaseModule):
             )
         with torch.no_grad():
             own.copy_(given)
-
-
-def _last(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return the last token of each row that the mask keeps, shape (N, C)."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    last = (mask * positions).argmax(dim=1)
-    return tokens[torch.arange(len(tokens), device=mask.device), last]
