@@ -126,7 +126,7 @@ def _is_complete(domain: SynthDomain, folder: Path) -> bool:
     if hashlib.sha256(path.read_bytes()).hexdigest() != found.get('sha256'):
         raise InputError(
             f'{path}: is not what was drawn, its sha256 differs from that in '
-            f'{DESCRIPTION}. Move it away to keep it: then the drawing is mended'
+            f'{DESCRIPTION}. Move it away to keep it: then what is missing is rendered'
         )
     return not _missing_shots(domain, folder)
 
