@@ -158,9 +158,8 @@ def _push_random(
     embed: Callable[[Tensor], Tensor],
     feats: Tensor,
     keys: Tensor,
-    pids: Tensor | None = None,
 ) -> Tensor:
-    return push(embed(keys), keys, pids)
+    return push(embed(keys), keys)
 
 
 def cross_domain(

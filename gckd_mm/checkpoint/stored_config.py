@@ -147,8 +147,10 @@ def _with_short_name(part: dict, trusted: Mapping[str, Any], scope: Any) -> dict
     short = name if name in _TRUSTED_OTHERS else f'{_SCOPE}.{name}'
     if short not in trusted:
         return part
+    if module == _TRUSTED_OTHERS.get(name):
+        return {**part, 'type': short}
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    if module != _TRUSTED_OTHERS.get(name) and found is not trusted[short]:
+    if found is not trusted[short]:
         return part
     # mmengine looks functions up from the root
     is_class = isinstance(trusted[short], type)

@@ -77,4 +77,5 @@ def test_every_model_that_adapts_is_tested_by_its_encoders() -> None:
     assert 'GCKD' in adapting
     for name in adapting:
         model = {'type': name, **dict.fromkeys(ENCODERS)}
-        assert as_tested(model, {'state_dict': {}})[0]['type'] == 'DualEncoder', name
+        found, _ = as_tested(model, {'state_dict': {}})
+        assert found['type'] == 'gckd_mm.DualEncoder', name

@@ -82,7 +82,7 @@ def test_web_has_its_own_place_and_sizes(
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--world', 'x'], "--world: must be a whole number from 0 on, got 'x'"),
+        (['--world', 'x'], "--world: must be a whole number of at least 0, got 'x'"),
         (['--world', '-1'], 'argument --world'),
         (['--processes', '0'], 'argument --processes: must be positive, got 0'),
         (['park'], "invalid choice: 'park' (choose from street, mall"),
