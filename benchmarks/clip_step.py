@@ -108,7 +108,7 @@ def measure_clip(cfg: Config, batch_size: int, repeats: int) -> dict[str, Any]:
 
 
 def _embed(model: Any, captions: dict[str, Tensor]) -> None:
-    model.encode_captions(captions).sum().backward()
+    model.embed_captions(captions)[0].sum().backward()
 
 
 def _train(model: Any, optim: Any, inputs: dict[str, Any], samples: list) -> None:
