@@ -77,8 +77,8 @@ def test_it_measures_and_reports_everything(
     printed = capsys.readouterr().out
     growth = figures['growth']
     assert set(growth['step_ms']) == {'16 rows', '48 rows'}
-    # 4 memories of 48 rows: 8 float32 and 3 int64 each, and a counter
-    assert growth['memories_mb'] == pytest.approx(4 * (48 * (32 + 24) + 8) / 1e6)
+    # 4 memories of 48 rows: 8 float32 and 2 int64 each, and a counter
+    assert growth['memories_mb'] == pytest.approx(4 * (48 * (32 + 16) + 8) / 1e6)
     clip = figures['clip']
     assert len(clip['text_ms']['ours']) == len(clip['step_ms']['padded, eager']) == 1
     met = [
