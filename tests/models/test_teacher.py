@@ -120,6 +120,7 @@ def test_synchronising_copies_all_there_is() -> None:
     assert_same(teacher.module.parameters(), model.parameters())
     assert_same(teacher.module.buffers(), model.buffers())
     assert teacher.module['text'].words == ['a', 'b']
+    assert teacher.steps == 0
     # A copy, and not the student itself.
     copied = clones(teacher.module.state_dict()['image.0.weight'])
     change(model)

@@ -372,6 +372,7 @@ def test_the_start_of_the_adaptation_makes_the_teacher_the_student() -> None:
     expected = encoders(model)
     expected |= {f'graph_neck.{name}': value for name, value in neck.items()}
     assert_equal(found, expected)
+    assert model.teacher.steps == 0
 
 
 def test_the_start_of_the_adaptation_forgets_an_earlier_one() -> None:
@@ -617,6 +618,14 @@ def test_a_memory_that_cannot_hold_a_batch_is_refused() -> None:
 
     with pytest.raises(InputError, match=r'memory_size=4 .* batch of all ranks, 5'):
         losses_of(model, collated())
+
+
+def test_a_memory_as_large_as_a_batch_will_do() -> None:
+    model = begin(build(memory_size=5))
+
+    for step in range(2):
+        assert total_of(adapt(model, collated(step), step)).isfinite()
+    assert len(model.memories['target_images']) == 5
 
 
 @pytest.mark.parametrize('iteration', [0, SOURCE_ITERS])

@@ -8,7 +8,11 @@ import torch.nn.functional as F
 
 from gckd_mm.errors import InputError
 from gckd_mm.models.heads import InfoNCEHead, SDMHead
-from gckd_mm.models.heads.contrastive_head import sdm_loss
+from gckd_mm.models.heads.contrastive_head import (
+    ContrastiveHead,
+    head_losses,
+    sdm_loss,
+)
 from gckd_mm.models.heads.info_nce_head import info_nce
 
 HEADS = ((InfoNCEHead, info_nce), (SDMHead, sdm_loss))
@@ -55,3 +59,24 @@ def test_a_temperature_that_is_no_number_is_refused(head, _) -> None:
     for temperature in ('0.02', None, float('nan')):
         with pytest.raises(InputError, match='must be positive'):
             head(temperature=temperature)
+
+
+class Lopsided(ContrastiveHead):
+    """A head to which images and captions are not the same, as to those of ours."""
+
+    @staticmethod
+    def objective(image_feats, caption_feats, pids, temperature):
+        return (image_feats[:, 0] * pids).sum() - 3 * caption_feats[:, 1].sum()
+
+
+def test_every_head_is_given_images_and_then_captions() -> None:
+    images, captions = torch.randn(2, 6, 8)
+    pids = torch.arange(6)
+    heads = {'one': Lopsided(), 'other': Lopsided(loss_weight=0.5)}
+
+    found = head_losses(heads, {'captions': captions, 'images': images}, pids, 'loss_x')
+
+    expected = Lopsided.objective(images, captions, pids, 0)
+    assert found.keys() == {'loss_x_one', 'loss_x_other'}
+    torch.testing.assert_close(found['loss_x_one'], expected)
+    torch.testing.assert_close(found['loss_x_other'], 0.5 * expected)

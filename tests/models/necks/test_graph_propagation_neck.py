@@ -310,6 +310,20 @@ def test_a_row_that_nothing_reaches_stays(layer: str, normalize: bool) -> None:
 
 
 @pytest.mark.parametrize('layer', LAYERS)
+def test_a_row_that_nothing_reaches_stays_beside_what_is_not_a_number(
+    layer: str,
+) -> None:
+    nodes, edges = make_graph()
+    for name in ('source', 'target'):
+        nodes[name][0] = math.nan  # where a neighbour that is missing points to
+
+    after = opened(layer, normalize=False).propagate(nodes, edges)
+
+    for name, row in ISOLATED.items():
+        assert torch.equal(after[name][row], nodes[name][row])
+
+
+@pytest.mark.parametrize('layer', LAYERS)
 def test_one_domain_may_be_empty(layer: str) -> None:
     neck = opened(layer)
     nodes, edges = make_graph()
