@@ -81,8 +81,6 @@ def score_edges(
         edges: As :func:`candidate_edges` sorts them.
         captions: L2-normalised, shape (N, D).
         images: L2-normalised, shape (M, D).
-
-    Source: ours.
     """
     if len(edges.rows) == 0:
         return edges
@@ -111,32 +109,28 @@ def sinkhorn_potentials(
     iterations: int = 4,
     relaxation: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Match captions with images in equal shares, by entropic optimal transport.
+    """Match captions with images by entropic optimal transport.
 
     The plan P_kj = exp((s_kj + f_k + g_j) / ε) on the edges, and 0 off them, gets the
     row marginals 1/N' and the column marginals 1/M', where N' and M' count the rows and
     columns that have an edge. An iteration scales rows, then columns: the column sums
     are met, the row sums the better the more iterations. Balance assumes that
-    **captions and images come from the same people, in equal shares**; ``relaxation``
-    softens that: each update is raised to ρ / (ρ + ε), which is unbalanced transport
-    with a Kullback-Leibler penalty ρ on either marginal. ρ → 0 leaves the similarities
-    alone, ρ → ∞ is balanced.
+    **captions and images come from the same people, in equal numbers**; ``relaxation``
+    softens that: each update is raised to ρ / (ρ + ε), a Kullback-Leibler penalty ρ on
+    either marginal. ρ → 0 leaves the similarities alone, ρ → ∞ is balanced.
 
-    Cost: linear in the edges. In float32, under autocast too.
+    Linear in the edges; in float32, under autocast too.
 
     Args:
         edges: See :class:`CandidateEdges`.
         num_rows: N.
         num_columns: M.
-        epsilon: ε, in units of cosine similarity: the smaller, the closer the plan is
-            to one image a caption. Defaults to 0.06.
+        epsilon: ε, in units of cosine similarity. Defaults to 0.06.
         iterations: At least 1. Defaults to 4.
-        relaxation: ρ, positive, in units of cosine similarity. Defaults to None:
-            balanced.
+        relaxation: ρ, positive, in the same units. Defaults to None: balanced.
 
     Returns:
-        f, shape (N,), and g, shape (M,), in units of cosine similarity; 0 where there
-        is no edge.
+        f, shape (N,), and g, shape (M,), in the same units; 0 where there is no edge.
 
     Source: Cuturi, *Sinkhorn distances*, NIPS 2013, algorithm 1; the exponent from
     Chizat et al., *Scaling algorithms for unbalanced optimal transport problems*,

@@ -9,11 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gckd_mm.errors import InputError
-from gckd_mm.models.gckd.memory import (
-    EmbeddingMemory,
-    NeighbourLists,
-    Neighbours,
-)
+from gckd_mm.models.gckd.memory import EmbeddingMemory, NeighbourLists, Neighbours
 from gckd_mm.models.gckd.relations import MEMORIES, MODALITIES, RELATIONS, edge_type
 from gckd_mm.models.necks.graph_checks import EdgeType
 from gckd_mm.models.necks.graph_propagation_neck import GraphPropagationNeck
@@ -32,8 +28,7 @@ class Edges(Mapping[EdgeType, Neighbours]):
 
     Args:
         lists: Type of the edges -> lists of the receivers' rows.
-        rows: Modality -> slots that the mapping is restricted to, shape (N,). Defaults
-            to all filled ones.
+        rows: Modality -> slots of the receivers, shape (N,). Defaults to all filled.
     """
 
     def __init__(
@@ -54,11 +49,7 @@ class Edges(Mapping[EdgeType, Neighbours]):
     ) -> Neighbours:
         """Return the k nearest of some rows of a target memory, shapes (N, k).
 
-        Args:
-            modality: ``'images'`` or ``'captions'``: which target memory.
-            relation: One of :data:`RELATIONS`.
-            rows: Slots, shape (N,). Defaults to those of the mapping.
-            k: At most this many of each row. Defaults to all that are kept.
+        ``rows`` are slots, shape (N,), by default those of the mapping.
         """
         rows = self._rows.get(modality) if rows is None else rows
         found = self._of[f'target_{modality}', relation].neighbours(rows)
@@ -99,8 +90,7 @@ class MemoryGraph(BaseModule):
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
     Raises:
-        InputError: If a relation does not exist, or if one of ``k`` and ``neck`` is
-            given without the other.
+        InputError: For an unknown relation, or one of ``k`` and ``neck`` alone.
 
     Source: the graph over memories of both domains and modalities is of Luo et al.,
     *GCKD*, AAAI 2025 (GMP); relations and refresh are ours.
@@ -170,12 +160,7 @@ class MemoryGraph(BaseModule):
     def edges(
         self, memories: Memories, rows: Mapping[str, Tensor] | None = None
     ) -> Edges:
-        """Return the edges of the graph, after all that was pushed until now.
-
-        Args:
-            memories: ``<domain>_<modality>`` -> memory.
-            rows: Modality -> slots of the receivers. Defaults to all filled ones.
-        """
+        """Return the edges, after all that was pushed until now: see :class:`Edges`."""
         written = {}
         for name in MEMORIES:
             seen = self.get_buffer(f'{name}_seen')
@@ -216,16 +201,13 @@ class MemoryGraph(BaseModule):
         rows = {m: None if everything else slots[m].unique() for m in MODALITIES}
         in_edges = {}
         for modality, picked in rows.items():
-            target = nodes[f'target_{modality}']
-            nodes[f'{receiver}_{modality}'] = (
-                target if picked is None else target[picked]
-            )
+            if picked is not None:
+                nodes[f'written_{modality}'] = nodes[f'target_{modality}'][picked]
         for sender, relation, to in edges:
             modality = to.removeprefix('target_')
             if relation in self.k:
-                in_edges[sender, relation, f'{receiver}_{modality}'] = edges.of(
-                    modality, relation, rows[modality], self.k[relation]
-                )
+                near = edges.of(modality, relation, rows[modality], self.k[relation])
+                in_edges[sender, relation, f'{receiver}_{modality}'] = near
         new = neck.pass_messages(nodes, in_edges)
         propagated = {}
         for modality, picked in rows.items():

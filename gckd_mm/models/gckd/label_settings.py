@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from gckd_mm.errors import InputError
+from gckd_mm.models.retrievers.staged import Schedule
 
 
 class AssignmentSettings(NamedTuple):
@@ -30,17 +31,54 @@ class PropagationSettings(NamedTuple):
     temperature: float = 0.1
 
 
-Settings = TypeVar('Settings', AssignmentSettings, PropagationSettings)
+_Settings = TypeVar('_Settings', AssignmentSettings, PropagationSettings)
 
 
-def read_settings(
-    kind: type[Settings], name: str, given: Mapping[str, Any] | None
-) -> Settings | None:
-    """Check the arguments of a part; None stays None.
+def read_assignment(given: Mapping[str, Any] | None) -> AssignmentSettings | None:
+    """Check the arguments of the assignment; None stays None.
+
+    Raises:
+        InputError: If one is unknown or out of its range.
+    """
+    return _read(AssignmentSettings, 'assignment', given)
+
+
+def read_propagation(given: Mapping[str, Any] | None) -> PropagationSettings | None:
+    """Check the arguments of the label propagation; None stays None.
 
     Raises:
         InputError: If one is unknown, missing or out of its range.
     """
+    settings = _read(PropagationSettings, 'propagation', given)
+    if settings is not None and settings.alpha > 1:
+        raise InputError(
+            f'PseudoLabels: propagation.alpha must be at most 1, got {settings.alpha}'
+        )
+    return settings
+
+
+def check_labels(
+    candidates: int,
+    refresh: int,
+    sharpening: float,
+    gate: float,
+    temperature: Schedule,
+) -> None:
+    """Refuse arguments of :class:`PseudoLabels` that are out of their range."""
+    _check_count('candidates', candidates)
+    _check_count('refresh', refresh)
+    _check_positive('sharpening', sharpening)
+    _check_positive('temperature', min(temperature.start, temperature.end))
+    if not 0 <= gate < 1:
+        raise InputError(
+            f'PseudoLabels: gate is the fraction of queries to drop, at least 0 and '
+            f'below 1; got {gate}'
+        )
+
+
+def _read(
+    kind: type[_Settings], name: str, given: Mapping[str, Any] | None
+) -> _Settings | None:
     if given is None:
         return None
     unknown = sorted(set(given) - set(kind._fields))
@@ -53,34 +91,19 @@ def read_settings(
     settings = kind(**given)
     for key, value in settings._asdict().items():
         if key in ('iterations', 'k'):
-            check_count(f'{name}.{key}', value)
+            _check_count(f'{name}.{key}', value)
         elif value is not None:
-            check_positive(f'{name}.{key}', value)
-    if isinstance(settings, PropagationSettings) and settings.alpha > 1:
-        raise InputError(
-            f'PseudoLabels: {name}.alpha must be at most 1, got {settings.alpha}'
-        )
+            _check_positive(f'{name}.{key}', value)
     return settings
 
 
-def check_count(name: str, value: Any) -> None:
-    """Refuse what is no whole number of at least 1."""
+def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(
             f'PseudoLabels: {name} must be a whole number of at least 1, got {value!r}'
         )
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Refuse what is no positive number."""
+def _check_positive(name: str, value: Any) -> None:
     if not isinstance(value, int | float) or not value > 0:
         raise InputError(f'PseudoLabels: {name} must be positive, got {value!r}')
-
-
-def check_gate(gate: float) -> None:
-    """Refuse a gate that is no fraction below 1."""
-    if not 0 <= gate < 1:
-        raise InputError(
-            f'PseudoLabels: gate is the fraction of queries to drop, at least 0 and '
-            f'below 1; got {gate}'
-        )

@@ -19,11 +19,9 @@ from gckd_mm.models.functional.gates import quantile_gate
 from gckd_mm.models.gckd.graph import Edges
 from gckd_mm.models.gckd.label_settings import (
     AssignmentSettings,
-    PropagationSettings,
-    check_count,
-    check_gate,
-    check_positive,
-    read_settings,
+    check_labels,
+    read_assignment,
+    read_propagation,
 )
 from gckd_mm.models.gckd.memory import Neighbours
 from gckd_mm.models.gckd.relations import DIRECTIONS, MODALITIES
@@ -48,9 +46,9 @@ class Transitions(NamedTuple):
     """A sparse transition matrix over N rows.
 
     Attributes:
-        index: The row itself, then its neighbours, shape (N, 1 + K), int64.
-        probability: Of going there, shape (N, 1 + K), float32; where there is no
-            neighbour, 0, and the index is the row itself.
+        index: The row itself, then its neighbours, shape (N, 1 + K).
+        probability: Of going there, shape (N, 1 + K), float32; 0, and the index that of
+            the row itself, where there is no neighbour.
     """
 
     index: Tensor  # type: ignore[assignment] # not what tuple.index is
@@ -88,12 +86,11 @@ def propagate_labels_once(
 
     Args:
         labels: Of N queries, shape (N, C), not negative.
-        index: Their columns, shape (N, C), int64.
+        index: Their columns, shape (N, C).
         transitions: Over all columns.
 
     Returns:
-        Labels and columns, shapes (N, C · (1 + K)); a column may come several times,
-        and its labels add up to the same sum.
+        Labels and columns, shapes (N, C · (1 + K)); those of one column add up.
     """
     moved = labels[..., None] * transitions.probability[index]
     return moved.flatten(1), transitions.index[index].flatten(1)
@@ -110,15 +107,13 @@ class PseudoLabels(BaseModule):
     ``sharpening`` → the ``gate``, which drops the least confident queries.
 
     Balanced assignment assumes that the target's captions and images come from the
-    same people, and that the memories hold (nearly) all of them; soften it with
-    ``assignment.relaxation`` where they do not.
+    same people, and that the memories hold nearly all of them.
 
     Args:
         size: Rows of a memory.
         candidates: Memory rows that may be matched to a query. Defaults to 64.
-        assignment: Arguments of :func:`sinkhorn_potentials`: ``epsilon``,
-            ``iterations``, ``relaxation``; None leaves the similarities alone.
-            Defaults to those of the function.
+        assignment: ``epsilon``, ``iterations`` and ``relaxation`` of
+            :func:`sinkhorn_potentials`, as by default; None: no assignment.
         refresh: Steps between two computations of the potentials; a sample that came
             since has the mean potential. Defaults to 10.
         temperature: A number or a schedule. Defaults to 0.03.
@@ -152,20 +147,14 @@ class PseudoLabels(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check_count('candidates', candidates)
-        check_count('refresh', refresh)
-        check_positive('sharpening', sharpening)
-        check_gate(gate)
+        self.temperature = read_schedule(temperature, 'labels.temperature')
+        check_labels(candidates, refresh, sharpening, gate, self.temperature)
         self.candidates = candidates
-        self.assignment = read_settings(AssignmentSettings, 'assignment', assignment)
+        self.assignment = read_assignment(assignment)
         self.refresh = refresh
-        self.propagation = read_settings(
-            PropagationSettings, 'propagation', propagation
-        )
+        self.propagation = read_propagation(propagation)
         self.sharpening = sharpening
         self.gate = gate
-        self.temperature = read_schedule(temperature, 'labels.temperature')
-        check_positive('temperature', min(self.temperature.start, self.temperature.end))
         for modality in MODALITIES:
             self.register_buffer(f'{modality}_potentials', torch.zeros(size))
             # Which sample each potential is of.

@@ -17,17 +17,13 @@ _CHUNK_SIZE = 2**24
 class EmbeddingMemory(nn.Module):
     """The most recent embeddings of one domain and modality, one a sample.
 
-    A sample that is pushed again replaces its own older embedding, so that a memory at
-    least as large as the train set comes to hold all of it; a smaller one holds the
-    ``size`` samples that were pushed last. Slots fill from 0 upwards. All state is in
-    persistent buffers: a resumed run goes on exactly.
+    A sample that is pushed again replaces its own older embedding: a memory as large as
+    the train set comes to hold all of it, a smaller one the samples pushed last. Slots
+    fill from 0 upwards. All state is in persistent buffers.
 
     Args:
         size: Embeddings held at most, of 4 · dim + 16 bytes each.
-        dim: Numbers an embedding.
-
-    Raises:
-        InputError: If the size or the dimension is below 1.
+        dim: Numbers an embedding. Neither may be below 1.
 
     Source: Luo et al., *GCKD*, AAAI 2025 (first-in-first-out memories of each domain
     and modality); one embedding a sample, and any batch size, are ours.
@@ -81,8 +77,7 @@ class EmbeddingMemory(nn.Module):
             keys: Which sample each row is of, an index from 0, shape (N,), int64.
 
         Returns:
-            The slot of each row of each rank, shape (W·N,), int64, equal on all ranks;
-            -1 for samples that did not stay.
+            The slot of each row of each rank, shape (W·N,); -1 if it did not stay.
 
         Raises:
             InputError: If the embeddings have another dimension than the memory.
@@ -95,7 +90,9 @@ class EmbeddingMemory(nn.Module):
             )
         if len(feats) != len(keys):
             raise ValueError(f'got {len(feats)} embeddings and {len(keys)} keys')
-        feats, keys = _gather(feats), _gather(keys)
+        feats, keys = (
+            torch.cat(all_gather(each.detach().contiguous())) for each in (feats, keys)
+        )
         if len(keys) == 0:
             return keys
         samples, sample_of_row = keys.unique(return_inverse=True)
@@ -115,10 +112,7 @@ class EmbeddingMemory(nn.Module):
         return slot_of_sample[sample_of_row]
 
     def written_since(self, num_pushed: Tensor) -> Tensor:
-        """Return the slots written after a moment, ascending, shape (W,), int64.
-
-        ``num_pushed`` is what :attr:`num_pushed` was then.
-        """
+        """Return the slots written since :attr:`num_pushed` was that, ascending."""
         return (self.slot_stamps >= num_pushed).nonzero().squeeze(1)
 
     def reset(self) -> None:
@@ -143,10 +137,6 @@ class EmbeddingMemory(nn.Module):
         stamps[slots[~new]] = torch.iinfo(torch.int64).max
         slots[new] = stamps.topk(int(new.sum()), largest=False).indices
         return slots
-
-
-def _gather(tensor: Tensor) -> Tensor:
-    return torch.cat(all_gather(tensor.detach().contiguous()))
 
 
 class Neighbours(NamedTuple):
@@ -176,15 +166,11 @@ def nearest_neighbours(
         queries: L2-normalised, shape (N, D).
         keys: L2-normalised, shape (M, D).
         k: Neighbours a query; those that M keys cannot give are padded.
-        exclude: The key that each query must not find (itself, as a rule), shape (N,),
-            int64; -1 for none. Defaults to none for all.
-        chunk_size: Queries compared at a time, which bounds the memory: 4 · chunk_size
-            · M bytes. Defaults to 4096.
+        exclude: The key that each query must not find, shape (N,); -1 for none.
+        chunk_size: Queries compared at a time, in 4 · chunk_size · M bytes.
 
     Returns:
         Shapes (N, k).
-
-    Source: ours.
     """
     index = queries.new_full((len(queries), k), -1, dtype=torch.int64)
     best = queries.new_full((len(queries), k), -torch.inf, dtype=torch.float32)
@@ -210,23 +196,18 @@ class NeighbourLists(nn.Module):
     Rows and columns are the embeddings of two memories, or of one. Each row keeps a
     list of up to L = 2k columns, and a bound that no column outside of its list
     exceeds: as long as the list holds k, its best k are the best of all. A list that
-    has lost more is found anew by brute force.
-
-    An update with B written slots compares B rows with all columns and B columns with
-    all rows, and merges only the lists that one of them enters. All state is in
-    persistent buffers, of 8 · L + 4 bytes a row.
+    has lost more is found anew by brute force. An update with B written slots compares
+    B rows with all columns and B columns with all rows, and merges only the lists that
+    one of them enters. All state is in persistent buffers, of 8 · L + 4 bytes a row.
 
     Args:
         size: Rows at most: the size of the rows' memory.
-        k: Neighbours a row.
+        k: Neighbours a row. Neither may be below 1.
         exclude_self: Rows and columns are the same memory, and no row is its own
             neighbour. Defaults to False.
 
     Attributes:
         num_repaired: How many lists were found anew although their row was not written.
-
-    Raises:
-        InputError: If size or k is below 1.
 
     Source: ours.
     """
@@ -264,9 +245,8 @@ class NeighbourLists(nn.Module):
         Args:
             rows: The rows' memory, L2-normalised, shape (N, D).
             columns: The columns' memory, L2-normalised, shape (M, D).
-            new_rows: Slots of the rows written, int64, in any order; -1 is ignored.
-            new_columns: The same of the columns; equal to ``new_rows`` if
-                ``exclude_self``.
+            new_rows: Slots of the rows written, in any order; -1 is ignored.
+            new_columns: The same of the columns.
 
         Raises:
             ValueError: If there are more rows than lists.
@@ -293,13 +273,9 @@ class NeighbourLists(nn.Module):
 
     @torch.no_grad()
     def neighbours(self, rows: Tensor | None = None) -> Neighbours:
-        """Return the k nearest columns of all rows, or of some, as of the last update.
+        """Return the k nearest columns of R rows, shapes (R, k), as of the last update.
 
-        Args:
-            rows: Slots, shape (R,), int64; -1 has no neighbours. Defaults to all rows.
-
-        Returns:
-            Shapes (R, k).
+        ``rows`` are slots, shape (R,), by default all; -1 has no neighbours.
         """
         if rows is None:
             rows = torch.arange(int(self.num_rows), device=self.index.device)

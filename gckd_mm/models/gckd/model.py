@@ -63,8 +63,8 @@ class GCKD(StagedDualEncoder):
 
     Args:
         embedding_size: D, of both towers.
-        memory_size: Rows of each of the four memories: at least as many as the target
-            has images and captions, since balanced assignment wants to see them all.
+        memory_size: Rows of each memory: at least as many as the target has images and
+            captions, since balanced assignment wants to see them all.
         teacher_momentum: m, the fraction of itself that the teacher keeps in an update,
             in [0, 1]; a number or a schedule. Defaults to 0.98.
         graph: Config of a :class:`MemoryGraph`; None: nothing is propagated.
@@ -77,14 +77,12 @@ class GCKD(StagedDualEncoder):
             data preprocessor.
 
     Raises:
-        InputError: If the teacher's momentum leaves [0, 1], for a weight of another
-            name, for one of ``labels`` and ``distill`` without the other, or for a
-            graph whose weights nothing would train.
+        InputError: If the momentum leaves [0, 1], for a weight of another name, for
+            one of ``labels`` and ``distill`` alone, or a graph that nothing trains.
 
     Source: Luo et al., *Graph-Based Cross-Domain Knowledge Distillation for
-    Cross-Dataset Text-to-Image Person Retrieval*, AAAI 2025: the memories of both
-    domains, the propagation over a heterogeneous graph, the momentum teacher and its
-    soft labels, all of it trained jointly. The equations and numbers are ours.
+    Cross-Dataset Text-to-Image Person Retrieval*, AAAI 2025: memories of both domains,
+    a heterogeneous graph, a momentum teacher and its soft labels. Equations are ours.
     """
 
     #: whose losses have a weight
@@ -157,9 +155,6 @@ class GCKD(StagedDualEncoder):
            the student does; the edges of the graph follow.
         3. The target's memories are propagated along the edges, and give soft labels.
         4. :meth:`losses` compares the student with the memories.
-
-        Raises:
-            InputError: If the memories do not hold a batch.
         """
         source, student = self.embed(inputs), self.embed(target['inputs'])
         self.check_source(source)
@@ -210,8 +205,7 @@ class GCKD(StagedDualEncoder):
     ) -> dict[str, Tensor]:
         """Push a batch into the memories; return the slots: see the batch's.
 
-        The source's embeddings are the student's: its labels hold them in place, and
-        the teacher's would cost another forward pass.
+        The source's embeddings are the student's: its labels hold them in place.
         """
         device = source['images'].device
         pushed = {}

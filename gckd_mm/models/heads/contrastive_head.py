@@ -85,10 +85,7 @@ class ContrastiveHead(BaseModule):
     def loss(self, image_feats: Tensor, caption_feats: Tensor, pids: Tensor) -> Tensor:
         """Return the weighted loss of the batch of all ranks together, a scalar.
 
-        Args:
-            image_feats: L2-normalised, shape (N, D).
-            caption_feats: L2-normalised, shape (N, D); row i belongs to image i.
-            pids: Person ids, shape (N,).
+        Arguments as of :func:`sdm_loss`.
 
         Raises:
             InputError: If the first batch of all ranks holds a single pair: there is
@@ -138,13 +135,9 @@ def person_ids(data_samples: Sequence[BaseDataElement], feats: Tensor) -> Tensor
 def gather_with_gradient(tensor: Tensor) -> Tensor:
     """Concatenate the tensors of all W ranks, (N, …) each; gradients flow back.
 
-    A loss that every rank computes on the gathered batch, followed by the gradient
-    averaging of DistributedDataParallel, gives exactly the gradients of one process
-    with the whole batch: the backward pass sums the ranks' (equal) gradients, which
-    the averaging divides again.
-
-    Returns:
-        Shape (W·N, …), in rank order; the tensor itself if not distributed.
+    With a loss that every rank computes on the gathered batch, shape (W·N, …) in rank
+    order, DistributedDataParallel gives the gradients of one process with the whole
+    batch: the backward pass sums the ranks' (equal) gradients, which it divides again.
 
     Source: ours; the arithmetic is that of open_clip's ``gather_with_grad``.
     """

@@ -38,9 +38,7 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tenso
 
 @MODELS.register_module()
 class MomentumDistillHead(BaseModule):
-    """Cross-entropy from soft labels to the student's similarities with a memory.
-
-    Without state or weights: who makes the labels, and of what, is the caller's affair.
+    """Cross-entropy from soft labels to the student's similarities; without state.
 
     Args:
         temperature: Divides the student's similarities. Defaults to 0.06.
@@ -49,8 +47,7 @@ class MomentumDistillHead(BaseModule):
     Raises:
         InputError: If the temperature is not positive.
 
-    Source: the loss of Li et al., *Align before Fuse* (ALBEF), NeurIPS 2021, section
-    3.3, and of the paper's CMKD.
+    Source: see :func:`soft_cross_entropy`; it is the loss of the paper's CMKD, too.
     """
 
     def __init__(self, temperature: float = 0.06, init_cfg: dict | None = None) -> None:
@@ -112,9 +109,8 @@ class MomentumDistillHead(BaseModule):
 class NeighbourConsistencyHead(MomentumDistillHead):
     """The same loss, with the neighbours of the same modality as labels.
 
-    The neighbours of sample i in the teacher's memory, weighted by similarity, are what
-    the student's embedding of i should find there: no pairing of images with captions
-    is assumed.
+    The neighbours of a sample in the teacher's memory, weighted by similarity, are what
+    the student should find there: no pairing of images with captions is assumed.
 
     Args:
         k: Neighbours that count. Defaults to 6.

@@ -57,8 +57,6 @@ def neighbour_average(
 
     Returns:
         Shape (N, D); 0 for a row without neighbours.
-
-    Source: ours.
     """
     feats = at_least_float32(feats)
     if not len(feats):
@@ -91,14 +89,12 @@ class GraphPropagationNeck(BaseModule):
     A row that no edge reaches is left alone. Computed in float32, under autocast too;
     what comes out has the dtype of what went in. No gradient flows through the choice
     of neighbours and their similarities. Weights belong to layer and relation, not to
-    types of nodes: what the source domain trains is what the target uses. A relation
-    that a step's graph leaves out gets no gradient in this step; to please
-    ``DistributedDataParallel``, give it with no neighbours (-1) instead.
+    types of nodes: what the source domain trains is what the target uses. (Under
+    ``DistributedDataParallel`` give every relation, with no neighbours (-1) at least.)
 
     Args:
         in_channels: Size D of the embeddings, in and out.
-        layer: ``'SAGEConv'`` (mean of the neighbours), ``'GCNConv'`` (sum weighted by
-            similarity) or ``'GATv2Conv'`` (one head of attention), which need
+        layer: ``'SAGEConv'``, ``'GCNConv'`` or ``'GATv2Conv'``, which need
             torch-geometric, or ``'parameter_free'``. Defaults to ``'SAGEConv'``.
         num_layers: Number of layers. Defaults to 2.
         k: Neighbours of a row in the graph that :meth:`forward` builds. Defaults to 6.
@@ -155,8 +151,7 @@ class GraphPropagationNeck(BaseModule):
                 necks give it; the result has the same form.
 
         Raises:
-            InputError: If the embeddings are not of shape (N, D), or no relation is
-                called ``'near'``.
+            InputError: For another shape, or if no relation is called ``'near'``.
         """
         rows = last_of(x)
         check_nodes('x', rows, self.in_channels)

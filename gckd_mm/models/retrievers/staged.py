@@ -43,11 +43,7 @@ class Schedule:
         return self.start == self.end
 
     def at(self, step: int) -> float:
-        """Return the value at an adaptation step, which may lie before the first.
-
-        Raises:
-            InputError: If it is a ramp over an adaptation of unknown length.
-        """
+        """Return the value at an adaptation step, which may lie before the first."""
         if self.is_constant:
             return self.end
         if self.num_steps is None:
@@ -80,9 +76,6 @@ class StagedDualEncoder(DualEncoder):
 
     Args:
         **towers: See :class:`DualEncoder`.
-
-    Attributes:
-        source_iters: Iterations on the source alone; 0 until :meth:`set_stages`.
     """
 
     def __init__(self, **towers: Any) -> None:
@@ -165,11 +158,7 @@ class StagedDualEncoder(DualEncoder):
         """Refuse, already in the source stage, what the adaptation cannot use."""
 
     def step(self) -> int:
-        """Return the step of the adaptation; negative in the source stage.
-
-        Raises:
-            InputError: If nobody has said which iteration it is.
-        """
+        """Return the step of the adaptation; negative in the source stage."""
         if self._iteration is None:
             raise InputError(
                 f'{type(self).__name__}: nobody says which iteration this is; add '
