@@ -1,8 +1,7 @@
 """Balanced assignment: potentials against hubs, on sparse candidate pairs.
 
 N captions are rows, M images are columns. Labels are softmax_j((s_kj + g_j) / τ) for
-captions and softmax_k((s_kj + f_k) / τ) for images; f and g carry no gradient, and a
-constant added to all of f or to all of g changes no label.
+captions and softmax_k((s_kj + f_k) / τ) for images; f and g carry no gradient.
 """
 
 from __future__ import annotations
@@ -17,12 +16,9 @@ from gckd_mm.models.gckd.memory import Neighbours
 
 
 class CandidateEdges(NamedTuple):
-    """The E pairs of caption and image that may match, each once.
+    """The E pairs of caption and image that may match, each once; shapes (E,).
 
-    Attributes:
-        rows: Captions, shape (E,), int64.
-        columns: Images, shape (E,), int64.
-        similarity: Cosine, shape (E,), float32.
+    ``rows`` are captions, ``columns`` images, ``similarity`` is their cosine, float32.
     """
 
     rows: Tensor
@@ -40,10 +36,8 @@ def candidate_edges(
         image_neighbours: The nearest captions of each image, shapes (M, K2).
 
     Returns:
-        Sorted by caption, then by image. The similarity of a pair that both sides know
+        Sorted by caption, then by image. Where both sides know a pair, the similarity
         is the captions' side's.
-
-    Source: ours.
     """
     num_rows, num_columns = len(caption_neighbours.index), len(image_neighbours.index)
     device = caption_neighbours.index.device
@@ -117,9 +111,7 @@ def sinkhorn_potentials(
     are met, the row sums the better the more iterations. Balance assumes that
     **captions and images come from the same people, in equal numbers**; ``relaxation``
     softens that: each update is raised to ρ / (ρ + ε), a Kullback-Leibler penalty ρ on
-    either marginal. ρ → 0 leaves the similarities alone, ρ → ∞ is balanced.
-
-    Linear in the edges; in float32, under autocast too.
+    either marginal; ρ → ∞ is balanced. Linear in the edges; in float32.
 
     Args:
         edges: See :class:`CandidateEdges`.

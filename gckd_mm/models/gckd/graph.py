@@ -24,11 +24,8 @@ class Edges(Mapping[EdgeType, Neighbours]):
 
     As a mapping it is what :meth:`GraphPropagationNeck.propagate` takes: (memory of the
     senders, relation, memory of the receivers) -> the rows of the senders that are
-    neighbours of each receiver. The next :meth:`MemoryGraph.edges` changes it.
-
-    Args:
-        lists: Type of the edges -> lists of the receivers' rows.
-        rows: Modality -> slots of the receivers, shape (N,). Defaults to all filled.
+    neighbours of each receiver. The next :meth:`MemoryGraph.edges` changes it. ``rows``
+    are the slots of the receivers by modality, shape (N,), by default all filled ones.
     """
 
     def __init__(
@@ -80,17 +77,13 @@ class MemoryGraph(BaseModule):
     Args:
         size: Rows of a memory.
         dim: Size D of an embedding.
-        k: Relation -> neighbours from which a node receives; 0, or left out, switches
-            it off. Defaults to None: no propagation.
+        k: Relation of :data:`RELATIONS` -> neighbours from which a node receives; 0, or
+            left out, switches it off. Defaults to None: no propagation.
         neck: Config of the :class:`GraphPropagationNeck`; ``in_channels`` and
-            ``relations`` are set here. Defaults to None: no propagation.
+            ``relations`` are set here. Given with ``k``, or neither.
         refresh: Steps from one renewal to the next. Defaults to 10.
-        other_k: Relation -> neighbours that others read from :meth:`edges`: the lists
-            are as long as the longest that anybody wants. Defaults to None.
+        other_k: Relation -> neighbours that others read from :meth:`edges`.
         init_cfg: See :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        InputError: For an unknown relation, or one of ``k`` and ``neck`` alone.
 
     Source: the graph over memories of both domains and modalities is of Luo et al.,
     *GCKD*, AAAI 2025 (GMP); relations and refresh are ours.
@@ -183,15 +176,14 @@ class MemoryGraph(BaseModule):
     ) -> dict[str, Tensor]:
         """Propagate the target's memories: every row, or those just written.
 
+        Returns views by modality, shape (M, D), which the next call changes.
+
         Args:
             memories: ``<domain>_<modality>`` -> memory.
             edges: Of these memories.
             slots: Modality -> target rows that were written in this step, shape (N,).
             neck: See :attr:`GCKD.propagation_neck`; None leaves the embeddings alone.
             step: Step of the adaptation.
-
-        Returns:
-            Modality -> embeddings, shape (M, D): views, which the next call changes.
         """
         nodes = {name: memory.feats for name, memory in memories.items()}
         if neck is None:

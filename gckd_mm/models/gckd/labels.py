@@ -33,9 +33,8 @@ from gckd_mm.registry import MODELS
 class SoftLabels(NamedTuple):
     """Soft labels of N queries over the M rows of a memory.
 
-    Attributes:
-        labels: Distributions, shape (N, M); rows sum to 1.
-        weights: How much each query counts, shape (N,), from 0 to 1.
+    ``labels`` are distributions, shape (N, M); ``weights`` say how much each query
+    counts, shape (N,), from 0 to 1.
     """
 
     labels: Tensor
@@ -43,12 +42,10 @@ class SoftLabels(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """A sparse transition matrix over N rows.
+    """A sparse transition matrix over N rows; shapes (N, 1 + K).
 
-    Attributes:
-        index: The row itself, then its neighbours, shape (N, 1 + K).
-        probability: Of going there, shape (N, 1 + K), float32; 0, and the index that of
-            the row itself, where there is no neighbour.
+    ``index`` is the row itself, then its neighbours; ``probability`` that of going
+    there: 0, and the index that of the row itself, where there is no neighbour.
     """
 
     index: Tensor  # type: ignore[assignment] # not what tuple.index is
@@ -82,15 +79,10 @@ def transition_matrix(
 def propagate_labels_once(
     labels: Tensor, index: Tensor, transitions: Transitions
 ) -> tuple[Tensor, Tensor]:
-    """Multiply sparse labels by a transition matrix from the right.
+    """Multiply sparse labels of N queries by a transition matrix from the right.
 
-    Args:
-        labels: Of N queries, shape (N, C), not negative.
-        index: Their columns, shape (N, C).
-        transitions: Over all columns.
-
-    Returns:
-        Labels and columns, shapes (N, C · (1 + K)); those of one column add up.
+    Labels and columns, shapes (N, C), become such of shapes (N, C · (1 + K)), in which
+    a column may come several times: its labels add up.
     """
     moved = labels[..., None] * transitions.probability[index]
     return moved.flatten(1), transitions.index[index].flatten(1)
@@ -120,18 +112,13 @@ class PseudoLabels(BaseModule):
         propagation: ``alpha``, the fraction of a row's labels that comes from its
             neighbours, in (0, 1], ``k`` neighbours and the ``temperature`` of their
             softmax. Defaults to None: no label propagation.
-        sharpening: Exponent of propagated labels, which are then normalised. Defaults
-            to 2.
+        sharpening: Exponent of propagated labels, then normalised. Defaults to 2.
         gate: The quantile of the batch's confidences below which queries have the
             weight 0, in [0, 1). Defaults to 0: all queries count.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
-    Raises:
-        InputError: If a number is out of its range.
-
-    Source: a momentum teacher's soft labels over queues are of Li et al., *Align before
-    Fuse* (ALBEF), NeurIPS 2021, and the paper's CMKD; assignment, candidates,
-    propagation and gate are ours.
+    Source: a momentum teacher's soft labels are of Li et al., *Align before Fuse*
+    (ALBEF), NeurIPS 2021, and the paper's CMKD; the rest is ours.
     """
 
     def __init__(

@@ -18,8 +18,7 @@ class EmbeddingMemory(nn.Module):
     """The most recent embeddings of one domain and modality, one a sample.
 
     A sample that is pushed again replaces its own older embedding: a memory as large as
-    the train set comes to hold all of it, a smaller one the samples pushed last. Slots
-    fill from 0 upwards. All state is in persistent buffers.
+    the train set comes to hold all of it. All state is in persistent buffers.
 
     Args:
         size: Embeddings held at most, of 4 · dim + 16 bytes each.
@@ -81,7 +80,6 @@ class EmbeddingMemory(nn.Module):
 
         Raises:
             InputError: If the embeddings have another dimension than the memory.
-            ValueError: If there are not as many keys as embeddings.
         """
         if feats.shape[1] != self.dim:
             raise InputError(
@@ -140,11 +138,10 @@ class EmbeddingMemory(nn.Module):
 
 
 class Neighbours(NamedTuple):
-    """The K nearest neighbours of N rows, the most similar first.
+    """The K nearest neighbours of N rows, the most similar first; shapes (N, K).
 
-    Attributes:
-        index: Their rows, shape (N, K), int64; -1 where there is none.
-        similarity: Cosine, shape (N, K), float32; -inf where there is none.
+    ``index`` is their rows, int64, -1 where there is none; ``similarity`` is their
+    cosine, float32, -inf where there is none.
     """
 
     index: Tensor  # type: ignore[assignment] # not what tuple.index is
@@ -158,7 +155,7 @@ def nearest_neighbours(
     exclude: Tensor | None = None,
     chunk_size: int = 4096,
 ) -> Neighbours:
-    """Find the k keys most similar to each query, by brute force.
+    """Find the k keys most similar to each query, by brute force: shapes (N, k).
 
     In float32, under autocast too, and without a gradient.
 
@@ -168,9 +165,6 @@ def nearest_neighbours(
         k: Neighbours a query; those that M keys cannot give are padded.
         exclude: The key that each query must not find, shape (N,); -1 for none.
         chunk_size: Queries compared at a time, in 4 · chunk_size · M bytes.
-
-    Returns:
-        Shapes (N, k).
     """
     index = queries.new_full((len(queries), k), -1, dtype=torch.int64)
     best = queries.new_full((len(queries), k), -torch.inf, dtype=torch.float32)
@@ -203,13 +197,10 @@ class NeighbourLists(nn.Module):
     Args:
         size: Rows at most: the size of the rows' memory.
         k: Neighbours a row. Neither may be below 1.
-        exclude_self: Rows and columns are the same memory, and no row is its own
-            neighbour. Defaults to False.
+        exclude_self: Rows and columns are one memory, and no row its own neighbour.
 
     Attributes:
         num_repaired: How many lists were found anew although their row was not written.
-
-    Source: ours.
     """
 
     index: Tensor
@@ -243,13 +234,10 @@ class NeighbourLists(nn.Module):
         """Take in what was written to the memories since the last update.
 
         Args:
-            rows: The rows' memory, L2-normalised, shape (N, D).
+            rows: The rows' memory, L2-normalised, shape (N, D), N at most ``size``.
             columns: The columns' memory, L2-normalised, shape (M, D).
             new_rows: Slots of the rows written, in any order; -1 is ignored.
             new_columns: The same of the columns.
-
-        Raises:
-            ValueError: If there are more rows than lists.
         """
         if len(rows) > self.size:
             raise ValueError(f'got {len(rows)} rows for {self.size} lists')

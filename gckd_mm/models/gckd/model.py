@@ -37,8 +37,7 @@ class AdaptationBatch(NamedTuple):
         source: What :meth:`GCKD.embed` gives of the N source pairs.
         pids: Person ids of the source pairs, shape (N,).
         target: What :meth:`GCKD.embed` gives of the N target images and captions.
-        slots: Memory -> its rows that hold the samples of all W ranks, shape (W·N,);
-            memories that took in nothing are left out.
+        slots: Memory that took samples in -> their rows, of all W ranks, shape (W·N,).
         edges: Of the graph over the memories.
         labels: Direction -> soft labels of the target's samples of all ranks.
         step: Step of the adaptation.
@@ -73,8 +72,7 @@ class GCKD(StagedDualEncoder):
         consistency: Config of a :class:`NeighbourConsistencyHead`, or None.
         loss_weights: ``distill`` and ``consistency`` -> weight of these losses, a
             number or a schedule. Defaults to 1 each.
-        **towers: See :class:`DualEncoder`: the encoders, the source's heads and the
-            data preprocessor.
+        **towers: The arguments of :class:`DualEncoder`.
 
     Raises:
         InputError: If the momentum leaves [0, 1], for a weight of another name, for

@@ -27,7 +27,7 @@ def identity_targets(pids: Tensor) -> Tensor:
 def sdm_loss(
     image_feats: Tensor, caption_feats: Tensor, pids: Tensor, temperature: float
 ) -> Tensor:
-    """Similarity distribution matching: KL(p ‖ q) in both directions.
+    """Similarity distribution matching: KL(p ‖ q), a mean, of both directions together.
 
     p is the softmax of the similarities over the batch, q the true matching
     distribution, :func:`identity_targets`. In float32, under autocast too.
@@ -37,9 +37,6 @@ def sdm_loss(
         caption_feats: L2-normalised, shape (N, D); row i belongs to image i.
         pids: Person ids, shape (N,).
         temperature: Divides the cosine similarities.
-
-    Returns:
-        Scalar: mean over the batch, summed over both directions.
 
     Source: Jiang and Ye, *Cross-Modal Implicit Relation Reasoning and Aligning for
     Text-to-Image Person Retrieval* (IRRA), CVPR 2023, eq. 5 and 6, ε = 1e-8.
@@ -54,12 +51,9 @@ class ContrastiveHead(BaseModule):
     """A contrastive loss over the pairs of all ranks; a subclass says which.
 
     Args:
-        temperature: Divides the cosine similarities. Defaults to 0.02.
+        temperature: Divides the cosine similarities; positive. Defaults to 0.02.
         loss_weight: Factor of the loss. Defaults to 1.
         init_cfg: See :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        InputError: If the temperature is not positive.
     """
 
     def __init__(
@@ -83,9 +77,7 @@ class ContrastiveHead(BaseModule):
         raise NotImplementedError
 
     def loss(self, image_feats: Tensor, caption_feats: Tensor, pids: Tensor) -> Tensor:
-        """Return the weighted loss of the batch of all ranks together, a scalar.
-
-        Arguments as of :func:`sdm_loss`.
+        """Return the weighted loss of the batch of all ranks: see :func:`sdm_loss`.
 
         Raises:
             InputError: If the first batch of all ranks holds a single pair: there is

@@ -41,11 +41,8 @@ class MomentumDistillHead(BaseModule):
     """Cross-entropy from soft labels to the student's similarities; without state.
 
     Args:
-        temperature: Divides the student's similarities. Defaults to 0.06.
+        temperature: Divides the student's similarities; positive. Defaults to 0.06.
         init_cfg: See :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        InputError: If the temperature is not positive.
 
     Source: see :func:`soft_cross_entropy`; it is the loss of the paper's CMKD, too.
     """
@@ -79,8 +76,7 @@ class MomentumDistillHead(BaseModule):
             memory: The teacher's, L2-normalised, shape (M, D).
             labels: Distributions over the memory, shape (N, M).
             weights: Of the queries, not negative, shape (N,).
-            exclude: The row of the memory that each query is not compared with, shape
-                (N,): its own, as a rule. Defaults to none.
+            exclude: The memory's row that a query is not compared with, shape (N,).
         """
         logits = self(feats, memory)
         if exclude is not None:
@@ -93,9 +89,8 @@ class MomentumDistillHead(BaseModule):
     ) -> dict[str, Tensor]:
         """Describe the labels, in scalars; arguments as of :meth:`loss`.
 
-        ``gate_rate`` is the mean weight, ``label_entropy`` in nats from 0 to log M, and
-        ``agreement`` the fraction of queries for which student and teacher have the
-        same best match.
+        ``gate_rate`` is the mean weight, ``label_entropy`` in nats, ``agreement`` the
+        fraction of queries for which student and teacher have the same best match.
         """
         best = self(feats, memory).argmax(dim=1)
         return {
@@ -113,14 +108,11 @@ class NeighbourConsistencyHead(MomentumDistillHead):
     the student should find there: no pairing of images with captions is assumed.
 
     Args:
-        k: Neighbours that count. Defaults to 6.
-        neighbour_temperature: Divides their similarities in the labels' softmax.
-            Defaults to 0.1.
-        temperature: Divides the student's similarities. Defaults to 0.06.
+        k: Neighbours that count, at least 1. Defaults to 6.
+        neighbour_temperature: Divides their similarities in the labels' softmax;
+            positive. Defaults to 0.1.
+        temperature: Divides the student's similarities; positive. Defaults to 0.06.
         init_cfg: See :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        InputError: If a temperature is not positive or ``k`` is less than 1.
 
     Source: ours; related to Yang et al., *Exploiting the Intrinsic Neighborhood
     Structure for Source-free Domain Adaptation*, NeurIPS 2021.
@@ -146,12 +138,9 @@ class NeighbourConsistencyHead(MomentumDistillHead):
     def labels(self, neighbours: Neighbours, num_columns: int) -> tuple[Tensor, Tensor]:
         """Return labels, (N, M), and weights, (N,), of N queries for :meth:`loss`.
 
-        Labels are the softmax of similarity / ``neighbour_temperature`` over the
-        neighbours, 0 elsewhere; a query without any has labels and a weight of 0.
-
-        Args:
-            neighbours: Rows of the memory near each query, shape (N, K).
-            num_columns: M, the rows of the memory.
+        Labels are the softmax of similarity / ``neighbour_temperature`` over the K
+        neighbours among the M rows of a memory, 0 elsewhere; a query without any has
+        labels and a weight of 0.
         """
         absent = neighbours.index < 0
         logits = at_least_float32(neighbours.similarity) / self.neighbour_temperature

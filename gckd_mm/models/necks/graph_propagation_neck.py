@@ -46,17 +46,15 @@ def neighbour_weights(neighbours: Neighbours, temperature: float) -> Tensor:
 def neighbour_average(
     feats: Tensor, neighbours: Neighbours, temperature: float
 ) -> Tensor:
-    """Average the neighbours of each row by :func:`neighbour_weights`.
+    """Average the neighbours of N rows by :func:`neighbour_weights`: shape (N, D).
 
-    Differentiable in ``feats``; O(N·K·D) time and memory; in float32 at least.
+    Differentiable in ``feats``; O(N·K·D) time and memory; in float32 at least. A row
+    without neighbours gets 0.
 
     Args:
         feats: The senders, shape (M, D).
         neighbours: Of N receivers; their indices are rows of ``feats``.
         temperature: Divides the similarities.
-
-    Returns:
-        Shape (N, D); 0 for a row without neighbours.
     """
     feats = at_least_float32(feats)
     if not len(feats):
@@ -107,12 +105,8 @@ class GraphPropagationNeck(BaseModule):
         normalize: Whether to L2-normalise all rows after each layer. Defaults to True.
         init_cfg: See :class:`mmengine.model.BaseModule`.
 
-    Raises:
-        InputError: If an argument is out of its range.
-
-    Source: message passing over a heterogeneous graph of neighbours is of Luo et al.,
-    *GCKD*, AAAI 2025; its form is ours. The gate is of Bachlechner et al., *ReZero*,
-    UAI 2021.
+    Source: message passing over a heterogeneous graph is of Luo et al., *GCKD*, AAAI
+    2025; its form is ours. The gate is of Bachlechner et al., *ReZero*, UAI 2021.
     """
 
     def __init__(
@@ -147,8 +141,7 @@ class GraphPropagationNeck(BaseModule):
         """Propagate over the nearest neighbours, by cosine, within the batch.
 
         Args:
-            x: Shape (N, D), or a tuple of which the last is meant, as mmpretrain's
-                necks give it; the result has the same form.
+            x: Shape (N, D), or a tuple that ends in it; the result has the same form.
 
         Raises:
             InputError: For another shape, or if no relation is called ``'near'``.
@@ -164,15 +157,12 @@ class GraphPropagationNeck(BaseModule):
     def propagate(
         self, nodes: Mapping[str, Tensor], edges: Mapping[EdgeType, Neighbours]
     ) -> dict[str, Tensor]:
-        """Propagate over a heterogeneous graph.
+        """Propagate over a heterogeneous graph; shapes and dtypes stay.
 
         Args:
             nodes: Type of nodes -> embeddings, shape (N, D); N may be 0.
             edges: (type of the senders, relation, type of the receivers) -> the rows of
                 the senders that are neighbours of each row of the receivers.
-
-        Returns:
-            Type of nodes -> embeddings, of the same shapes and dtypes.
 
         Raises:
             InputError: If a relation, a type of nodes or a size does not fit.

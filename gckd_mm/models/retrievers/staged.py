@@ -72,10 +72,8 @@ class StagedDualEncoder(DualEncoder):
     source alone: every method can branch off the same source stage. Then
     :meth:`start_adaptation` is called once, and every later batch is :meth:`adapt`'s.
     :class:`~gckd_mm.engine.loops.TwoStageTrainLoop` says how long the stages are,
-    :class:`~gckd_mm.engine.hooks.AdaptationHook` which iteration it is.
-
-    Args:
-        **towers: See :class:`DualEncoder`.
+    :class:`~gckd_mm.engine.hooks.AdaptationHook` which iteration it is. Arguments are
+    those of :class:`DualEncoder`.
     """
 
     def __init__(self, **towers: Any) -> None:
@@ -109,21 +107,16 @@ class StagedDualEncoder(DualEncoder):
         data_samples: Sequence[BaseDataElement],
         target: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
-        """Return every loss of one step by its name, and what describes the step.
+        """Return ``loss_<term>`` -> scalar, already weighted; and diagnostics.
 
         Args:
             inputs: ``images`` and ``captions`` of N source pairs.
             data_samples: N samples with ``pid`` and ``sample_idx``.
-            target: ``inputs`` with N target images and captions, sampled independently,
-                and ``image_index`` and ``caption_index``, which samples of the target
-                these are. None in the source stage. Captions may be missing.
-
-        Returns:
-            ``loss_<term>`` -> scalar, already weighted; and diagnostics.
+            target: ``inputs`` with N images and, if any, N captions, sampled apart, and
+                their ``image_index`` and ``caption_index``. None in the source stage.
 
         Raises:
-            InputError: If a source sample has no person id, or if the stage and the
-                data contradict each other.
+            InputError: If a source sample has no person id, or the target is missing.
         """
         name = type(self).__name__
         if any('pid' not in sample for sample in data_samples):
